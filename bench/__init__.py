@@ -1,0 +1,1 @@
+"""The harness: sessions, one clock, speed and fidelity."""

@@ -1,0 +1,55 @@
+"""The protocol of a session: one engine, its cache, one step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llx.graphs.contract import Limits
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an engine holds: `cache_bytes` of KV cache, `device_bytes` where it has its own."""
+
+    cache_bytes: int
+    device_bytes: int | None = None
+
+
+class Session(Protocol):
+    """An engine with its KV cache. It knows no scenario, no clock and no tokenizer.
+
+    `enqueue` checks the step against the contract (`ContractError`), starts it, and may return
+    before it is done; `sync` waits; `logits` are the last step's, float32 [B, K, V], on the host
+    and valid until the next step.
+    """
+
+    limits: Limits
+    rows: int
+    weights: str  # which weights these are, in words, for the result
+
+    def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
+        """Start one step: tokens and positions [B, T], logit_index [B, K]."""
+
+    def sync(self) -> None:
+        """Wait until the step is done."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """The last step's logits, [B, K, V]."""
+
+    def reset(self) -> None:
+        """Forget the cache: the next step starts at position 0."""
+
+    def memory(self) -> Memory:
+        """What the engine holds."""
+
+    def close(self) -> None:
+        """Let go of the engine and its cache."""
+
+    def details(self) -> dict[str, Any]:
+        """Versions and settings that a result must name."""

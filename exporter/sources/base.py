@@ -1,0 +1,102 @@
+"""`TensorSource`: what every checkpoint format can answer, and the check that nothing is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from llx.artifact import TextRecord
+from llx.errors import BadInput
+from llx.llama.spec import LlamaSpec
+from llx.llama.weights import weights_of
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape and stored dtype of a checkpoint's tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A checkpoint's tokenizer, as the bytes of a tokenizer.json, and its chat template."""
+
+    tokenizer: bytes
+    record: TextRecord
+    chat_template: str | None = None
+
+
+class TensorSource(Protocol):
+    """A checkpoint: its spec, its tensors by their Hugging Face names, its tokenizer."""
+
+    format: str
+    path: Path
+    spec: LlamaSpec
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the weights are read from."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor of the checkpoint."""
+
+    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
+        """One tensor, or the given rows of it, in a floating-point dtype."""
+
+    def text(self) -> Text | None:
+        """The tokenizer, where the checkpoint has one that llx reads."""
+
+
+def check_coverage(source: TensorSource) -> dict[str, str]:
+    """Hold the checkpoint against the model, both ways; return the tensors left out and why.
+
+    Raises `BadInput` where a tensor is missing, extra or of another shape: a model that exports
+    with a weight left out answers fluently and wrongly.
+    """
+    found = source.tensors
+    needed = {part.name: part.shape for w in weights_of(source.spec) for part in w.parts}
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise BadInput(
+            f"{source.path} lacks {_some(missing)}",
+            "use a complete checkpoint: download it again, or check config.json",
+        )
+    wrong = [
+        f"{name} is {list(found[name].shape)} where config.json means {list(shape)}"
+        for name, shape in needed.items()
+        if found[name].shape != shape
+    ]
+    if wrong:
+        raise BadInput(
+            f"{source.path}: {_some(wrong)}", "use the config.json that belongs to these weights"
+        )
+    ignored = {name: _reason(name, source.spec) for name in found if name not in needed}
+    extra = [name for name, reason in ignored.items() if reason is None]
+    if extra:
+        raise BadInput(
+            f"{source.path} holds {_some(extra)}, which a LLaMA has no place for",
+            "export the plain model: merge adapters and drop extra heads first",
+        )
+    return {name: reason for name, reason in ignored.items() if reason}
+
+
+def _reason(name: str, spec: LlamaSpec) -> str | None:
+    """Why a tensor may be left out, or None where it may not."""
+    if name.endswith("rotary_emb.inv_freq"):
+        return "RoPE frequencies are computed from the configuration"
+    if name == "lm_head.weight" and spec.tied:
+        return "tied to model.embed_tokens.weight"
+    return None
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """The first few of a list, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,193 @@
+"""GGUF files: llama.cpp's one-file format, dequantized on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from llx.artifact import TextRecord
+from llx.errors import BadInput
+from llx.exporter.sources.base import TensorInfo, Text
+from llx.llama.spec import LlamaSpec, RopeSpec
+
+# GGUF's names by Hugging Face's, outside of and within a block.
+OUTER = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+INNER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+# What the reader raises on a file that is cut off or is no GGUF at all.
+DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, OSError, MemoryError)
+
+
+class GgufSource:
+    """One GGUF file of architecture `llama`."""
+
+    format = "gguf"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._reader = gguf.GGUFReader(path)
+        except DAMAGE as error:
+            raise BadInput(
+                f"{path} is not a whole GGUF file ({error})", "download it again"
+            ) from None
+        self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
+        self.spec = self._read_spec()
+
+    @property
+    def files(self) -> list[Path]:
+        """The file itself."""
+        return [self.path]
+
+    @cached_property
+    def _places(self) -> dict[str, Any]:
+        return {_hugging_face_name(name): tensor for name, tensor in self._stored.items()}
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor of the file, by its Hugging Face name."""
+        return {
+            name: TensorInfo(tuple(map(int, reversed(t.shape))), t.tensor_type.name)
+            for name, t in self._places.items()
+        }
+
+    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
+        """One tensor, or the given rows of it, dequantized to float32."""
+        stored = self._places[name]
+        data = stored.data
+        if data.dtype == np.float32 and data.ndim == 1:
+            return torch.from_numpy(data[rows].copy())
+        data = data[self._row_order(name)[rows]]
+        return torch.from_numpy(gguf.quants.dequantize(data, stored.tensor_type))
+
+    def _row_order(self, name: str) -> NDArray[np.int64]:
+        """Where each row lies in the file.
+
+        llama.cpp stores the rows of q and k with RoPE's pairs interleaved; Hugging Face's, and our,
+        layout has them in two halves.
+        """
+        rows = self.tensors[name].shape[0]
+        order = np.arange(rows)
+        heads = {"q_proj": self.spec.heads, "k_proj": self.spec.kv_heads}
+        projection = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
+        if projection not in heads:
+            return order
+        return order.reshape(heads[projection], -1, 2).swapaxes(1, 2).ravel()
+
+    def _value(self, key: str, default: Any = None) -> Any:
+        field = self._reader.get_field(key)
+        if field is None:
+            if default is None:
+                raise BadInput(f"{self.path} does not say {key}", "use a complete GGUF file")
+            return default
+        return field.contents()
+
+    def _read_spec(self) -> LlamaSpec:
+        architecture = self._value("general.architecture")
+        if architecture != "llama":
+            raise BadInput(
+                f"the checkpoint's architecture is {architecture}, not llama",
+                "llx exports LLaMA models; `llx models` lists them",
+            )
+        if "rope_freqs.weight" in self._stored:
+            raise BadInput(
+                f"{self.path} scales RoPE by a table, which is not supported yet",
+                "export from the Hugging Face checkpoint",
+            )
+        scaling = self._value("llama.rope.scaling.type", "none")
+        if scaling not in ("none", "linear"):
+            raise BadInput(
+                f"RoPE scaling {scaling!r} is not supported yet",
+                "export from the Hugging Face checkpoint",
+            )
+        heads, dim = int(self._value("llama.attention.head_count")), self._int("embedding_length")
+        try:
+            return LlamaSpec(
+                layers=self._int("block_count"),
+                dim=dim,
+                heads=heads,
+                kv_heads=int(self._value("llama.attention.head_count_kv", heads)),
+                head_dim=int(self._value("llama.attention.key_length", dim // heads)),
+                ffn_dim=self._int("feed_forward_length"),
+                vocab=int(self._stored["token_embd.weight"].shape[1]),
+                context=self._int("context_length"),
+                norm_eps=_shortest(self._value("llama.attention.layer_norm_rms_epsilon")),
+                rope=RopeSpec(
+                    theta=float(self._value("llama.rope.freq_base", 10000.0)),
+                    type="linear" if scaling == "linear" else "default",
+                    factor=float(self._value("llama.rope.scaling.factor", 1.0)),
+                ),
+                tied="output.weight" not in self._stored,
+                attention_bias="blk.0.attn_q.bias" in self._stored,
+                mlp_bias="blk.0.ffn_gate.bias" in self._stored,
+            )
+        except DAMAGE as error:
+            raise BadInput(
+                f"{self.path} does not describe a LLaMA ({error})", "use a complete GGUF file"
+            ) from None
+
+    def _int(self, key: str) -> int:
+        return int(self._value(f"llama.{key}"))
+
+    def text(self) -> Text | None:
+        """The file's own vocabulary as a tokenizer.json, for the pre-tokenizers known so far."""
+        if self._value("tokenizer.ggml.model", "none") != "gpt2":
+            return None
+        if self._value("tokenizer.ggml.pre", "none") != "smollm":
+            return None
+        tokens: list[str] = self._value("tokenizer.ggml.tokens")
+        merges = [tuple(merge.split(" ", 1)) for merge in self._value("tokenizer.ggml.merges")]
+        kinds = self._value("tokenizer.ggml.token_type")
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        control = gguf.TokenType.CONTROL
+        special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == control]
+        tokenizer.add_special_tokens([AddedToken(t, special=True) for t in special])
+        eos = int(self._value("tokenizer.ggml.eos_token_id"))
+        bos = int(self._value("tokenizer.ggml.bos_token_id", eos))
+        record = TextRecord(eos_ids=(eos,), bos_token=tokens[bos], eos_token=tokens[eos])
+        template = self._value("tokenizer.chat_template", "") or None
+        return Text(tokenizer.to_str().encode(), record, template)
+
+
+def _shortest(value: Any) -> float:
+    """A float32 from the file as the decimal that was meant: 1e-5, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
+
+
+def _hugging_face_name(name: str) -> str:
+    if name in OUTER:
+        return OUTER[name]
+    if name.startswith("blk.") and name.count(".") == 3:
+        _, layer, module, kind = name.split(".")
+        if module in INNER:
+            return f"model.layers.{layer}.{INNER[module]}.{kind}"
+    return name

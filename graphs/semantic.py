@@ -1,0 +1,108 @@
+"""The semantic graph: a LLaMA in the ops that it is written in, before any runtime's spelling.
+
+Its nodes are of domain `llx`; activations are [B, T, heads·D]; it holds no weights and needs no
+PyTorch. `lower` turns it into a dialect's graph and leaves it as it was, so one trace serves all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+DOMAIN = "llx"
+VERSION = 1
+
+# Arguments that are attributes of a node rather than inputs.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {"rms_norm": ("eps",), "split": ("split_sizes",)}
+
+Results = Sequence[ir.Value]
+Lowering = Callable[["Builder", ir.Node, Sequence[ir.Value]], ir.Value | Results]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one kind of runtime spells the semantic ops: one small function for each."""
+
+    name: str
+    opset: int
+    ops: Mapping[str, Lowering]
+
+
+class Builder:
+    """Collects the nodes and constants of a lowered graph."""
+
+    def __init__(self, inputs: Mapping[str, ir.Value]) -> None:
+        self.inputs = inputs
+        self.nodes: list[ir.Node] = []
+        self.constants: dict[bytes, ir.Value] = {}
+        self.shared: dict[str, ir.Value] = {}
+        self.scope = ""
+
+    def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """Append a node with one output, named after the semantic node being lowered."""
+        return self.op_multi(op_type, 1, *inputs, **attributes)[0]
+
+    def op_multi(
+        self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any
+    ) -> Results:
+        """Append a node with several outputs."""
+        name = f"{self.scope}/{op_type}_{len(self.nodes)}"
+        node = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=name)
+        for i, value in enumerate(node.outputs):
+            value.name = f"{name}.{i}"
+        self.nodes.append(node)
+        return node.outputs
+
+    def constant(self, array: NDArray[Any]) -> ir.Value:
+        """A small constant; equal ones are one initializer."""
+        key = repr((array.dtype, array.shape)).encode() + array.tobytes()
+        if key not in self.constants:
+            name = f"constant.{len(self.constants)}"
+            self.constants[key] = ir.val(name, const_value=ir.Tensor(array, name=name))
+        return self.constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """A constant int64 vector: axes, sizes, a shape to reshape to."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
+        """A value that all layers share, such as the mask: made where it is first needed."""
+        if name not in self.shared:
+            outer, self.scope = self.scope, name
+            self.shared[name] = make()
+            self.scope = outer
+        return self.shared[name]
+
+
+def lower(semantic: ir.Model, dialect: Dialect) -> ir.Model:
+    """A graph of the dialect's ops with the semantic graph's inputs, outputs and weights."""
+    graph = semantic.graph
+    here = {value: _copy(value) for value in (*graph.inputs, *graph.initializers.values())}
+    builder = Builder({value.name: here[value] for value in graph.inputs if value.name})
+    for node in graph:
+        builder.scope = node.name or node.op_type
+        lowered = dialect.ops[node.op_type](builder, node, [here[v] for v in node.inputs if v])
+        results = [lowered] if isinstance(lowered, ir.Value) else lowered
+        for old, new in zip(node.outputs, results, strict=True):
+            new.name, new.shape, new.type = old.name, old.shape, old.type
+            here[old] = new
+    used = {value for node in builder.nodes for value in node.inputs}
+    weights = [here[value] for value in graph.initializers.values() if here[value] in used]
+    lowered_graph = ir.Graph(
+        [here[value] for value in graph.inputs],
+        [here[value] for value in graph.outputs],
+        nodes=builder.nodes,
+        initializers=[*weights, *builder.constants.values()],
+        opset_imports={"": dialect.opset},
+        name=graph.name,
+    )
+    return ir.Model(lowered_graph, ir_version=11, producer_name="llx")
+
+
+def _copy(value: ir.Value) -> ir.Value:
+    return ir.Value(name=value.name, shape=value.shape, type=value.type)

@@ -1,0 +1,215 @@
+"""`Artifact`: one folder with a weights file, a small graph per runtime, and a manifest.
+
+A manifest is untrusted data: it is decoded against the types below, its file names must be plain,
+and a graph or an engine is loaded only where its hash agrees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llx.errors import BadInput, Lacking
+from llx.files import is_plain_name, sha256_of, write_whole
+from llx.graphs.contract import GraphContract
+from llx.llama.spec import LlamaSpec
+from llx.precision import Precision
+
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+TOKENIZER = "tokenizer.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+REFERENCE = "reference.safetensors"
+DEFAULT_ROOT = Path("artifacts")
+LATEST = ".latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size and hash of one file of the folder."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A checkpoint file as it was at export: enough to see that it is still the same."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecord:
+    """Where the weights came from. `path` is the checkpoint's folder or file."""
+
+    label: str
+    format: str
+    path: str
+    files: tuple[SourceFile, ...]
+    ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecord:
+    """What generation needs beside the tokenizer: where text ends, and the chat template's words."""
+
+    eos_ids: tuple[int, ...] = ()
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CastCounts:
+    """Values that the graph's dtype could not hold when the weights were cast to it."""
+
+    overflowed: int = 0
+    underflowed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about an artifact that is not weights or nodes."""
+
+    schema: Literal["llx.artifact/1"] = "llx.artifact/1"
+    name: str
+    created: str  # ISO 8601, UTC
+    command: str
+    request: str  # hash of what was asked for: the same export again is a no-op
+    spec: LlamaSpec
+    precision: Precision
+    contract: GraphContract
+    source: SourceRecord
+    text: TextRecord | None
+    casts: CastCounts
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if not is_plain_name(name):
+                raise ValueError(f"file name {name!r} leaves the folder")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that was opened: the manifest is valid, its files are there in full size."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def sha256(self) -> str:
+        """Identity: the hash over weights and graphs. A captured reference does not change it."""
+        digest = hashlib.sha256()
+        for name, record in sorted(self.manifest.files.items()):
+            if name == WEIGHTS or name.endswith(".onnx"):
+                digest.update(f"{name} {record.sha256}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def dialects(self) -> list[str]:
+        """Names of the dialects that the artifact holds a graph of."""
+        names = sorted(self.manifest.files)
+        return [name.removesuffix(".onnx") for name in names if name.endswith(".onnx")]
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of weights and graphs."""
+        files = self.manifest.files.items()
+        return sum(f.bytes for name, f in files if name == WEIGHTS or name.endswith(".onnx"))
+
+    def path(self, name: str) -> Path:
+        """Path of a file of the folder. Raises `Lacking` where the artifact has no such file."""
+        if name not in self.manifest.files:
+            raise Lacking(
+                f"{self.folder} has no {name}",
+                "its checkpoint had none, or it was not captured; see `llx inspect`",
+            )
+        return self.folder / name
+
+    def has(self, name: str) -> bool:
+        """Whether the artifact holds a file of that name."""
+        return name in self.manifest.files
+
+    def damaged(self) -> list[str]:
+        """Names of the files whose bytes are not what the manifest vouches for."""
+        files = self.manifest.files.items()
+        return [name for name, f in files if sha256_of(self.folder / name) != f.sha256]
+
+    def with_file(self, name: str) -> Artifact:
+        """Record a file that was written into the folder after the export."""
+        files = self.manifest.files | {name: record_of(self.folder / name)}
+        manifest = replace(self.manifest, files=files)
+        write_manifest(self.folder, manifest)
+        return Artifact(self.folder, manifest)
+
+
+def record_of(path: Path) -> FileRecord:
+    """Size and hash of a file."""
+    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest, whole or not at all."""
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    write_whole(folder / MANIFEST, data + b"\n")
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether a folder looks like an artifact: only such a folder is ever replaced."""
+    return (folder / MANIFEST).is_file()
+
+
+def open_artifact(folder: Path | None = None) -> Artifact:
+    """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
+
+    Structure and sizes are checked here; every byte only by `Artifact.damaged`.
+    """
+    folder = folder or latest()
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
+    if not is_artifact(folder):
+        raise BadInput(
+            f"{folder} is not an artifact: it has no {MANIFEST}",
+            "name a folder that `llx export` wrote",
+        )
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
+            "export again with --overwrite",
+        ) from None
+    for name, record in manifest.files.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != record.bytes:
+            state = "is missing" if found is None else f"has {found} bytes, not {record.bytes}"
+            raise BadInput(f"{path} {state}", "export again with --overwrite")
+    return Artifact(folder, manifest)
+
+
+def latest() -> Path:
+    """The artifact exported last under ./artifacts. Raises `BadInput` where there is none."""
+    pointer = DEFAULT_ROOT / LATEST
+    if pointer.is_file():
+        name = pointer.read_text().strip()
+        if is_plain_name(name) and is_artifact(DEFAULT_ROOT / name):
+            return DEFAULT_ROOT / name
+    raise BadInput(
+        f"no artifact was exported into ./{DEFAULT_ROOT} yet",
+        "run `llx export --size 135m`, or name an artifact's folder",
+    )
+
+
+def remember_latest(folder: Path) -> None:
+    """Make `folder` what the commands take by default, if it lies under ./artifacts."""
+    if folder.resolve().parent == DEFAULT_ROOT.resolve():
+        write_whole(DEFAULT_ROOT / LATEST, f"{folder.name}\n".encode())

@@ -1,0 +1,49 @@
+"""What can go wrong, and the exit code that says so.
+
+Every error that a user can cause is an `LlxError`: one line with what happened and what mends it.
+Anything else that reaches the command line is a bug of ours and exits with `EXIT_BUG`.
+"""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_GATE_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_LACKING = 3
+EXIT_BUG = 70
+
+
+class LlxError(Exception):
+    """An error with its remedy. Raise one of the subclasses."""
+
+    exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}"
+
+    def __reduce__(self) -> tuple[type[LlxError], tuple[str, str]]:
+        # Errors cross from the process of an engine to the harness.
+        return type(self), (self.message, self.remedy)
+
+
+class BadInput(LlxError):
+    """What was typed, or a file that was named, cannot be used. Exit code 2."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class GateFailed(LlxError):
+    """Everything ran, and a check did not hold. Exit code 1."""
+
+    exit_code = EXIT_GATE_FAILED
+
+
+class Lacking(LlxError):
+    """This machine lacks what was asked for: a package, a driver, a weights file. Exit code 3."""
+
+    exit_code = EXIT_LACKING

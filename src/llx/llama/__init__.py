@@ -1,0 +1,1 @@
+"""The model itself: its specification, presets, semantic ops, and one forward pass."""

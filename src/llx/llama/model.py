@@ -1,0 +1,133 @@
+"""A LLaMA: the forward pass that is the reference when run, and the graph when traced."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from llx.llama import ops
+from llx.llama.rope import rope_tables
+from llx.llama.spec import LlamaSpec
+
+Cache = list[Tensor]
+"""Keys and values of every layer, [B, Hkv, S, D] each: key 0, value 0, key 1, …"""
+
+
+def _weight(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape), requires_grad=False)
+
+
+class Linear(nn.Module):
+    """A projection whose weight is [in, out], as a MatMul reads it."""
+
+    def __init__(self, in_dim: int, out_dim: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = _weight(in_dim, out_dim)
+        self.bias = _weight(out_dim) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Norm(nn.Module):
+    """RMSNorm: a scale, no offset."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = _weight(dim)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, self.eps)
+
+
+class Table(nn.Module):
+    """A vocabulary table [V, dim]: looked up by token, or multiplied with to get logits."""
+
+    def __init__(self, vocab: int, dim: int) -> None:
+        super().__init__()
+        self.weight = _weight(vocab, dim)
+
+
+class Rope(nn.Module):
+    """The cosines and sines of every position of the model's context, [context, D/2] each."""
+
+    def __init__(self, spec: LlamaSpec) -> None:
+        super().__init__()
+        shape = (spec.context, spec.head_dim // 2)
+        self.register_buffer("cos", torch.empty(shape))
+        self.register_buffer("sin", torch.empty(shape))
+
+    cos: Tensor
+    sin: Tensor
+
+
+class Block(nn.Module):
+    """One layer: attention over the cache, then SwiGLU (Shazeer, 2020, arXiv:2002.05202)."""
+
+    def __init__(self, spec: LlamaSpec) -> None:
+        super().__init__()
+        self.split = [spec.q_dim, spec.kv_dim, spec.kv_dim]
+        self.halves = [spec.ffn_dim, spec.ffn_dim]
+        self.attn_norm = Norm(spec.dim, spec.norm_eps)
+        self.qkv = Linear(spec.dim, sum(self.split), spec.attention_bias)
+        self.o = Linear(spec.q_dim, spec.dim, spec.attention_bias)
+        self.mlp_norm = Norm(spec.dim, spec.norm_eps)
+        self.gate_up = Linear(spec.dim, 2 * spec.ffn_dim, spec.mlp_bias)
+        self.down = Linear(spec.ffn_dim, spec.dim, spec.mlp_bias)
+
+    def forward(
+        self, x: Tensor, position_ids: Tensor, rope: Rope, k_cache: Tensor, v_cache: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(self.attn_norm(x)).split(self.split, -1)
+        q = ops.rope(q, rope.cos, rope.sin, position_ids)
+        k = ops.rope(k, rope.cos, rope.sin, position_ids)
+        k_cache = ops.kv_update(k_cache, k, position_ids)
+        v_cache = ops.kv_update(v_cache, v, position_ids)
+        x = x + self.o(ops.attention(q, k_cache, v_cache, position_ids))
+        gate, up = self.gate_up(self.mlp_norm(x)).split(self.halves, -1)
+        x = x + self.down(functional.silu(gate) * up)
+        return x, k_cache, v_cache
+
+
+class Llama(nn.Module):
+    """A LLaMA of any size. Weights are uninitialised: load them, or trace it without any."""
+
+    def __init__(self, spec: LlamaSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed = Table(spec.vocab, spec.dim)
+        self.layers = nn.ModuleList(Block(spec) for _ in range(spec.layers))
+        self.norm = Norm(spec.dim, spec.norm_eps)
+        self.unembed = None if spec.tied else Table(spec.vocab, spec.dim)
+        self.rope = Rope(spec)
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, logit_index: Tensor, past: Cache
+    ) -> tuple[Tensor, Cache]:
+        """One step: input_ids and position_ids [B, T], logit_index [B, K] → logits [B, K, V].
+
+        Eager, the cache is written in place and returned; traced, present is a new value.
+        """
+        x = functional.embedding(input_ids, self.embed.weight)  # [B, T, dim]
+        present: Cache = []
+        for layer, block in enumerate(self.layers):
+            k_cache, v_cache = past[2 * layer : 2 * layer + 2]
+            x, k_cache, v_cache = block(x, position_ids, self.rope, k_cache, v_cache)
+            present += [k_cache, v_cache]
+        x = self.norm(ops.pick(x, logit_index))
+        return ops.unembed(x, (self.unembed or self.embed).weight), present
+
+    def fill_rope(self) -> None:
+        """Compute the RoPE tables: they follow from the spec and are in no checkpoint."""
+        tables = rope_tables(self.spec.rope, self.spec.head_dim, self.spec.context)
+        self.rope.cos, self.rope.sin = (
+            torch.from_numpy(table).to(self.embed.weight.dtype) for table in tables
+        )
+
+
+def empty_cache(spec: LlamaSpec, rows: int, capacity: int, dtype: torch.dtype) -> Cache:
+    """A cache for `rows` rows of `capacity` positions, all zero."""
+    shape = (rows, spec.kv_heads, capacity, spec.head_dim)
+    return [torch.zeros(shape, dtype=dtype) for _ in range(2 * spec.layers)]
