@@ -1,0 +1,116 @@
+"""Generation: a prompt, a session, and text as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from llx.artifact import CHAT_TEMPLATE, TOKENIZER, Artifact
+from llx.bench import steps
+from llx.bench.sessions.base import Session
+from llx.errors import BadInput, Lacking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy; `top_p` is nucleus sampling."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise BadInput("--temperature is below 0", "choose 0 for greedy, or more")
+        if not 0 < self.top_p <= 1:
+            raise BadInput("--top-p is outside 0…1", "choose a share of the probability")
+
+
+def tokenizer_of(artifact: Artifact) -> Tokenizer:
+    """The artifact's tokenizer. Raises `Lacking` where its checkpoint had none."""
+    if not artifact.has(TOKENIZER):
+        raise Lacking(
+            f"{artifact.folder} has no tokenizer: its checkpoint had none that llx reads",
+            "generation and fidelity need one; export from a checkpoint with a tokenizer.json",
+        )
+    return Tokenizer.from_file(str(artifact.path(TOKENIZER)))
+
+
+def chat_prompt(artifact: Artifact, question: str) -> str:
+    """The question as the chat template asks it. The template is untrusted: it runs sandboxed."""
+    text = artifact.manifest.text
+    if not artifact.has(CHAT_TEMPLATE) or text is None:
+        raise Lacking(
+            f"{artifact.folder} has no chat template", "leave out --chat: it is not a chat model"
+        )
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    source = artifact.path(CHAT_TEMPLATE).read_text(encoding="utf-8")
+    try:
+        return environment.from_string(source).render(
+            messages=[{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            bos_token=text.bos_token,
+            eos_token=text.eos_token,
+        )
+    except TemplateError as error:
+        raise BadInput(f"the chat template fails ({error})", "leave out --chat") from None
+
+
+def generate(
+    session: Session,
+    tokenizer: Tokenizer,
+    prompt: str,
+    ends: tuple[int, ...],
+    most: int,
+    sampling: Sampling,
+    add_special_tokens: bool = True,
+) -> Iterator[str]:
+    """Yield the continuation of a prompt piece by piece, up to an end token or `most` tokens.
+
+    Raises `BadInput` where the prompt is empty or leaves no room in the cache.
+    """
+    ids = tokenizer.encode(prompt, add_special_tokens=add_special_tokens).ids
+    room = session.limits.capacity - len(ids)
+    if not ids or room < 1:
+        raise BadInput(
+            f"the prompt has {len(ids)} tokens, and the cache {session.limits.capacity} positions",
+            "shorten it, or export with a larger --context",
+        )
+    rng = np.random.default_rng(sampling.seed)
+    stream = DecodeStream(skip_special_tokens=True)
+    session.reset()
+    steps.prefill(session, np.array([ids], dtype=np.int64))
+    position = len(ids)
+    for count in range(1, min(most, room) + 1):
+        token = choose(session.logits()[0, -1], sampling, rng)
+        if token in ends:
+            return
+        if piece := stream.step(tokenizer, token):
+            yield piece
+        if count < min(most, room):
+            steps.decode_step(session, np.array([[token]], dtype=np.int64), position)
+            position += 1
+
+
+def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:
+    """The next token from logits [V]: the likeliest, or one drawn from the nucleus.
+
+    Nucleus: the smallest set of likeliest tokens whose probability reaches `top_p` (Holtzman et
+    al., 2019, arXiv:1904.09751).
+    """
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    wide = logits.astype(np.float64) / sampling.temperature
+    p = np.exp(wide - wide.max())
+    p /= p.sum()
+    order = np.argsort(-p, kind="stable")
+    before = np.cumsum(p[order]) - p[order]
+    kept = order[before < sampling.top_p]
+    return int(rng.choice(kept, p=p[kept] / p[kept].sum()))

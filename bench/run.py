@@ -1,0 +1,193 @@
+"""The harness: each engine in a process of its own, so that none's crash or leak reaches another."""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import queue
+import resource
+import sys
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import llx
+from llx.artifact import REFERENCE, Artifact, open_artifact
+from llx.bench import clock, environment
+from llx.bench.fidelity import judge
+from llx.bench.reference import read_reference
+from llx.bench.sessions import Engine, Session, engine_named
+from llx.bench.speed import Workload, measure
+from llx.errors import EXIT_BUG, LlxError
+from llx.progress import Progress, silent
+from llx.result import (
+    ArtifactRecord,
+    ErrorRecord,
+    Fidelity,
+    MemoryRecord,
+    Result,
+    SpeedRow,
+    TimeRecord,
+)
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the process of an engine is to do."""
+
+    folder: Path
+    engine: str
+    workload: Workload
+    fidelity: bool
+    command: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the process of an engine found."""
+
+    weights: str
+    details: dict[str, Any]
+    speed: list[SpeedRow]
+    fidelity: Fidelity | None
+    memory: MemoryRecord
+    load_s: float
+
+
+def bench(job: Job, progress: Progress = silent) -> Result:
+    """Measure one engine. An engine that this machine lacks, or that fails, is a result as well.
+
+    Raises `BadInput` for what no engine could do: an unknown engine, a workload that does not fit.
+    """
+    artifact = open_artifact(job.folder)
+    job.workload.require_fit(artifact.manifest.contract.limits)
+    load_before = environment.load()
+    try:
+        engine = engine_named(job.engine)
+        engine.require()
+        measured = _in_own_process(job, progress)
+    except LlxError as error:
+        record = ErrorRecord(
+            message=error.message, remedy=error.remedy, exit_code=error.exit_code
+        )
+        return _result(job, artifact, None, record, load_before)
+    return _result(job, artifact, measured, None, load_before)
+
+
+def _result(
+    job: Job,
+    artifact: Artifact,
+    measured: Measured | None,
+    error: ErrorRecord | None,
+    load_before: float | None,
+) -> Result:
+    manifest = artifact.manifest
+    engine_dialect = None if error else engine_named(job.engine).dialect
+    threads = measured.details.get("threads") if measured else None
+    return Result(
+        llx=llx.__version__,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        command=job.command,
+        engine=job.engine,
+        precision=manifest.precision.name,
+        dialect=engine_dialect,
+        artifact=ArtifactRecord(
+            name=manifest.name,
+            sha256=artifact.sha256,
+            bytes=artifact.model_bytes,
+            params=manifest.spec.parameters,
+            source=manifest.source.label,
+            weights=measured.weights if measured else "none",
+        ),
+        environment=environment.read_environment(threads, load_before, environment.load()),
+        speed=measured.speed if measured else [],
+        fidelity=measured.fidelity if measured else None,
+        memory=measured.memory if measured else None,
+        time=TimeRecord(load_s=measured.load_s) if measured else None,
+        error=error,
+    )
+
+
+def _in_own_process(job: Job, progress: Progress) -> Measured:
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[Any] = context.Queue()
+    process = context.Process(target=_work, args=(job, messages), daemon=True)
+    process.start()
+    try:
+        while True:
+            try:
+                message = messages.get(timeout=POLL_S)
+            except queue.Empty:
+                if not process.is_alive():
+                    raise EngineDied(job.engine, process.exitcode) from None
+                continue
+            if isinstance(message, Measured):
+                return message
+            if isinstance(message, LlxError):
+                raise message
+            progress(*message)
+    finally:
+        process.join(timeout=10)
+        if process.is_alive():
+            process.kill()
+
+
+class EngineDied(LlxError):
+    """The process of an engine ended without an answer: a crash of the engine, or of ours."""
+
+    exit_code = EXIT_BUG
+
+    def __init__(self, engine: str, exit_code: int | None) -> None:
+        super().__init__(
+            f"the process of engine {engine} ended with {exit_code}",
+            "its own words stand above; less memory is needed with a smaller --context or -b",
+        )
+
+
+def _work(job: Job, messages: Queue[Any]) -> None:
+    """The body of an engine's process."""
+    try:
+        messages.put(_measure(job, lambda *news: messages.put(news)))
+    except LlxError as error:
+        messages.put(error)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        messages.close()
+        messages.join_thread()
+        sys.exit(EXIT_BUG)
+
+
+def _measure(job: Job, progress: Progress) -> Measured:
+    artifact = open_artifact(job.folder)
+    engine = engine_named(job.engine)
+    manifest = artifact.manifest
+    start = clock.now_ns()
+    first = engine.open(artifact, job.workload.batches[0])
+    load_s = (clock.now_ns() - start) / 1e9
+    details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
+    speed = measure(
+        _Reopen(engine, artifact, first), job.workload, manifest.spec, manifest.precision, progress
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = MemoryRecord(peak_host_bytes=peak, cache_bytes=cache)
+    fidelity = None
+    if job.fidelity and artifact.has(REFERENCE):
+        opener = _Reopen(engine, artifact, None)
+        fidelity = judge(opener, read_reference(artifact), progress)
+    return Measured(weights, details, speed, fidelity, memory, load_s)
+
+
+class _Reopen:
+    """Opens sessions for the rows asked for, and hands out first the one that is open already."""
+
+    def __init__(self, engine: Engine, artifact: Artifact, ready: Session | None) -> None:
+        self._engine, self._artifact, self._ready = engine, artifact, ready
+
+    def __call__(self, rows: int) -> Session:
+        ready, self._ready = self._ready, None
+        if ready is not None and ready.rows == rows:
+            return ready
+        return self._engine.open(self._artifact, rows)

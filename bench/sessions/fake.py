@@ -1,0 +1,60 @@
+"""`fake`: a session with the full protocol and no model, for tests of the harness.
+
+Its logits follow from the last token alone, so a test can predict them; it records every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llx.bench.sessions.base import Memory, Tokens
+from llx.graphs.contract import Limits, StepGuard
+
+
+class FakeSession:
+    """Answers token t with the logits of `next_token(t)` = (t + 1) mod V, at a given sharpness."""
+
+    weights = "none: a recording double"
+
+    def __init__(self, limits: Limits, rows: int = 1, sharpness: float = 4.0) -> None:
+        self.limits, self.rows, self.sharpness = limits, rows, sharpness
+        self.steps: list[tuple[Tokens, Tokens, Tokens]] = []
+        self.resets = 0
+        self.closed = False
+        self._guard = StepGuard(limits, rows)
+        self._logits = np.zeros((rows, 0, limits.vocab), np.float32)
+
+    def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
+        """Record the step and make its logits."""
+        self._guard.admit(tokens, positions, logit_index)
+        self.steps.append((tokens.copy(), positions.copy(), logit_index.copy()))
+        picked = np.take_along_axis(tokens, logit_index, 1)  # [B, K]
+        answer = (picked + 1) % self.limits.vocab
+        self._logits = self.sharpness * np.eye(self.limits.vocab, dtype=np.float32)[answer]
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """The last step's logits, [B, K, V]."""
+        return self._logits
+
+    def reset(self) -> None:
+        """Forget the positions."""
+        self.resets += 1
+        self._guard.reset()
+
+    def memory(self) -> Memory:
+        """No cache."""
+        return Memory(cache_bytes=0)
+
+    def close(self) -> None:
+        """Record that it was closed."""
+        self.closed = True
+
+    def details(self) -> dict[str, Any]:
+        """Nothing that a result must name."""
+        return {"threads": 1}

@@ -1,0 +1,32 @@
+"""A checkpoint as a PyTorch model in fp32: the reference, straight from the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from llx.exporter.sources import TensorSource, check_coverage, open_source
+from llx.exporter.weights import read_weight
+from llx.llama.model import Llama
+from llx.llama.weights import weights_of
+
+
+def llama_from_checkpoint(path: Path) -> Llama:
+    """Open a checkpoint and load all of it. Raises `BadInput` where it is damaged or incomplete."""
+    source = open_source(path)
+    check_coverage(source)
+    return llama_from_source(source)
+
+
+def llama_from_source(source: TensorSource) -> Llama:
+    """The model with the source's weights and its own RoPE tables, in fp32."""
+    with torch.device("meta"):
+        model = Llama(source.spec)
+    state = {
+        weight.name: torch.cat([piece.float() for piece in read_weight(source, weight)])
+        for weight in weights_of(source.spec)
+    }
+    model.load_state_dict(state, strict=False, assign=True)
+    model.fill_rope()
+    return model.eval()

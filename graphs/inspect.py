@@ -1,0 +1,85 @@
+"""What a graph holds, and whether it holds together."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from llx.graphs.contract import GraphContract
+
+
+def op_counts(path: Path) -> Counter[str]:
+    """How often each op occurs."""
+    return Counter(node.op_type for node in ir.load(path).graph)
+
+
+def weight_groups(path: Path) -> dict[str, int]:
+    """Bytes of the weights by what they are: embed, qkv, o, gate_up, down, norms, rope, ...."""
+    groups: Counter[str] = Counter()
+    for name, tensor in _external(path).items():
+        owner = name.rsplit(".", 2)[-2]
+        groups["norms" if "norm" in owner else owner] += tensor.length or 0
+    return dict(groups.most_common())
+
+
+def problems(path: Path, contract: GraphContract) -> list[str]:
+    """What is wrong with a graph on disk: empty where ONNX's checker and the contract agree.
+
+    Checked: the ONNX checker with shape inference, the contract's inputs and outputs, no foreign
+    domain, every weight within the weights file and at the place that its header says, and every
+    weight of the file used.
+    """
+    found = []
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        found.append(f"the ONNX checker refuses it: {str(error).splitlines()[0]}")
+    graph = ir.load(path).graph
+    names = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    if names != (list(contract.inputs()), list(contract.outputs())):
+        found.append("its inputs and outputs are not those of the contract")
+    foreign = {node.domain for node in graph} - {""}
+    if foreign:
+        found.append(f"it has nodes of foreign domains: {', '.join(sorted(foreign))}")
+    return found + _weight_problems(path)
+
+
+def _weight_problems(path: Path) -> list[str]:
+    found = []
+    tensors = _external(path)
+    for file in {tensor.path for tensor in tensors.values()}:
+        places = _safetensors_places(Path(file))
+        for name, tensor in tensors.items():
+            place = (tensor.offset, tensor.length)
+            if name not in places:
+                found.append(f"weight {name} is not in {Path(file).name}")
+            elif places[name] != place:
+                found.append(f"weight {name} is not where {Path(file).name} has it")
+        unused = [n for n in places if n not in tensors and not n.startswith("_pad.")]
+        found += [f"{name} of {Path(file).name} is not used" for name in unused]
+    return found
+
+
+def _external(path: Path) -> dict[str, ir.ExternalTensor]:
+    values = ir.load(path).graph.initializers.values()
+    return {
+        value.name: value.const_value
+        for value in values
+        if value.name and isinstance(value.const_value, ir.ExternalTensor)
+    }
+
+
+def _safetensors_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset in the file and length of every tensor, from the header."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return {
+        name: (8 + size + entry["data_offsets"][0], entry["data_offsets"][1] - entry["data_offsets"][0])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

@@ -1,0 +1,145 @@
+"""The terminal: one table at the end, progress with rate and ETA on the way.
+
+Progress goes to stderr, and only where that is a terminal; results go to stdout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.progress import Task as Bar
+from rich.progress import ProgressColumn
+from rich.table import Table
+from rich.text import Text
+
+from llx.progress import Progress, silent
+from llx.reports.units import binary_bytes, parameters, plus_minus, significant
+from llx.result import Fidelity, Result, SpeedRow
+
+STDOUT = Console(soft_wrap=False, highlight=False)
+STDERR = Console(stderr=True, highlight=False)
+WIDTH = 80
+
+
+class _Amount(ProgressColumn):
+    """Done of total and rate, in the task's own unit."""
+
+    def render(self, task: Bar) -> Text:
+        unit, total = task.fields["unit"], task.total or 0
+        if unit == "B":
+            rate = f", {binary_bytes(task.speed)}/s" if task.speed else ""
+            return Text(f"{binary_bytes(task.completed)} of {binary_bytes(total)}{rate}")
+        rate = f", {significant(task.speed, 3)}/s" if task.speed else ""
+        return Text(f"{task.completed:.0f} of {total:.0f} {unit}{'s' if unit else ''}{rate}")
+
+
+@contextmanager
+def progress_bars(prefix: str = "") -> Iterator[Progress]:
+    """Bars for what is reported, one for each kind of work; silent where nobody watches."""
+    if not STDERR.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        _Amount(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Bars(*columns, console=STDERR, transient=True) as bars:
+
+        def report(what: str, done: int, total: int, unit: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(prefix + what, total=total, unit=unit)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A plain table; a heading that starts with `>` aligns its column to the right."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
+    table.pad_edge = False
+    for heading in headings:
+        right = heading.startswith(">")
+        table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table to stdout: 80 columns where it is not a terminal."""
+    STDOUT.print(table, width=None if STDOUT.is_terminal else WIDTH)
+
+
+def say(text: str) -> None:
+    """One line to stdout, as it is."""
+    STDOUT.print(text, markup=False, soft_wrap=True)
+
+
+def result_table(results: Sequence[Result]) -> Table:
+    """Speed and fidelity of every engine in one table of 80 columns."""
+    rows: list[tuple[str, str, str, str]] = []
+    for result in results:
+        lines = list(_lines(result))
+        for i, line in enumerate(lines):
+            rows.append((result.engine if i == 0 else "", *line))
+        rows.append(("", "", "", ""))
+    return simple_table(_title(results), ("engine", "measure", ">value", "detail"), rows[:-1])
+
+
+def _title(results: Sequence[Result]) -> str:
+    artifacts = {result.artifact.name: result for result in results}
+    return "\n".join(
+        f"{name} · {parameters(r.artifact.params)} · {binary_bytes(r.artifact.bytes)} · "
+        f"{r.precision} · {r.environment.device}"
+        for name, r in artifacts.items()
+    )
+
+
+def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
+    if result.error:
+        yield "no numbers", "–", f"{result.error.message}: {result.error.remedy}"
+        return
+    for row in result.speed:
+        yield row.test, f"{plus_minus(row.mean, row.sd)} tok/s", _speed_detail(row)
+    if result.fidelity:
+        yield from _fidelity_lines(result.fidelity)
+    else:
+        yield "fidelity", "not measured", "run `llx reference` first"
+    if result.memory:
+        peak = binary_bytes(result.memory.peak_host_bytes)
+        yield "peak memory", peak, f"cache {binary_bytes(result.memory.cache_bytes or 0)}"
+
+
+def _speed_detail(row: SpeedRow) -> str:
+    if not row.valid:
+        return f"INVALID: {row.invalid_reason}"
+    times, name = (row.ttft_ms, "TTFT") if row.ttft_ms else (row.tpot_ms, "TPOT")
+    batch = f", batch {row.batch}" if row.batch > 1 else ""
+    low, high = row.ci95
+    took = f"{name} {significant(times.mean)} ms" if times else ""
+    return f"{took}, CI95 {significant(low)}…{significant(high)}{batch}"
+
+
+def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
+    yield (
+        "PPL",
+        plus_minus(fidelity.ppl, fidelity.ppl_se),
+        f"PyTorch fp32 {significant(fidelity.ppl_reference)}, {fidelity.tokens} tokens",
+    )
+    for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode)):
+        kld, same = phase.kld, phase.same_top1
+        yield (
+            f"KLD {name}",
+            plus_minus(kld.mean, kld.se),
+            f"top-1 {100 * same.value:.2f} ± {100 * same.se:.2f} %, "
+            f"logits ±{phase.max_abs_logit_error:.1e}",
+        )

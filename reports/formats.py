@@ -1,0 +1,54 @@
+"""What `-o` means: one function for each way to write results."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from llx.errors import BadInput
+from llx.reports.markdown import results_markdown
+from llx.result import Result, encode_results
+
+
+def _json(results: Sequence[Result]) -> str:
+    return encode_results(list(results)).decode()
+
+
+def _jsonl(results: Sequence[Result]) -> str:
+    return msgspec.json.Encoder().encode_lines(results).decode()
+
+
+def _csv(results: Sequence[Result]) -> str:
+    """One line for each speed test, with the engine's fidelity repeated on each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        "created engine precision artifact device test isl osl depth batch tok_per_s_mean "
+        "tok_per_s_sd ci95_low ci95_high valid ppl ppl_ratio kld_mean same_top1".split()
+    )
+    for r in results:
+        f = r.fidelity
+        fidelity = (f.ppl, f.ppl_ratio.value, f.kld.mean, f.same_top1.value) if f else ("",) * 4
+        head = (r.created, r.engine, r.precision, r.artifact.name, r.environment.device)
+        for s in r.speed:
+            test = (s.test, s.isl, s.osl, s.depth, s.batch, s.mean, s.sd, *s.ci95, s.valid)
+            writer.writerow((*head, *test, *fidelity))
+    return out.getvalue()
+
+
+FORMATS: dict[str, Callable[[Sequence[Result]], str]] = {
+    "md": results_markdown,
+    "json": _json,
+    "jsonl": _jsonl,
+    "csv": _csv,
+}
+
+
+def format_named(name: str) -> Callable[[Sequence[Result]], str]:
+    """The writer that `-o NAME` means. Raises `BadInput` for an unknown name."""
+    if name not in FORMATS:
+        raise BadInput(f"unknown format {name!r}", f"choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]

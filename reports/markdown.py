@@ -1,0 +1,131 @@
+"""Results as Markdown: tables that paste into an issue, with what makes them repeatable below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from llx.reports.units import binary_bytes, parameters, plus_minus, significant
+from llx.result import Fidelity, Result
+
+TIMED_REGION = (
+    "Inside the timed region: tokens on the host to logits on the host, ended by the engine's "
+    "sync. Tokenizing and sampling are outside. `±` is one standard deviation of the repetitions."
+)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a heading that starts with `>` aligns its column to the right."""
+    rules = ["--:" if heading.startswith(">") else "---" for heading in headings]
+    lines = [[heading.lstrip(">") for heading in headings], rules, *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def results_markdown(results: Sequence[Result]) -> str:
+    """Speed, fidelity and their conditions."""
+    sections = [_speed(results), _fidelity(results), _errors(results), _conditions(results)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _speed(results: Sequence[Result]) -> str:
+    rows = []
+    for result in results:
+        artifact = result.artifact
+        for row in result.speed:
+            times = row.ttft_ms or row.tpot_ms
+            low, high = row.ci95
+            kind = "TTFT" if row.ttft_ms else "TPOT"
+            took = f"{kind} {plus_minus(times.mean, times.sd)}" if times else ""
+            rows.append(
+                (
+                    artifact.name,
+                    parameters(artifact.params),
+                    binary_bytes(artifact.bytes),
+                    result.precision,
+                    result.engine,
+                    str(row.batch),
+                    row.test,
+                    plus_minus(row.mean, row.sd) if row.valid else f"INVALID: {row.invalid_reason}",
+                    f"{significant(low)} … {significant(high)}",
+                    took,
+                )
+            )
+    headings = ("model", ">params", ">size", "precision", "engine", ">batch", ">test")
+    return markdown_table((*headings, ">tok/s", ">CI95", ">ms"), rows) if rows else ""
+
+
+def _fidelity(results: Sequence[Result]) -> str:
+    rows = []
+    for result in results:
+        fidelity = result.fidelity
+        if fidelity is None:
+            continue
+        for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode)):
+            same = phase.same_top1
+            rows.append(
+                (
+                    result.engine,
+                    name,
+                    str(phase.tokens),
+                    plus_minus(phase.ppl, phase.ppl_se),
+                    plus_minus(phase.ppl_ratio.value, phase.ppl_ratio.se),
+                    plus_minus(phase.kld.mean, phase.kld.se),
+                    f"{phase.kld.p99:.1e}",
+                    f"{100 * same.value:.2f} ± {100 * same.se:.2f} %",
+                    plus_minus(phase.rms_dp.value, phase.rms_dp.se),
+                    f"{phase.max_abs_logit_error:.1e}",
+                )
+            )
+    headings = ("engine", "phase", ">tokens", ">PPL", ">PPL ratio", ">KLD", ">KLD p99")
+    ends = (">same top-1", ">RMS Δp", ">max logit error")
+    return markdown_table((*headings, *ends), rows) if rows else ""
+
+
+def _errors(results: Sequence[Result]) -> str:
+    return "\n".join(
+        f"- **{result.engine}** has no numbers. {result.error.message}: {result.error.remedy}"
+        for result in results
+        if result.error
+    )
+
+
+def _conditions(results: Sequence[Result]) -> str:
+    lines = [TIMED_REGION] if any(result.speed for result in results) else []
+    protocols = {protocol_sentence(r.fidelity) for r in results if r.fidelity}
+    lines += sorted(protocols)
+    for result in results[:1]:
+        environment = result.environment
+        versions = ", ".join(f"{name} {v}" for name, v in environment.versions.items())
+        lines.append(
+            f"{environment.device}; {environment.os}; Python {environment.python}; {versions}; "
+            f"clocks: {environment.clocks}; power mode: {environment.power_mode}."
+        )
+    lines += list(_loads(results))
+    commands = dict.fromkeys(result.command for result in results)
+    return "\n\n".join(lines + [f"Repeat with `{command}`." for command in commands])
+
+
+def _loads(results: Sequence[Result]) -> Iterator[str]:
+    for result in results:
+        before, after = result.environment.load_before, result.environment.load_after
+        threads = result.environment.threads
+        if before is not None and after is not None:
+            yield (
+                f"{result.engine}: {threads or '?'} threads, load {before:.1f} before, "
+                f"{after:.1f} after; weights: {result.artifact.weights}; {result.created}."
+            )
+
+
+def protocol_sentence(fidelity: Fidelity) -> str:
+    """How fidelity was measured, in two sentences."""
+    return (
+        f"Fidelity against PyTorch fp32 ({fidelity.reference_weights}) on {fidelity.windows} "
+        f"windows of {fidelity.window} tokens, stride {fidelity.stride}, BOS: {fidelity.bos}, every "
+        f"token after a window's first scored; corpus: {fidelity.corpus}, sha256 "
+        f"`{fidelity.corpus_sha256[:16]}…`. KLD and logit errors over the reference's "
+        f"{fidelity.top_k} likeliest tokens, the rest as one event; decode feeds one token a step, "
+        f"{fidelity.windows} rows in lockstep. `±` is one standard error over tokens."
+    )

@@ -1,0 +1,23 @@
+"""`llx report`: results as a page to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llx.files import write_whole
+from llx.reports.markdown import results_markdown
+from llx.result import Result
+
+PAGE = "report.md"
+
+
+def write_report(results: Sequence[Result], folder: Path) -> Path:
+    """Write report.md into a folder, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ", ".join(dict.fromkeys(result.artifact.name for result in results))
+    engines = ", ".join(dict.fromkeys(result.engine for result in results))
+    page = f"# {names} on {engines}\n\n{results_markdown(results)}"
+    path = folder / PAGE
+    write_whole(path, page.encode())
+    return path

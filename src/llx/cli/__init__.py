@@ -1,0 +1,48 @@
+"""The command line: one small file for each command.
+
+A command parses, calls one function, prints. Heavy imports live inside the commands, so that
+`llx --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import llx
+from llx.cli.bench import bench
+from llx.cli.check import check
+from llx.cli.doctor import doctor
+from llx.cli.export import export
+from llx.cli.generate import generate
+from llx.cli.inspect import inspect
+from llx.cli.models import models
+from llx.cli.reference import reference
+from llx.cli.report import report
+
+app = typer.Typer(
+    help="Export LLaMA models to ONNX and TensorRT, measure them, prove them against PyTorch.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (models, export, check, inspect, generate, reference, bench, report, doctor):
+    app.command()(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"llx {llx.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,120 @@
+"""`llx bench`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llx.cli.arguments import ArtifactFolder, command_line, numbers
+from llx.errors import EXIT_BUG, EXIT_LACKING, LlxError
+
+if TYPE_CHECKING:
+    from llx.artifact import Artifact
+    from llx.result import Result
+
+
+def bench(
+    folder: ArtifactFolder = None,
+    engine: Annotated[str, typer.Option(help="Engines, with commas: torch,ort.")] = "ort",
+    prompts: Annotated[str, typer.Option("-p", help="Prompt lengths.")] = "512",
+    generated: Annotated[str, typer.Option("-n", help="Generated lengths.")] = "128",
+    depths: Annotated[str, typer.Option("-d", help="Positions filled before.")] = "0",
+    batches: Annotated[str, typer.Option("-b", help="Batch sizes.")] = "1",
+    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
+    fidelity: Annotated[bool, typer.Option(help="Judge against the PyTorch reference.")] = True,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="md, json, jsonl or csv. [default: table]")
+    ] = None,
+) -> None:
+    """Measure speed and fidelity of one or several engines."""
+    from llx.artifact import open_artifact
+    from llx.bench.run import Job
+    from llx.bench.run import bench as run
+    from llx.bench.sessions import engine_named
+    from llx.bench.speed import Workload
+    from llx.reports.console import STDERR, progress_bars, result_table, show
+    from llx.reports.formats import format_named
+
+    write = format_named(output) if output else None
+    names = [name.strip() for name in engine.split(",")]
+    for name in names:
+        _require_known(name)
+    workload = Workload(
+        prompts=numbers(prompts, "-p"),
+        generated=numbers(generated, "-n"),
+        depths=numbers(depths, "-d", least=0),
+        batches=numbers(batches, "-b"),
+        repetitions=repetitions,
+        warmup=warmup,
+        seed=seed,
+    )
+    artifact = open_artifact(folder)
+    workload.require_fit(artifact.manifest.contract.limits)
+    if fidelity and any(_runs(name) for name in names):
+        artifact = _with_reference(artifact)
+    results = []
+    for name in names:
+        job = Job(
+            folder=artifact.folder,
+            engine=name,
+            workload=workload,
+            fidelity=fidelity,
+            command=command_line(),
+        )
+        with progress_bars(f"{name}: ") as progress:
+            results.append(run(job, progress))
+    if write:
+        print(write(results), end="")
+    else:
+        show(result_table(results))
+    for result in results:
+        if result.error:
+            STDERR.print(f"llx: {result.error.message}: {result.error.remedy}", markup=False)
+    raise typer.Exit(_exit_code(results))
+
+
+def _require_known(name: str) -> None:
+    """Refuse a name that no machine could run; one that this machine lacks becomes a row."""
+    from llx.bench.sessions import engine_named
+    from llx.errors import Lacking
+
+    try:
+        engine_named(name)
+    except Lacking:
+        return
+
+
+def _runs(name: str) -> bool:
+    from llx.bench.sessions import engine_named
+
+    try:
+        engine_named(name).require()
+    except LlxError:
+        return False
+    return True
+
+
+def _with_reference(artifact: Artifact) -> Artifact:
+    """The artifact with a reference: captured now where it can be, else as it is, and said."""
+    from llx.artifact import REFERENCE
+    from llx.bench.reference import capture
+    from llx.cli.reference import open_reference
+    from llx.errors import Lacking
+    from llx.reports.console import STDERR, progress_bars
+
+    if artifact.has(REFERENCE):
+        return artifact
+    try:
+        with progress_bars() as progress:
+            return capture(artifact, open_reference, progress=progress)[0]
+    except Lacking as error:
+        STDERR.print(f"llx: fidelity is not measured: {error}", markup=False)
+        return artifact
+
+
+def _exit_code(results: list[Result]) -> int:
+    codes = [result.error.exit_code for result in results if result.error]
+    return EXIT_BUG if EXIT_BUG in codes else EXIT_LACKING if codes else 0

@@ -1,0 +1,83 @@
+"""`llx export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llx.cli.arguments import command_line
+
+if TYPE_CHECKING:
+    from llx.artifact import Artifact
+
+
+def export(
+    size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
+    model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A checkpoint: a Hugging Face folder or a GGUF file.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    context: Annotated[
+        int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder. [default: artifacts/MODEL-PRECISION]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another artifact there.")] = False,
+) -> None:
+    """Export a checkpoint into an artifact: weights, graphs, tokenizer, manifest."""
+    from llx.artifact import DEFAULT_ROOT
+    from llx.errors import BadInput
+    from llx.exporter.export import ExportRequest
+    from llx.exporter.export import export as run
+    from llx.exporter.locate import locate
+    from llx.llama.presets import preset_named, preset_of_size
+    from llx.precision import precision_named
+    from llx.reports.console import progress_bars, say
+
+    if size and model:
+        raise BadInput("--size and --model both name a model", "give one of them")
+    preset = preset_of_size(size) if size else preset_named(model) if model else None
+    chosen = precision_named(precision)
+    checkpoint = locate(weights, preset)
+    name = preset.name if preset else checkpoint.resolve().stem.lower()
+    request = ExportRequest(
+        checkpoint=checkpoint,
+        folder=output or DEFAULT_ROOT / f"{name}-{chosen.name}",
+        precision=chosen,
+        context=context,
+        preset=preset,
+        command=command_line(),
+    )
+    with progress_bars() as progress:
+        artifact, made = run(request, overwrite, progress)
+    say(summary(artifact) if made else f"{artifact.folder} is there already: nothing to do")
+
+
+def summary(artifact: Artifact) -> str:
+    """What was exported, in a few lines."""
+    from llx.artifact import TOKENIZER
+    from llx.reports.units import binary_bytes, parameters
+
+    manifest = artifact.manifest
+    limits, casts = manifest.contract.limits, manifest.casts
+    lines = [
+        f"{artifact.folder}: {parameters(manifest.spec.parameters)} parameters, "
+        f"{manifest.precision.name}, {binary_bytes(artifact.model_bytes)}, "
+        f"cache of {limits.capacity} positions, graphs: {', '.join(artifact.dialects)}"
+    ]
+    if casts.overflowed or casts.underflowed:
+        lines.append(
+            f"warning: {manifest.precision.compute} cannot hold {casts.overflowed} weights (too "
+            f"large) and {casts.underflowed} (too small)"
+        )
+    if not artifact.has(TOKENIZER):
+        lines.append(
+            "warning: no tokenizer that llx reads came with the checkpoint: "
+            "`generate`, `reference` and fidelity will not work"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""`Result` (`llx.result/1`): what one engine did with one artifact on one machine.
+
+Raw samples are stored and every statistic is derived from them. Units are in the names. A result
+read from a file is untrusted data: `read_results` decodes it against these types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from llx.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value and its standard error."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Percentiles:
+    """Percentiles of pooled samples, in the unit that the field's name says."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Milliseconds over the repetitions: mean, standard deviation, percentiles."""
+
+    mean: float
+    sd: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRow:
+    """One test, such as pp512 or tg128 @ d0: tok/s of each repetition, and what follows from them.
+
+    `isl` and `osl` are input and output lengths, `depth` the positions filled beforehand.
+    """
+
+    test: str
+    isl: int
+    osl: int
+    depth: int
+    batch: int
+    unit: Literal["tok/s"] = "tok/s"
+    samples: list[float]
+    step_ns: list[list[int]]
+    mean: float
+    sd: float
+    ci95: tuple[float, float]
+    ttft_ms: Times | None = None
+    tpot_ms: Times | None = None
+    itl_ms: Percentiles | None = None
+    bytes_per_step: int | None = None
+    predicted_ms: float | None = None
+    roofline_probe: float | None = None
+    roofline_spec: float | None = None
+    valid: bool = True
+    invalid_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Divergence:
+    """Kullback-Leibler divergence KL(reference ‖ engine) per token, in nats."""
+
+    mean: float
+    se: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseFidelity:
+    """Fidelity of one way to reach the logits: prefill in chunks, or decode token by token."""
+
+    tokens: int
+    ppl: float
+    ppl_se: float
+    ppl_ratio: Estimate
+    kld_mean: float
+    kld: Divergence
+    same_top1: Estimate
+    rms_dp: Estimate
+    max_abs_logit_error: float
+    mean_abs_logit_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """An engine against the PyTorch fp32 reference of the same checkpoint, on the same tokens.
+
+    The statistics at the top are those of the prefill.
+    """
+
+    reference: Literal["pytorch-fp32"] = "pytorch-fp32"
+    reference_weights: str
+    corpus: str
+    corpus_sha256: str
+    window: int
+    windows: int
+    stride: int
+    bos: str
+    tokens: int
+    top_k: int  # logits compared per token; the rest of the vocabulary counts as one event
+    ppl: float
+    ppl_se: float
+    ppl_reference: float
+    ppl_ratio: Estimate
+    kld: Divergence
+    same_top1: Estimate
+    rms_dp: Estimate
+    prefill: PhaseFidelity
+    decode: PhaseFidelity
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """Which artifact was measured, and which weights the engine read."""
+
+    name: str
+    sha256: str
+    bytes: int
+    params: int
+    source: str
+    weights: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRecord:
+    """The machine and its state. None and "not measured" mean what they say."""
+
+    device: str
+    device_fingerprint: str
+    os: str
+    python: str
+    versions: dict[str, str]
+    threads: int | None
+    clocks: str
+    power_mode: str
+    load_before: float | None
+    load_after: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRecord:
+    """Peak of the process that measured speed, and the cache that it held."""
+
+    peak_host_bytes: int
+    peak_device_bytes: int | None = None
+    cache_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeRecord:
+    """Seconds to load the engine, and to build it where it is built."""
+
+    load_s: float
+    build_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRecord:
+    """Why an engine has no numbers, and what would change that."""
+
+    message: str
+    remedy: str
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One engine, one artifact, one machine."""
+
+    schema: Literal["llx.result/1"] = "llx.result/1"
+    llx: str
+    created: str
+    command: str
+    engine: str
+    precision: str
+    dialect: str | None
+    artifact: ArtifactRecord
+    environment: EnvironmentRecord
+    speed: list[SpeedRow] = field(default_factory=list)
+    fidelity: Fidelity | None = None
+    memory: MemoryRecord | None = None
+    time: TimeRecord | None = None
+    energy: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
+
+
+def encode_results(results: list[Result]) -> bytes:
+    """Results as JSON, a list."""
+    return msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n"
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read a file of `llx bench -o json` or `-o jsonl`. Raises `BadInput` where it is neither."""
+    try:
+        data = path.read_bytes()
+        if data.lstrip()[:1] == b"[":
+            return msgspec.json.decode(data, type=list[Result])
+        return msgspec.json.Decoder(Result).decode_lines(data)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror})", "name a result file") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path} is not a list of llx.result/1 ({error})",
+            "write one with `llx bench -o json > results.json`",
+        ) from None
