@@ -1,4 +1,4 @@
-"""The harness: each engine in a process of its own, so that none's crash or leak reaches another."""
+"""The harness: each engine in a process of its own, so that no crash reaches another."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def bench(job: Job, progress: Progress = silent) -> Result:
         engine.require()
         measured = _in_own_process(job, progress)
     except LlxError as error:
-        record = ErrorRecord(
-            message=error.message, remedy=error.remedy, exit_code=error.exit_code
-        )
+        record = ErrorRecord(message=error.message, remedy=error.remedy, exit_code=error.exit_code)
         return _result(job, artifact, None, record, load_before)
     return _result(job, artifact, measured, None, load_before)
 

@@ -49,7 +49,8 @@ def trace(spec: LlamaSpec, contract: GraphContract) -> ir.Model:
     dims = _name_dims(exported, contract)
     walk = _Walk(dims)
     signature = {s.arg.name: s for s in exported.graph_signature.input_specs}
-    inputs, weights = iter(contract.inputs()), []
+    inputs = iter(contract.inputs())
+    weights: list[ir.Value] = []
     graph_inputs: list[ir.Value] = []
     graph_outputs: list[ir.Value] = []
     for node in exported.graph.nodes:
@@ -65,7 +66,6 @@ def trace(spec: LlamaSpec, contract: GraphContract) -> ir.Model:
                 value = walk.values[result.name]
                 value.name = name
                 graph_outputs.append(value)
-    # Only what a node reads is a weight of the graph.
     return ir.Model(
         ir.Graph(
             graph_inputs,
@@ -127,10 +127,9 @@ class _Walk:
         self.names: dict[str, int] = {}
 
     def define(self, node: torch.fx.Node, name: str, val: torch.Tensor) -> ir.Value:
-        shape = [size if isinstance(size, int) else self.dims[str(size)] for size in val.shape]
-        value = ir.Value(
-            name=name, shape=ir.Shape(shape), type=ir.TensorType(IR_DTYPES[val.dtype])
-        )
+        sizes: list[Any] = list(val.shape)  # numbers, or PyTorch's symbols
+        shape = [size if isinstance(size, int) else self.dims[str(size)] for size in sizes]
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(IR_DTYPES[val.dtype]))
         self.values[node.name] = value
         return value
 
@@ -143,12 +142,14 @@ class _Walk:
             return
         op_type = self._op_type(node)
         name = self._unique(f"{_module_of(node)}/{op_type}")
-        inputs, attributes = [], {}
-        for arg, schema in zip(node.args, node.target._schema.arguments, strict=False):  # type: ignore[union-attr]
+        inputs, attributes = [], []
+        target: Any = node.target
+        for arg, schema in zip(node.args, target._schema.arguments, strict=False):
             if isinstance(arg, torch.fx.Node):
                 inputs.append(self.values[arg.name])
             elif arg is not None and schema.name in semantic.ATTRIBUTES.get(op_type, ()):
-                attributes[schema.name] = ir.convenience.convert_attribute(schema.name, arg)
+                value: Any = arg
+                attributes.append(ir.convenience.convert_attribute(schema.name, value))
         results = node.meta["val"]
         several = isinstance(results, (list, tuple))
         outputs = [
@@ -158,9 +159,7 @@ class _Walk:
         if several:
             self.lists[node.name] = outputs
         self.nodes.append(
-            ir.Node(
-                semantic.DOMAIN, op_type, inputs, attributes.values(), outputs=outputs, name=name
-            )
+            ir.Node(semantic.DOMAIN, op_type, inputs, attributes, outputs=outputs, name=name)
         )
 
     def _op_type(self, node: torch.fx.Node) -> str:
@@ -181,4 +180,3 @@ def _module_of(node: torch.fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = stack[-1][0] if stack else ""
     return path.removeprefix("L['self'].") or "model"
-

@@ -58,7 +58,7 @@ class Layout:
 def layout_of(spec: LlamaSpec, compute: Compute) -> Layout:
     """Lay out every weight and the RoPE tables of a model, in the order they are written."""
     table = (spec.context, spec.head_dim // 2)
-    shapes = [("rope.cos", table), ("rope.sin", table)]
+    shapes: list[tuple[str, tuple[int, ...]]] = [("rope.cos", table), ("rope.sin", table)]
     shapes += [(weight.name, weight.shape) for weight in weights_of(spec)]
     entries: dict[str, dict[str, object]] = {}
     spans: dict[str, tuple[tuple[int, ...], int, int]] = {}
@@ -104,10 +104,10 @@ def write_weights(
             if values.numel() and name in layout.places and written < layout.places[name].offset:
                 put(bytes(layout.places[name].offset - written))
             cast = values.to(TORCH_DTYPES[layout.compute])
-            if cast.dtype != values.dtype and cast.dtype != torch.float32:
+            if cast.dtype not in (values.dtype, torch.float32):
                 overflowed += int((values.isfinite() & ~cast.isfinite()).sum())
                 underflowed += int(((values != 0) & (cast == 0)).sum())
-            put(memoryview(cast.contiguous().view(torch.uint8).numpy()).cast("B"))
+            put(cast.contiguous().view(torch.uint8).numpy().data.cast("B"))
             progress("weights", written, layout.file_bytes, "B")
     assert written == layout.file_bytes, "the weights file is not as long as its layout"
     counts = CastCounts(overflowed=overflowed, underflowed=underflowed)

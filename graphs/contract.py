@@ -66,13 +66,13 @@ class GraphContract:
             LOGIT_INDEX: ("int64", ("B", "K")),
         }
         past = cache_names(self.layers, "past")
-        return tokens | {name: (self.compute, self.cache_shape) for name in past}
+        return tokens | dict.fromkeys(past, (self.compute, self.cache_shape))
 
     def outputs(self) -> dict[str, tuple[str, Shape]]:
         """Every output: name → (dtype, symbolic shape), in the order of the graph."""
         present = cache_names(self.layers, "present")
         logits: dict[str, tuple[str, Shape]] = {LOGITS: ("fp32", ("B", "K", self.limits.vocab))}
-        return logits | {name: (self.compute, self.cache_shape) for name in present}
+        return logits | dict.fromkeys(present, (self.compute, self.cache_shape))
 
 
 def contract_for(spec: LlamaSpec, compute: Compute, context: int | None = None) -> GraphContract:
@@ -121,7 +121,7 @@ class StepGuard:
     def admit(
         self, tokens: NDArray[Any], positions: NDArray[Any], logit_index: NDArray[Any]
     ) -> None:
-        """Raise `ContractError` unless tokens and positions [B, T], logit_index [B, K] are valid."""
+        """Raise `ContractError` unless tokens, positions [B, T], logit_index [B, K] are valid."""
         limits, rows = self._limits, len(self._filled)
         if tokens.ndim != 2 or tokens.shape != positions.shape or logit_index.ndim != 2:
             raise ContractError("tokens and positions must be [B, T] and logit_index [B, K]")

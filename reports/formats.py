@@ -12,6 +12,11 @@ from llx.errors import BadInput
 from llx.reports.markdown import results_markdown
 from llx.result import Result, encode_results
 
+COLUMNS = (
+    "created engine precision artifact device test isl osl depth batch tok_per_s_mean tok_per_s_sd "
+    "ci95_low ci95_high valid ppl ppl_ratio kld_mean same_top1"
+)
+
 
 def _json(results: Sequence[Result]) -> str:
     return encode_results(list(results)).decode()
@@ -25,10 +30,7 @@ def _csv(results: Sequence[Result]) -> str:
     """One line for each speed test, with the engine's fidelity repeated on each."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        "created engine precision artifact device test isl osl depth batch tok_per_s_mean "
-        "tok_per_s_sd ci95_low ci95_high valid ppl ppl_ratio kld_mean same_top1".split()
-    )
+    writer.writerow(COLUMNS.split())
     for r in results:
         f = r.fidelity
         fidelity = (f.ppl, f.ppl_ratio.value, f.kld.mean, f.same_top1.value) if f else ("",) * 4

@@ -123,9 +123,9 @@ def protocol_sentence(fidelity: Fidelity) -> str:
     """How fidelity was measured, in two sentences."""
     return (
         f"Fidelity against PyTorch fp32 ({fidelity.reference_weights}) on {fidelity.windows} "
-        f"windows of {fidelity.window} tokens, stride {fidelity.stride}, BOS: {fidelity.bos}, every "
-        f"token after a window's first scored; corpus: {fidelity.corpus}, sha256 "
-        f"`{fidelity.corpus_sha256[:16]}…`. KLD and logit errors over the reference's "
-        f"{fidelity.top_k} likeliest tokens, the rest as one event; decode feeds one token a step, "
-        f"{fidelity.windows} rows in lockstep. `±` is one standard error over tokens."
+        f"windows of {fidelity.window} tokens, stride {fidelity.stride}, BOS: {fidelity.bos}, "
+        f"every token after a window's first scored; corpus: {fidelity.corpus}, sha256 "
+        f"`{fidelity.corpus_sha256[:16]}…`. KLD and logit errors from the reference's "
+        f"{fidelity.top_k} likeliest tokens and {fidelity.tail_samples} drawn from the "
+        f"others; decode feeds one token a step, {fidelity.windows} rows in lockstep. `±` is one standard error over tokens."
     )

@@ -35,7 +35,7 @@ class OrtSession:
         self._session = onnxruntime.InferenceSession(
             artifact.path(f"{dialect}.onnx"), options, providers=["CPUExecutionProvider"]
         )
-        shape = (rows, *contract.cache_shape[1:])
+        shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
         past, present = (cache_names(contract.layers, end) for end in ("past", "present"))
         self._cache = [np.zeros(shape, dtype) for _ in past]

@@ -1,4 +1,4 @@
-"""`TensorSource`: what every checkpoint format can answer, and the check that nothing is left over."""
+"""`TensorSource`: what every checkpoint format answers, and the check of coverage."""
 
 from __future__ import annotations
 

@@ -88,12 +88,12 @@ class GgufSource:
         layout has them in two halves.
         """
         rows = self.tensors[name].shape[0]
-        order = np.arange(rows)
+        order: NDArray[np.int64] = np.arange(rows)
         heads = {"q_proj": self.spec.heads, "k_proj": self.spec.kv_heads}
         projection = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
         if projection not in heads:
             return order
-        return order.reshape(heads[projection], -1, 2).swapaxes(1, 2).ravel()
+        return np.asarray(order.reshape(heads[projection], -1, 2).swapaxes(1, 2).ravel())
 
     def _value(self, key: str, default: Any = None) -> Any:
         field = self._reader.get_field(key)

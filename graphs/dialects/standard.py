@@ -68,9 +68,7 @@ def _attention(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     mask = g.once("mask", lambda: _mask(g, g.inputs[POSITION_IDS], capacity))
     heads = _split_heads(g, q, head_dim)
     out = g.op("Attention", heads, k, v, mask)  # [B, H, T, D]
-    return g.op(
-        "Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.ints(0, 0, _size(q, -1))
-    )
+    return g.op("Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.ints(0, 0, _size(q, -1)))
 
 
 def _mask(g: Builder, positions: ir.Value, capacity: int) -> ir.Value:

@@ -58,7 +58,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecord:
-    """What generation needs beside the tokenizer: where text ends, and the chat template's words."""
+    """What generation needs beside the tokenizer: where text ends, the template's words."""
 
     eos_ids: tuple[int, ...] = ()
     bos_token: str = ""

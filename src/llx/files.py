@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and names from untrusted data that stay in their folder."""
+"""Files that appear whole or not at all, and names that stay in their folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sha256_of(path: Path) -> str:
 
 def is_plain_name(name: str) -> bool:
     """Whether a name names a file of its folder and nothing outside it."""
-    return bool(name) and name not in (".", "..") and not set(name) & set('/\\\0:')
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0:")
 
 
 def write_whole(path: Path, data: bytes) -> None:

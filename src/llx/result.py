@@ -118,7 +118,8 @@ class Fidelity:
     stride: int
     bos: str
     tokens: int
-    top_k: int  # logits compared per token; the rest of the vocabulary counts as one event
+    top_k: int  # logits compared per token: the reference's likeliest,
+    tail_samples: int  # and so many drawn from the others by their probability
     ppl: float
     ppl_se: float
     ppl_reference: float

@@ -13,7 +13,9 @@ from llx.errors import BadInput
 
 ArtifactFolder = Annotated[
     Path | None,
-    typer.Argument(help="An artifact's folder. [default: the one exported last]", show_default=False),
+    typer.Argument(
+        help="An artifact's folder. [default: the one exported last]", show_default=False
+    ),
 ]
 
 

@@ -33,7 +33,6 @@ def bench(
     from llx.artifact import open_artifact
     from llx.bench.run import Job
     from llx.bench.run import bench as run
-    from llx.bench.sessions import engine_named
     from llx.bench.speed import Workload
     from llx.reports.console import STDERR, progress_bars, result_table, show
     from llx.reports.formats import format_named

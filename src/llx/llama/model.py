@@ -27,6 +27,7 @@ class Linear(nn.Module):
         self.bias = _weight(out_dim) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, in] → [B, T, out]."""
         return ops.linear(x, self.weight, self.bias)
 
 
@@ -39,6 +40,7 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, T, dim] → [B, T, dim]."""
         return ops.rms_norm(x, self.weight, self.eps)
 
 
@@ -80,6 +82,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, position_ids: Tensor, rope: Rope, k_cache: Tensor, v_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Activations [B, T, dim], position_ids [B, T], caches [B, Hkv, S, D] → the same and both caches."""
         q, k, v = self.qkv(self.attn_norm(x)).split(self.split, -1)
         q = ops.rope(q, rope.cos, rope.sin, position_ids)
         k = ops.rope(k, rope.cos, rope.sin, position_ids)

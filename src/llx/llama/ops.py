@@ -45,12 +45,17 @@ def _semantic(
 
         def call(*args: Any) -> Tensor:
             traced = torch.compiler.is_exporting()
-            return op(*args) if traced else eager(*args)  # type: ignore[no-any-return]
+            return op(*args) if traced else eager(*args)
 
         call.__name__, call.__doc__ = eager.__name__, eager.__doc__
         return call
 
     return register
+
+
+def _heads(x: Tensor, head_dim: int) -> Tensor:
+    """[B, T, heads·D] → [B, T, heads, D]."""
+    return x.view(*x.shape[:-1], -1, head_dim)
 
 
 @_semantic(
@@ -77,7 +82,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, position_ids: Tensor) -> Tensor:
     x [B, T, heads·D], cos and sin [positions, D/2], position_ids [B, T] → [B, T, heads·D].
     """
     c, s = cos[position_ids].unsqueeze(2), sin[position_ids].unsqueeze(2)  # [B, T, 1, D/2]
-    first, second = x.unflatten(-1, (-1, 2 * cos.shape[-1])).chunk(2, -1)  # [B, T, heads, D/2]
+    first, second = _heads(x, 2 * cos.shape[-1]).chunk(2, -1)  # [B, T, heads, D/2]
     rotated = torch.cat((first * c - second * s, second * c + first * s), -1)
     return rotated.flatten(-2)
 
@@ -93,7 +98,7 @@ def kv_update(cache: Tensor, new: Tensor, position_ids: Tensor) -> Tensor:
     cache [B, Hkv, S, D], new [B, T, Hkv·D], position_ids [B, T] contiguous in each row.
     """
     rows = torch.arange(cache.shape[0], device=cache.device).unsqueeze(1)
-    cache[rows, :, position_ids] = new.unflatten(-1, (cache.shape[1], cache.shape[3]))
+    cache[rows, :, position_ids] = _heads(new, cache.shape[3])
     return cache
 
 
@@ -111,7 +116,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, position_ids: Tensor) -> Tensor:
     k, v = k[:, :, :filled], v[:, :, :filled]
     slots = torch.arange(filled, device=q.device)
     mask = slots <= position_ids[:, None, :, None]  # [B, 1, T, P]
-    heads = q.unflatten(-1, (-1, k.shape[3])).transpose(1, 2)  # [B, H, T, D]
+    heads = _heads(q, k.shape[3]).transpose(1, 2)  # [B, H, T, D]
     out = functional.scaled_dot_product_attention(heads, k, v, attn_mask=mask, enable_gqa=True)
     return out.transpose(1, 2).flatten(-2)
 
@@ -121,7 +126,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, position_ids: Tensor) -> Tensor:
     lambda x, weight, bias: x.new_empty((*x.shape[:-1], weight.shape[1])),
 )
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x [B, T, in] times weight [in, out], plus bias [out] → [B, T, out]."""
+    """X [B, T, in] times weight [in, out], plus bias [out] → [B, T, out]."""
     out = x @ weight
     return out if bias is None else out + bias
 

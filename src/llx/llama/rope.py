@@ -37,7 +37,5 @@ def rope_tables(
     Cast them only afterwards: float32 angles are off by 6e-3 at position 128k, and float16 angles
     are useless past 2k.
     """
-    angles = np.outer(
-        np.arange(positions, dtype=np.float64), inverse_frequencies(rope, head_dim)
-    )
+    angles = np.outer(np.arange(positions, dtype=np.float64), inverse_frequencies(rope, head_dim))
     return np.cos(angles), np.sin(angles)
