@@ -28,7 +28,7 @@ from llx.artifact import REFERENCE, TOKENIZER, WEIGHTS, Artifact
 from llx.bench import steps
 from llx.bench.corpus import WINDOW, WINDOWS, cut_windows, pydoc_topics
 from llx.bench.sessions.base import Session, Tokens
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, LlxError
 from llx.files import write_whole
 from llx.progress import Progress, silent
 
@@ -160,7 +160,7 @@ def capture(
         spec=artifact.manifest.files[WEIGHTS].sha256,
         torch=str(session.details().get("torch", "")),
     )
-    if artifact.has(REFERENCE) and read_reference(artifact).protocol == protocol:
+    if _captured_by(artifact) == protocol:
         session.close()
         return artifact, False
     partial = artifact.folder / PARTIAL
@@ -181,6 +181,14 @@ def capture(
     write_whole(artifact.folder / REFERENCE, save(whole, header))
     shutil.rmtree(partial)
     return artifact.with_file(REFERENCE), True
+
+
+def _captured_by(artifact: Artifact) -> Protocol | None:
+    """The protocol of the reference that is there, if there is one and it can be read."""
+    try:
+        return read_reference(artifact).protocol
+    except LlxError:
+        return None
 
 
 def _read_piece(path: Path, header: dict[str, str]) -> dict[str, NDArray[np.generic]] | None:

@@ -127,5 +127,6 @@ def protocol_sentence(fidelity: Fidelity) -> str:
         f"every token after a window's first scored; corpus: {fidelity.corpus}, sha256 "
         f"`{fidelity.corpus_sha256[:16]}…`. KLD and logit errors from the reference's "
         f"{fidelity.top_k} likeliest tokens and {fidelity.tail_samples} drawn from the "
-        f"others; decode feeds one token a step, {fidelity.windows} rows in lockstep. `±` is one standard error over tokens."
+        f"others; decode feeds one token a step, {fidelity.windows} rows in lockstep. "
+        "`±` is one standard error over tokens."
     )

@@ -82,7 +82,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, position_ids: Tensor, rope: Rope, k_cache: Tensor, v_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Activations [B, T, dim], position_ids [B, T], caches [B, Hkv, S, D] → the same and both caches."""
+        """Activations [B, T, dim], caches [B, Hkv, S, D] → activations and both caches."""
         q, k, v = self.qkv(self.attn_norm(x)).split(self.split, -1)
         q = ops.rope(q, rope.cos, rope.sin, position_ids)
         k = ops.rope(k, rope.cos, rope.sin, position_ids)

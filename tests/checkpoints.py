@@ -1,0 +1,199 @@
+"""Small random checkpoints, written as the formats that llx reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from llx.exporter.load import llama_from_source
+from llx.exporter.sources.base import TensorInfo, Text
+from llx.llama.model import Llama
+from llx.llama.spec import LlamaSpec, RopeSpec
+from llx.llama.weights import weights_of
+
+# Odd sizes: nothing is a multiple of anything by chance. Hkv < H.
+TINY = LlamaSpec(
+    layers=2, dim=36, heads=6, kv_heads=2, head_dim=10, ffn_dim=52, vocab=300, context=96
+)
+MHA = replace(TINY, kv_heads=6, tied=True)
+MQA = replace(TINY, kv_heads=1, rope=RopeSpec(theta=500000.0))
+BIASED = replace(TINY, attention_bias=True, mlp_bias=True)
+LINEAR = replace(TINY, rope=RopeSpec(theta=1000.0, type="linear", factor=4.0))
+LLAMA3 = replace(
+    TINY, rope=RopeSpec(theta=500000.0, type="llama3", factor=8.0, original_context=32)
+)
+SPECS = {
+    "gqa": TINY,
+    "mha-tied": MHA,
+    "mqa-theta-500k": MQA,
+    "biased": BIASED,
+    "linear-rope": LINEAR,
+    "llama3-rope": LLAMA3,
+}
+
+
+def random_tensors(spec: LlamaSpec, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors by their Hugging Face names; norms around one, the rest small."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for weight in weights_of(spec):
+        for part in weight.parts:
+            noise = torch.randn(part.shape, generator=generator)
+            tensors[part.name] = 1 + 0.1 * noise if "norm" in part.name else 0.15 * noise
+    return tensors
+
+
+class MemorySource:
+    """A checkpoint that lives in memory."""
+
+    format = "memory"
+    path = Path("memory")
+    files: list[Path] = []  # noqa: RUF012
+
+    def __init__(self, spec: LlamaSpec, tensors: dict[str, torch.Tensor] | None = None) -> None:
+        self.spec = spec
+        self.state = tensors or random_tensors(spec)
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        return {name: TensorInfo(tuple(t.shape), "F32") for name, t in self.state.items()}
+
+    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
+        return self.state[name][rows]
+
+    def text(self) -> Text | None:
+        return None
+
+
+def random_llama(spec: LlamaSpec, seed: int = 0) -> Llama:
+    """A small model in fp32."""
+    return llama_from_source(MemorySource(spec, random_tensors(spec, seed)))
+
+
+def config_of(spec: LlamaSpec) -> dict[str, Any]:
+    """A config.json, in the spelling of transformers 4."""
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": spec.dim,
+        "intermediate_size": spec.ffn_dim,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab,
+        "max_position_embeddings": spec.context,
+        "rms_norm_eps": spec.norm_eps,
+        "rope_theta": spec.rope.theta,
+        "tie_word_embeddings": spec.tied,
+        "attention_bias": spec.attention_bias,
+        "mlp_bias": spec.mlp_bias,
+        "hidden_act": "silu",
+        "eos_token_id": 0,
+    }
+    if spec.rope.type == "linear":
+        config["rope_scaling"] = {"type": "linear", "factor": spec.rope.factor}
+    if spec.rope.type == "llama3":
+        config["rope_scaling"] = {
+            "rope_type": "llama3",
+            "factor": spec.rope.factor,
+            "low_freq_factor": spec.rope.low_freq_factor,
+            "high_freq_factor": spec.rope.high_freq_factor,
+            "original_max_position_embeddings": spec.rope.original_context,
+        }
+    return config
+
+
+def byte_tokenizer(vocab: int) -> Tokenizer:
+    """A tokenizer of single bytes, padded with unused tokens up to `vocab`."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<end>", *alphabet]
+    tokens += [f"<unused{i}>" for i in range(vocab - len(tokens))]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<answer>"
+
+
+def write_checkpoint(
+    folder: Path,
+    spec: LlamaSpec = TINY,
+    tensors: dict[str, torch.Tensor] | None = None,
+    shards: int = 1,
+    tokenizer: bool = True,
+) -> Path:
+    """A Hugging Face folder; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = tensors or random_tensors(spec)
+    (folder / "config.json").write_text(json.dumps(config_of(spec)))
+    names = list(tensors)
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors")
+    else:
+        weight_map = {}
+        for shard in range(shards):
+            file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+            part = {name: tensors[name] for name in names[shard::shards]}
+            save_file(part, folder / file)
+            weight_map |= dict.fromkeys(part, file)
+        index = json.dumps({"weight_map": weight_map})
+        (folder / "model.safetensors.index.json").write_text(index)
+    if tokenizer:
+        byte_tokenizer(spec.vocab).save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({"chat_template": TEMPLATE, "eos_token": {"content": "<end>"}})
+        )
+    return folder
+
+
+def write_gguf(path: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor]) -> Path:
+    """A GGUF file as llama.cpp's converter writes it: q and k with RoPE's pairs interleaved."""
+    import gguf
+
+    from llx.exporter.sources.gguf import INNER, OUTER
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(spec.layers)
+    writer.add_context_length(spec.context)
+    writer.add_embedding_length(spec.dim)
+    writer.add_feed_forward_length(spec.ffn_dim)
+    writer.add_head_count(spec.heads)
+    writer.add_head_count_kv(spec.kv_heads)
+    writer.add_key_length(spec.head_dim)
+    writer.add_rope_freq_base(spec.rope.theta)
+    writer.add_layer_norm_rms_eps(spec.norm_eps)
+    outer = {ours: theirs for theirs, ours in OUTER.items()}
+    inner = {ours: theirs for theirs, ours in INNER.items()}
+    for name, tensor in tensors.items():
+        array = tensor.numpy()
+        if name in outer:
+            writer.add_tensor(outer[name], array)
+            continue
+        _, _, layer, module = name.rsplit(".", 1)[0].split(".", 3)
+        kind = name.rsplit(".", 1)[1]
+        heads = {"self_attn.q_proj": spec.heads, "self_attn.k_proj": spec.kv_heads}.get(module)
+        if heads:
+            array = _interleave(array, heads)
+        writer.add_tensor(f"blk.{layer}.{inner[module]}.{kind}", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _interleave(array: np.ndarray, heads: int) -> np.ndarray:
+    """llama.cpp's own permutation, from halves to pairs."""
+    rows = array.shape[0]
+    pairs = array.reshape(heads, 2, rows // heads // 2, *array.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(array.shape))

@@ -1,0 +1,65 @@
+"""Fixtures: a tiny artifact, and the real SmolLM2-135M where meaning matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llx.artifact import Artifact
+from llx.exporter.export import ExportRequest, export
+from llx.exporter.locate import locate
+from llx.llama.presets import preset_of_size
+from llx.precision import PRECISIONS
+from tests.checkpoints import TINY, write_checkpoint
+
+
+def export_tiny(folder: Path, precision: str = "fp32", spec=TINY, context=None) -> Artifact:
+    checkpoint = write_checkpoint(folder / "checkpoint", spec)
+    request = ExportRequest(
+        checkpoint=checkpoint,
+        folder=folder / f"tiny-{precision}",
+        precision=PRECISIONS[precision],
+        context=context,
+        command="llx export",
+    )
+    return export(request)[0]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A random two-layer artifact in fp32, with a tokenizer. Read it, never write into it."""
+    return export_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """SmolLM2-135M-Instruct in fp32, exported by the command, with a cache of 768 positions."""
+    folder = tmp_path_factory.mktemp("smollm2") / "artifact"
+    preset = preset_of_size("135m")
+    request = ExportRequest(
+        checkpoint=locate(None, preset),
+        folder=folder,
+        precision=PRECISIONS["fp32"],
+        context=768,
+        preset=preset,
+        command="llx export --size 135m --context 768",
+    )
+    return export(request)[0]
+
+
+Llx = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def llx(tmp_path: Path) -> Llx:
+    """Run `llx` in a process of its own, in an empty folder; stdout and stderr come as text."""
+
+    def run(*arguments: object, module: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "llx", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run

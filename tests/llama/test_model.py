@@ -1,0 +1,97 @@
+"""The model against Hugging Face's LlamaForCausalLM, in fp32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llx.llama.model import Llama, empty_cache
+from llx.llama.spec import LlamaSpec
+from tests.checkpoints import SPECS, TINY, config_of, random_llama, random_tensors
+
+TOLERANCE = 1e-5
+CAPACITY = 48
+
+
+def hugging_face(spec: LlamaSpec) -> LlamaForCausalLM:
+    config = LlamaConfig(**config_of(spec), attn_implementation="eager")
+    model = LlamaForCausalLM(config).eval()
+    tensors = random_tensors(spec)
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert unexpected == []
+    assert missing == (["lm_head.weight"] if spec.tied else [])
+    model.tie_weights()
+    return model
+
+
+def tokens_of(spec: LlamaSpec, rows: int, length: int) -> torch.Tensor:
+    return torch.randint(0, spec.vocab, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def in_steps(model: Llama, tokens: torch.Tensor, cuts: list[int]) -> torch.Tensor:
+    """All logits of tokens [B, N], fed in steps that end at the given places."""
+    rows = len(tokens)
+    cache = empty_cache(model.spec, rows, CAPACITY, torch.float32)
+    logits, start = [], 0
+    for end in cuts:
+        positions = torch.arange(start, end).expand(rows, -1)
+        every = torch.arange(end - start).expand(rows, -1)
+        step, _ = model(tokens[:, start:end], positions, every, cache)
+        logits.append(step)
+        start = end
+    return torch.cat(logits, 1)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_prefill_in_chunks_then_decode_matches_transformers(spec):
+    tokens = tokens_of(spec, rows=2, length=24)
+    with torch.inference_mode():
+        wanted = hugging_face(spec)(tokens).logits
+    got = in_steps(random_llama(spec), tokens, [7, 16, *range(17, 25)])
+    assert (got - wanted).abs().max() <= TOLERANCE
+
+
+def test_one_prefill_matches_transformers():
+    tokens = tokens_of(TINY, rows=3, length=CAPACITY)
+    with torch.inference_mode():
+        wanted = hugging_face(TINY)(tokens).logits
+    assert (in_steps(random_llama(TINY), tokens, [CAPACITY]) - wanted).abs().max() <= TOLERANCE
+
+
+@torch.inference_mode()
+def test_right_padded_rows_match_each_row_alone():
+    model, reference = random_llama(TINY), hugging_face(TINY)
+    tokens, lengths = tokens_of(TINY, rows=2, length=20), torch.tensor([12, 5])
+    cache = empty_cache(TINY, 2, CAPACITY, torch.float32)
+    padded = tokens[:, :12]
+    index = (lengths - 1).unsqueeze(1)
+    logits, _ = model(padded, torch.arange(12).expand(2, -1), index, cache)
+    # Then decode: each row goes on at its own position, over its pad.
+    steps = [logits]
+    for i in range(3):
+        positions = (lengths + i).unsqueeze(1)
+        fed = tokens.gather(1, positions)
+        logits, _ = model(fed, positions, torch.zeros(2, 1, dtype=torch.int64), cache)
+        steps.append(logits)
+    got = torch.cat(steps, 1)
+    for row, length in enumerate(lengths.tolist()):
+        wanted = reference(tokens[row : row + 1, : length + 3]).logits[0, length - 1 :]
+        assert (got[row] - wanted).abs().max() <= TOLERANCE
+
+
+@torch.inference_mode()
+def test_logit_index_picks_positions_in_any_order():
+    model = random_llama(TINY)
+    tokens = tokens_of(TINY, rows=2, length=6)
+    positions = torch.arange(6).expand(2, -1)
+
+    def logits_at(index: torch.Tensor) -> torch.Tensor:
+        cache = empty_cache(TINY, 2, CAPACITY, torch.float32)
+        return model(tokens, positions, index, cache)[0]
+
+    every = logits_at(positions)
+    picked = logits_at(torch.tensor([[5, 0], [2, 2]]))
+    torch.testing.assert_close(picked[0], every[0, [5, 0]])
+    torch.testing.assert_close(picked[1], every[1, [2, 2]])

@@ -1,0 +1,84 @@
+"""`LlamaSpec`, from every spelling of config.json; the presets; the weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from llx.errors import BadInput
+from llx.llama.presets import PRESETS, preset_named, preset_of_size
+from llx.llama.spec import LlamaSpec, RopeSpec, spec_from_config
+from llx.llama.weights import weights_of
+from tests.checkpoints import SPECS, TINY, config_of
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_config_of_older_transformers_is_read(spec):
+    assert spec_from_config(config_of(spec)) == spec
+
+
+def test_config_of_newer_transformers_is_read():
+    config = config_of(TINY)
+    del config["rope_theta"]
+    config["dtype"] = "bfloat16"
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 500000.0}
+    assert spec_from_config(config).rope == RopeSpec(theta=500000.0)
+
+
+def test_sizes_that_older_configs_leave_out_follow_from_the_others():
+    config = config_of(TINY)
+    del config["num_key_value_heads"], config["head_dim"], config["tie_word_embeddings"]
+    spec = spec_from_config(config)
+    assert (spec.kv_heads, spec.head_dim, spec.tied) == (TINY.heads, TINY.dim // TINY.heads, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "MistralForCausalLM"),
+        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "Sequence"),
+        ({"hidden_act": "gelu"}, "gelu"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"num_key_value_heads": 4}, "do not share"),
+        ({"num_hidden_layers": 0}, "layers"),
+        ({"hidden_size": "wide"}, "invalid literal"),
+    ],
+)
+def test_a_config_that_is_no_llama_is_refused(change, says):
+    with pytest.raises(BadInput, match=says):
+        spec_from_config(config_of(TINY) | change)
+
+
+def test_a_config_without_a_size_names_it():
+    config = config_of(TINY)
+    del config["vocab_size"]
+    with pytest.raises(BadInput, match="vocab_size"):
+        spec_from_config(config)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_parameters_are_what_the_weights_hold(spec):
+    assert spec.parameters == sum(math.prod(weight.shape) for weight in weights_of(spec))
+
+
+# Published figures, in billions.
+@pytest.mark.parametrize(
+    ("size", "billions"),
+    [("7b", 6.738), ("8b", 8.030), ("70b", 68.977), ("1b", 1.236), ("135m", 0.1345), ("405b", 405.853)],
+)
+def test_a_size_picks_the_preset_of_that_many_parameters(size, billions):
+    assert preset_of_size(size).spec.parameters / 1e9 == pytest.approx(billions, rel=1e-3)
+
+
+def test_preset_names_and_sizes_are_unique():
+    assert len({preset.name for preset in PRESETS}) == len(PRESETS)
+    assert len({preset.size for preset in PRESETS}) == len(PRESETS)
+    assert all(preset_named(preset.name) is preset for preset in PRESETS)
+
+
+def test_an_impossible_spec_is_refused():
+    with pytest.raises(ValueError, match="even"):
+        LlamaSpec(
+            layers=1, dim=6, heads=2, kv_heads=1, head_dim=3, ffn_dim=4, vocab=8, context=16
+        )
