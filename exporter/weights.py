@@ -107,11 +107,17 @@ def write_weights(
             if cast.dtype not in (values.dtype, torch.float32):
                 overflowed += int((values.isfinite() & ~cast.isfinite()).sum())
                 underflowed += int(((values != 0) & (cast == 0)).sum())
-            put(cast.contiguous().view(torch.uint8).numpy().data.cast("B"))
+            put(_bytes_of(cast))
             progress("weights", written, layout.file_bytes, "B")
     assert written == layout.file_bytes, "the weights file is not as long as its layout"
     counts = CastCounts(overflowed=overflowed, underflowed=underflowed)
     return FileRecord(bytes=written, sha256=digest.hexdigest()), counts
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """A tensor's bytes in row order. As integers, since NumPy has no bfloat16."""
+    integers = torch.int32 if tensor.element_size() == 4 else torch.int16
+    return np.ascontiguousarray(tensor.view(integers).numpy()).data.cast("B")
 
 
 def _stream(source: TensorSource, layout: Layout) -> Iterator[tuple[str, torch.Tensor]]:

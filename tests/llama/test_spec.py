@@ -65,7 +65,14 @@ def test_parameters_are_what_the_weights_hold(spec):
 # Published figures, in billions.
 @pytest.mark.parametrize(
     ("size", "billions"),
-    [("7b", 6.738), ("8b", 8.030), ("70b", 68.977), ("1b", 1.236), ("135m", 0.1345), ("405b", 405.853)],
+    [
+        ("7b", 6.738),
+        ("8b", 8.030),
+        ("70b", 68.977),
+        ("1b", 1.236),
+        ("135m", 0.1345),
+        ("405b", 405.853),
+    ],
 )
 def test_a_size_picks_the_preset_of_that_many_parameters(size, billions):
     assert preset_of_size(size).spec.parameters / 1e9 == pytest.approx(billions, rel=1e-3)
@@ -79,6 +86,4 @@ def test_preset_names_and_sizes_are_unique():
 
 def test_an_impossible_spec_is_refused():
     with pytest.raises(ValueError, match="even"):
-        LlamaSpec(
-            layers=1, dim=6, heads=2, kv_heads=1, head_dim=3, ffn_dim=4, vocab=8, context=16
-        )
+        LlamaSpec(layers=1, dim=6, heads=2, kv_heads=1, head_dim=3, ffn_dim=4, vocab=8, context=16)

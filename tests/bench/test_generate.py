@@ -1,0 +1,89 @@
+"""Generation on a session whose next token is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llx.artifact import CHAT_TEMPLATE
+from llx.bench.generate import Sampling, chat_prompt, choose, generate, tokenizer_of
+from llx.bench.sessions.fake import FakeSession
+from llx.errors import BadInput, Lacking
+from llx.graphs.contract import Limits
+from tests.checkpoints import byte_tokenizer
+from tests.conftest import export_tiny
+
+TOKENIZER = byte_tokenizer(300)
+LIMITS = Limits(capacity=96, max_new_tokens=16, max_rows=4, vocab=300)
+
+
+def continued(prompt, ends=(), most=5, capacity=96):
+    limits = Limits(capacity=capacity, max_new_tokens=16, max_rows=1, vocab=300)
+    session = FakeSession(limits)
+    return list(generate(session, TOKENIZER, prompt, ends, most, Sampling())), session
+
+
+def test_text_comes_piece_by_piece():
+    assert continued("a")[0] == ["b", "c", "d", "e", "f"]
+
+
+def test_an_end_token_ends_the_text():
+    assert continued("a", ends=(TOKENIZER.token_to_id("d"),))[0] == ["b", "c"]
+
+
+def test_text_ends_where_the_cache_is_full():
+    pieces, session = continued("abc", most=50, capacity=8)
+    assert pieces == ["d", "e", "f", "g", "h"]
+    assert max(int(positions.max()) for _, positions, _ in session.steps) <= 7
+
+
+def test_a_prompt_longer_than_a_step_is_cut():
+    _, session = continued("a" * 40, most=1)
+    assert [tokens.shape[1] for tokens, _, _ in session.steps] == [16, 16, 8]
+
+
+@pytest.mark.parametrize("prompt", ["", "a" * 96])
+def test_a_prompt_that_leaves_no_room_is_refused(prompt):
+    with pytest.raises(BadInput, match=r"--context"):
+        continued(prompt)
+
+
+def test_greedy_takes_the_likeliest_and_sampling_follows_the_probabilities():
+    logits = np.log(np.array([0.1, 0.6, 0.3], dtype=np.float32))
+    rng = np.random.default_rng(0)
+    assert choose(logits, Sampling(), rng) == 1
+    drawn = [choose(logits, Sampling(temperature=1.0), rng) for _ in range(4000)]
+    assert np.bincount(drawn) / 4000 == pytest.approx([0.1, 0.6, 0.3], abs=0.03)
+    nucleus = {choose(logits, Sampling(temperature=1.0, top_p=0.8), rng) for _ in range(500)}
+    assert nucleus == {1, 2}
+    only = {choose(logits, Sampling(temperature=1.0, top_p=0.5), rng) for _ in range(100)}
+    assert only == {1}
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_impossible_sampling_is_refused(bad):
+    with pytest.raises(BadInput):
+        Sampling(**bad)
+
+
+def test_the_chat_template_asks_the_question(tiny):
+    assert chat_prompt(tiny, "why?") == "<user>why?<answer>"
+
+
+def test_a_hostile_chat_template_cannot_reach_python(tmp_path):
+    artifact = export_tiny(tmp_path)
+    hostile = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    (artifact.folder / CHAT_TEMPLATE).write_text(hostile)
+    with pytest.raises(BadInput, match="the chat template fails"):
+        chat_prompt(artifact, "why?")
+
+
+def test_an_artifact_without_a_template_says_so(tmp_path):
+    artifact = export_tiny(tmp_path)
+    del artifact.manifest.files[CHAT_TEMPLATE]
+    with pytest.raises(Lacking, match="not a chat model"):
+        chat_prompt(artifact, "why?")
+
+
+def test_the_artifacts_tokenizer_is_the_checkpoints(tiny):
+    assert tokenizer_of(tiny).encode("abc").ids == TOKENIZER.encode("abc").ids

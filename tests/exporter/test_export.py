@@ -1,0 +1,186 @@
+"""The export: whole or not at all, a no-op when repeated, and never over something else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from llx.artifact import MANIFEST, Manifest, latest, open_artifact
+from llx.errors import BadInput, Lacking
+from llx.exporter import export as exporting
+from llx.exporter.export import ExportRequest, export
+from llx.exporter.locate import locate
+from llx.graphs.inspect import problems
+from llx.llama.presets import preset_named, preset_of_size
+from llx.precision import PRECISIONS
+from tests.checkpoints import SPECS, write_checkpoint
+
+
+@pytest.fixture
+def request_(tmp_path) -> ExportRequest:
+    return ExportRequest(
+        checkpoint=write_checkpoint(tmp_path / "checkpoint"),
+        folder=tmp_path / "out" / "tiny",
+        precision=PRECISIONS["fp32"],
+        command="llx export",
+    )
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_an_export_passes_the_checker_the_contract_and_coverage(tmp_path, spec, precision):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)
+    request = ExportRequest(
+        checkpoint=checkpoint, folder=tmp_path / "a", precision=PRECISIONS[precision]
+    )
+    artifact, made = export(request)
+    assert made
+    assert artifact.damaged() == []
+    for dialect in artifact.dialects:
+        assert problems(artifact.path(f"{dialect}.onnx"), artifact.manifest.contract) == []
+
+
+def test_the_same_export_again_touches_nothing(request_):
+    export(request_)
+    before = {path: path.stat().st_mtime_ns for path in request_.folder.iterdir()}
+    _, made = export(request_)
+    assert not made
+    assert {path: path.stat().st_mtime_ns for path in request_.folder.iterdir()} == before
+
+
+def test_two_exports_of_one_checkpoint_are_byte_for_byte_the_same(request_, tmp_path):
+    first, _ = export(request_)
+    second, _ = export(replace(request_, folder=tmp_path / "again"))
+    assert first.manifest.files == second.manifest.files
+    assert first.sha256 == second.sha256
+
+
+def test_another_export_into_the_folder_needs_overwrite(request_):
+    export(request_)
+    other = replace(request_, context=32)
+    before = bytes_of(request_.folder)
+    with pytest.raises(BadInput, match="--overwrite"):
+        export(other)
+    assert bytes_of(request_.folder) == before
+    artifact, made = export(other, overwrite=True)
+    assert made
+    assert artifact.manifest.contract.limits.capacity == 32
+    assert [path.name for path in request_.folder.parent.iterdir()] == ["tiny"]
+
+
+def test_a_changed_checkpoint_is_another_export(request_):
+    export(request_)
+    write_checkpoint(request_.checkpoint, tokenizer=False)
+    with pytest.raises(BadInput, match="another export"):
+        export(request_)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_something_else_is_never_touched(request_, overwrite):
+    request_.folder.mkdir(parents=True)
+    (request_.folder / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="something else"):
+        export(request_, overwrite)
+    assert bytes_of(request_.folder) == {"thesis.txt": b"mine"}
+
+
+@pytest.mark.parametrize("standing", [False, True])
+def test_a_failure_midway_leaves_what_was_there(request_, standing, monkeypatch):
+    if standing:
+        export(request_)
+    before = bytes_of(request_.folder) if standing else None
+
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(exporting, "write_manifest", fail)
+    with pytest.raises(OSError, match="full"):
+        export(replace(request_, context=32), overwrite=True)
+    left = [path.name for path in request_.folder.parent.iterdir()]
+    assert left == (["tiny"] if standing else [])
+    assert before is None or bytes_of(request_.folder) == before
+
+
+def test_context_over_the_models_is_refused_before_anything_is_written(request_):
+    with pytest.raises(BadInput, match=r"--context 97 is outside the model's 1…96"):
+        export(replace(request_, context=97))
+    assert not request_.folder.exists()
+
+
+def test_weights_of_another_model_than_named_are_refused(request_):
+    with pytest.raises(BadInput, match="has layers 2, where llama-2-7b has 32"):
+        export(replace(request_, preset=preset_of_size("7b")))
+
+
+def test_an_export_without_a_tokenizer_works_and_says_so(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", tokenizer=False)
+    artifact, _ = export(
+        ExportRequest(checkpoint=checkpoint, folder=tmp_path / "a", precision=PRECISIONS["fp32"])
+    )
+    assert artifact.manifest.text is None
+    with pytest.raises(Lacking, match=r"no tokenizer\.json"):
+        artifact.path("tokenizer.json")
+
+
+def test_weights_that_are_nowhere_are_lacking():
+    with pytest.raises(Lacking, match=r"llama-2-7b are not on this machine: .*--weights PATH"):
+        locate(None, preset_named("llama-2-7b"))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "standard.onnx", "tokenizer.json"])
+def test_an_artifact_with_a_short_file_does_not_open(request_, name):
+    export(request_)
+    file = request_.folder / name
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=f"{name} has"):
+        open_artifact(request_.folder)
+
+
+def test_a_changed_byte_is_found(request_):
+    artifact, _ = export(request_)
+    file = request_.folder / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    assert artifact.damaged() == ["weights.safetensors"]
+
+
+def test_a_manifest_cannot_name_files_outside_its_folder(request_):
+    artifact, _ = export(request_)
+    record = artifact.manifest.files["standard.onnx"]
+    text = msgspec.json.encode(artifact.manifest).decode()
+    text = text.replace('"standard.onnx":', '"../standard.onnx":')
+    (request_.folder / MANIFEST).write_text(text)
+    with pytest.raises(BadInput, match="leaves the folder"):
+        open_artifact(request_.folder)
+    assert record.bytes
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": "llx.artifact/9"}'])
+def test_a_damaged_manifest_is_refused(request_, text):
+    export(request_)
+    (request_.folder / MANIFEST).write_text(text)
+    with pytest.raises(BadInput, match="not a manifest"):
+        open_artifact(request_.folder)
+
+
+def test_a_manifest_survives_its_own_json(request_):
+    manifest = export(request_)[0].manifest
+    assert msgspec.json.decode(msgspec.json.encode(manifest), type=Manifest) == manifest
+
+
+def test_the_last_export_under_artifacts_is_the_default(request_, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="no artifact was exported"):
+        latest()
+    for name in ("one", "two"):
+        export(replace(request_, folder=tmp_path / "artifacts" / name))
+    assert latest().name == "two"
+    export(replace(request_, folder=tmp_path / "artifacts" / "one"))
+    assert latest().name == "one"

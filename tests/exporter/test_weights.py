@@ -1,0 +1,85 @@
+"""The weights file: aligned, a valid safetensors file, and exactly what the model holds."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from llx.exporter.weights import ALIGN_BYTES, PAGE_BYTES, layout_of, write_weights
+from llx.llama.spec import LlamaSpec
+from llx.progress import silent
+from tests.checkpoints import BIASED, MHA, TINY, MemorySource, random_llama, random_tensors
+
+SPECS = st.builds(
+    lambda heads, group, half, dim, ffn, vocab, tied: LlamaSpec(
+        layers=1,
+        dim=dim,
+        heads=heads * group,
+        kv_heads=heads,
+        head_dim=2 * half,
+        ffn_dim=ffn,
+        vocab=vocab,
+        context=7,
+        tied=tied,
+    ),
+    *(st.integers(1, 9) for _ in range(6)),
+    st.booleans(),
+)
+
+
+@given(spec=SPECS, compute=st.sampled_from(["fp32", "fp16", "bf16"]))
+def test_tensors_are_aligned_and_do_not_overlap(spec, compute):
+    layout = layout_of(spec, compute)
+    assert len(layout.header) % PAGE_BYTES == 0
+    end = len(layout.header)
+    for place in layout.places.values():
+        assert place.offset % ALIGN_BYTES == 0
+        assert 0 <= place.offset - end < ALIGN_BYTES
+        end = place.offset + place.length
+    assert end == layout.file_bytes
+
+
+@given(spec=SPECS)
+@settings(max_examples=20, deadline=None)
+def test_the_safetensors_library_reads_what_was_streamed(spec, tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    source = MemorySource(spec, random_tensors(spec))
+    record, _ = write_weights(file, source, layout_of(spec, "fp32"), silent)
+    assert record.bytes == file.stat().st_size
+    model = random_llama(spec)
+    state = {name: t for name, t in load_file(file).items() if not name.startswith("_pad")}
+    assert set(state) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
+
+
+def test_q_k_and_v_lie_side_by_side_transposed(tmp_path):
+    tensors = random_tensors(TINY)
+    file = tmp_path / "weights.safetensors"
+    write_weights(file, MemorySource(TINY, tensors), layout_of(TINY, "fp32"), silent)
+    prefix = "model.layers.1.self_attn."
+    parts = [tensors[f"{prefix}{p}_proj.weight"] for p in "qkv"]
+    torch.testing.assert_close(load_file(file)["layers.1.qkv.weight"], torch.cat(parts).T)
+
+
+def test_a_tied_table_is_stored_once_and_biases_are_stored():
+    assert "unembed.weight" not in layout_of(MHA, "fp32").places
+    assert "layers.0.qkv.bias" in layout_of(BIASED, "fp32").places
+
+
+def test_values_that_fp16_cannot_hold_are_counted(tmp_path):
+    tensors = random_tensors(TINY)
+    tensors["model.norm.weight"][:3] = torch.tensor([1e6, -1e5, 1e-9])
+    source = MemorySource(TINY, tensors)
+    _, casts = write_weights(tmp_path / "w", source, layout_of(TINY, "fp16"), silent)
+    assert (casts.overflowed, casts.underflowed) == (2, 1)
+
+
+def test_progress_ends_at_the_size_of_the_file(tmp_path):
+    seen = []
+    layout = layout_of(TINY, "fp32")
+    write_weights(tmp_path / "w", MemorySource(TINY), layout, lambda *news: seen.append(news))
+    assert seen[-1] == ("weights", layout.file_bytes, layout.file_bytes, "B")
+    assert [news[1] for news in seen] == sorted(news[1] for news in seen)
