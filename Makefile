@@ -27,9 +27,9 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt Makefile $(FILELIST)
 
 demo: install
 	@$(BIN)/llx export --size 135m
-	@$(BIN)/llx generate "What is the capital of France?"
+	@$(BIN)/llx generate --chat "What is the capital of France?"
 	@mkdir -p $(DEMO)
-	@$(BIN)/llx bench --engine torch,ort -o json > $(DEMO)/results.json
+	@$(BIN)/llx bench --engine torch,ort -p 256 -n 64 -o json > $(DEMO)/results.json
 	@$(BIN)/llx report $(DEMO)/results.json -o $(DEMO)
 
 test: install

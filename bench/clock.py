@@ -6,11 +6,6 @@ import time
 
 from llx.bench.sessions.base import Session, Tokens
 
-TIMED_REGION = (
-    "one step: tokens on the host to logits on the host, ended by the engine's sync; "
-    "tokenizing and sampling excluded"
-)
-
 
 def now_ns() -> int:
     """A monotonic time in nanoseconds."""

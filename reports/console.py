@@ -90,6 +90,11 @@ def say(text: str) -> None:
     STDOUT.print(text, markup=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """One line to stderr, as it is, in the form of an error that does not end the command."""
+    STDERR.print(f"llx: {text}", markup=False, soft_wrap=True)
+
+
 def result_table(results: Sequence[Result]) -> Table:
     """Speed and fidelity of every engine in one table of 80 columns."""
     rows: list[tuple[str, str, str, str]] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from llx.__main__ import main
 from llx.artifact import Artifact
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
@@ -51,15 +52,30 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return export(request)[0]
 
 
-Llx = Callable[..., subprocess.CompletedProcess[str]]
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Llx = Callable[..., Ended]
 
 
 @pytest.fixture
-def llx(tmp_path: Path) -> Llx:
-    """Run `llx` in a process of its own, in an empty folder; stdout and stderr come as text."""
+def llx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Llx:
+    """Run `llx` with arguments, in an empty folder and in this process, as the console would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*arguments: object, module: bool = True) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "llx", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["llx", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
 
     return run

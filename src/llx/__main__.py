@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import Any
 
 from llx.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_LACKING, LlxError
 
@@ -17,26 +18,28 @@ def main() -> None:
 
 
 def _run() -> int:
-    import click
+    import typer
 
     from llx.cli import app
 
+    # Newer typers carry a click of their own: the base of a public class is the right one in all.
+    usage_error = typer.BadParameter.__mro__[1]
     try:
         code = app(prog_name="llx", standalone_mode=False)
     except LlxError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         return done.exit_code
-    except click.ClickException as usage:
-        return _fail(f"{usage.format_message()} See `llx --help`.", EXIT_BAD_INPUT)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BAD_INPUT
     except OSError as error:
         return _fail_on_system(error)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, usage_error):
+            return _fail_on_usage(error)
         sys.excepthook(*sys.exc_info())
         return _fail("this is a bug of llx: please report the lines above", EXIT_BUG)
     return code if isinstance(code, int) else 0
@@ -45,6 +48,12 @@ def _run() -> int:
 def _fail(message: str, code: int) -> int:
     print(f"llx: {message}", file=sys.stderr)
     return code
+
+
+def _fail_on_usage(error: Any) -> int:
+    message = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if error.ctx else "llx"
+    return _fail(f"{message}: see `{command} --help`", EXIT_BAD_INPUT)
 
 
 def _fail_on_system(error: OSError) -> int:

@@ -216,8 +216,9 @@ def read_results(path: Path) -> list[Result]:
     try:
         data = path.read_bytes()
         if data.lstrip()[:1] == b"[":
-            return msgspec.json.decode(data, type=list[Result])
-        return msgspec.json.Decoder(Result).decode_lines(data)
+            found = msgspec.json.decode(data, type=list[Result])
+        else:
+            found = msgspec.json.Decoder(Result).decode_lines(data)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror})", "name a result file") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -225,3 +226,8 @@ def read_results(path: Path) -> list[Result]:
             f"{path} is not a list of llx.result/1 ({error})",
             "write one with `llx bench -o json > results.json`",
         ) from None
+    if not found:
+        raise BadInput(
+            f"{path} holds no results", "write some with `llx bench -o json > results.json`"
+        )
+    return found

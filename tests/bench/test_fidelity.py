@@ -148,10 +148,7 @@ def test_an_interrupted_capture_goes_on_where_it_stopped(artifact, monkeypatch):
     np.testing.assert_array_equal(whole.logits[1], alone.logits)
 
 
-def test_a_capture_by_another_protocol_does_not_reuse_pieces(artifact, monkeypatch):
-    def fail(*_):
-        raise KeyboardInterrupt
-
+def test_a_capture_by_another_protocol_replaces_the_first(artifact):
     captured(artifact)
     artifact = open_artifact(artifact.folder)
     other, made = capture(artifact, torch_of, window=24, windows=3)

@@ -149,5 +149,5 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
 def test_a_damaged_config_is_refused(tmp_path, text):
     write_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(BadInput, match="config.json"):
+    with pytest.raises(BadInput, match=r"config\.json"):
         open_source(tmp_path)

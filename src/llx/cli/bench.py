@@ -21,7 +21,9 @@ def bench(
     generated: Annotated[str, typer.Option("-n", help="Generated lengths.")] = "128",
     depths: Annotated[str, typer.Option("-d", help="Positions filled before.")] = "0",
     batches: Annotated[str, typer.Option("-b", help="Batch sizes.")] = "1",
-    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", "-r", min=1, help="Runs that count.")
+    ] = 5,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
     fidelity: Annotated[bool, typer.Option(help="Judge against the PyTorch reference.")] = True,
@@ -34,7 +36,7 @@ def bench(
     from llx.bench.run import Job
     from llx.bench.run import bench as run
     from llx.bench.speed import Workload
-    from llx.reports.console import STDERR, progress_bars, result_table, show
+    from llx.reports.console import progress_bars, result_table, show, warn
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
@@ -71,7 +73,7 @@ def bench(
         show(result_table(results))
     for result in results:
         if result.error:
-            STDERR.print(f"llx: {result.error.message}: {result.error.remedy}", markup=False)
+            warn(f"{result.error.message}: {result.error.remedy}")
     raise typer.Exit(_exit_code(results))
 
 
@@ -102,7 +104,7 @@ def _with_reference(artifact: Artifact) -> Artifact:
     from llx.bench.reference import capture
     from llx.cli.reference import open_reference
     from llx.errors import Lacking
-    from llx.reports.console import STDERR, progress_bars
+    from llx.reports.console import progress_bars, warn
 
     if artifact.has(REFERENCE):
         return artifact
@@ -110,7 +112,7 @@ def _with_reference(artifact: Artifact) -> Artifact:
         with progress_bars() as progress:
             return capture(artifact, open_reference, progress=progress)[0]
     except Lacking as error:
-        STDERR.print(f"llx: fidelity is not measured: {error}", markup=False)
+        warn(f"fidelity is not measured: {error}")
         return artifact
 
 

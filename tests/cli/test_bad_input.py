@@ -1,0 +1,217 @@
+"""What a user can get wrong: one line with cause and remedy, the right exit code, nothing left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.checkpoints import MHA, TINY, config_of, random_tensors, write_checkpoint, write_gguf
+
+TENSORS = random_tensors(TINY)
+
+
+def refused(ended, code, *parts):
+    """One line of stderr that says all of `parts`, nothing on stdout, and the exit code."""
+    assert ended.code == code, ended.stderr
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("llx: ")
+    for part in parts:
+        assert part in ended.stderr
+    return True
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def damaged_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def cut(file, keep):
+    file.write_bytes(file.read_bytes()[:keep])
+
+
+def no_config(folder):
+    (folder / "config.json").unlink()
+
+
+def without(name):
+    def write(folder):
+        rest = {n: t for n, t in TENSORS.items() if n != name}
+        write_checkpoint(folder, tensors=rest)
+
+    return write
+
+
+def with_extra(folder):
+    write_checkpoint(folder, tensors=TENSORS | {"visual.proj.weight": torch.ones(3)})
+
+
+CHECKPOINTS = {
+    "another architecture": (
+        lambda f: damaged_config(f, architectures=["GPT2LMHeadModel"], model_type="gpt2"),
+        ("GPT2LMHeadModel", "llx exports LLaMA models"),
+    ),
+    "no config": (no_config, ("config.json",)),
+    "a size missing": (
+        lambda f: (f / "config.json").write_text('{"model_type": "llama"}'),
+        ("config.json",),
+    ),
+    "a config that is no JSON": (lambda f: cut(f / "config.json", 30), ("not readable JSON",)),
+    "unknown RoPE scaling": (
+        lambda f: damaged_config(f, rope_scaling={"rope_type": "longrope", "factor": 2.0}),
+        ("longrope", "not supported"),
+    ),
+    "a truncated file": (
+        lambda f: cut(f / "model.safetensors", 9000),
+        ("not a whole safetensors file", "download it again"),
+    ),
+    "a tensor missing": (
+        without("model.layers.1.self_attn.o_proj.weight"),
+        ("lacks model.layers.1.self_attn.o_proj.weight",),
+    ),
+    "a tensor too many": (with_extra, ("visual.proj.weight", "no place for")),
+    "a wrong shape": (
+        lambda f: damaged_config(f, intermediate_size=64),
+        ("gate_proj.weight is [52, 36]", "[64, 36]"),
+    ),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), ("model.safetensors is missing",)),
+}
+
+
+@pytest.mark.parametrize(("damage", "parts"), CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_a_checkpoint_that_cannot_be_exported(llx, tmp_path, damage, parts):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    damage(checkpoint)
+    refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, *parts)
+    assert names_in(tmp_path) == ["checkpoint"]
+
+
+@pytest.mark.parametrize("keep", [0, 100, 20_000])
+def test_a_truncated_gguf_file(llx, tmp_path, keep):
+    cut(write_gguf(tmp_path / "tiny.gguf", TINY, TENSORS), keep)
+    refused(llx("export", "--weights", "tiny.gguf"), 2, "not a whole GGUF file", "download")
+    assert names_in(tmp_path) == ["tiny.gguf"]
+
+
+ARGUMENTS = {
+    "a missing checkpoint": (("export", "--weights", "nowhere"), 2, ("nowhere does not exist",)),
+    "nothing named": (("export",), 2, ("--size", "--model", "--weights")),
+    "an unknown size": (("export", "--size", "9b"), 2, ("9b", "135m")),
+    "an unknown model": (("export", "--model", "gpt-5"), 2, ("gpt-5", "llx models")),
+    "an unknown precision": (
+        ("export", "--size", "135m", "--precision", "fp12"),
+        2,
+        ("fp12", "fp16"),
+    ),
+    "two models": (("export", "--size", "7b", "--model", "llama-2-7b"), 2, ("one of them",)),
+    "weights that are not here": (("export", "--size", "7b"), 3, ("--weights PATH",)),
+    "an unknown command": (("exprot",), 2, ("exprot", "llx --help")),
+    "an unknown option": (("bench", "--speed"), 2, ("--speed", "llx bench --help")),
+    "no prompt": (("generate",), 2, ("Missing argument", "PROMPT")),
+    "a number that is none": (("bench", "-r", "x"), 2, ("-r", "x")),
+    "a missing artifact": (("bench", "nowhere"), 2, ("nowhere is not a folder",)),
+    "no artifact yet": (("inspect",), 2, ("no artifact", "llx export")),
+    "an unknown engine": (("bench", "--engine", "ort,tvm"), 2, ("tvm", "torch, ort")),
+    "lengths that are no numbers": (("bench", "-p", "many"), 2, ("-p 'many'", "-p 128,512")),
+    "an unknown format": (("bench", "-o", "pdf"), 2, ("pdf", "md, json, jsonl, csv")),
+    "no result file": (("report", "nowhere.json", "-o", "site"), 2, ("nowhere.json",)),
+    "three arguments": (("generate", "a", "b", "c"), 2, ("quotes",)),
+    "a negative temperature": (("generate", "hi", "--temperature", "-1"), 2, ("--temperature",)),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "parts"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_arguments_that_cannot_be_used(llx, tmp_path, arguments, code, parts):
+    refused(llx(*arguments), code, *parts)
+    assert names_in(tmp_path) == []
+
+
+def test_context_over_the_models(llx, tmp_path):
+    write_checkpoint(tmp_path / "checkpoint")
+    ended = llx("export", "--weights", "checkpoint", "--context", "97", "-o", "out")
+    refused(ended, 2, "--context 97", "1…96")
+    assert names_in(tmp_path) == ["checkpoint"]
+
+
+def test_an_output_folder_that_holds_something_else(llx, tmp_path):
+    write_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    ended = llx("export", "--weights", "checkpoint", "-o", "out", "--overwrite")
+    refused(ended, 2, "something else", "-o")
+    assert names_in(tmp_path / "out") == ["thesis.txt"]
+
+
+def test_an_output_that_is_a_file(llx, tmp_path):
+    write_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "out").write_text("mine")
+    refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, "-o")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["trt", "trt-rtx"])
+def test_an_engine_that_this_machine_lacks(llx, tiny, name):
+    ended = llx("bench", tiny.folder, "--engine", name, "-p", "8", "-n", "4")
+    assert ended.code == 3
+    assert name in ended.stderr
+    assert "Traceback" not in ended.stderr
+    refused(llx("generate", tiny.folder, "hi", "--engine", name), 3, name)
+
+
+def test_an_engine_that_is_not_installed(llx, tiny, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    refused(llx("generate", tiny.folder, "hi", "--engine", "ort"), 3, "pip install 'llx[cpu]'")
+
+
+def test_a_test_that_does_not_fit_the_cache(llx, tiny):
+    refused(llx("bench", tiny.folder, "-p", "80", "-d", "40"), 2, "120 positions", "--context 120")
+
+
+def test_a_prompt_that_does_not_fit_the_cache(llx, tiny):
+    refused(llx("generate", tiny.folder, "x" * 200, "--engine", "torch"), 2, "200 tokens")
+
+
+def test_chat_with_a_model_that_has_no_template(llx, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", replace(MHA, layers=1))
+    (checkpoint / "tokenizer_config.json").write_text("{}")
+    assert llx("export", "--weights", "checkpoint", "-o", "out").code == 0
+    refused(llx("generate", "out", "hi", "--chat"), 3, "no chat template", "--chat")
+
+
+def test_generation_without_a_tokenizer(llx, tmp_path):
+    write_checkpoint(tmp_path / "checkpoint", tokenizer=False)
+    ended = llx("export", "--weights", "checkpoint", "-o", "out")
+    assert ended.code == 0
+    assert "no tokenizer" in ended.stdout
+    refused(llx("generate", "out", "hi"), 3, "no tokenizer")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[{}]", '{"schema": "llx.result/9"}', "\xff"])
+def test_a_file_that_is_no_result(llx, tmp_path, text):
+    (tmp_path / "results.json").write_text(text, encoding="latin-1")
+    refused(llx("report", "results.json", "-o", "site"), 2, "results.json", "llx bench -o json")
+    assert names_in(tmp_path) == ["results.json"]
+
+
+def test_a_damaged_artifact_fails_the_check(llx, tmp_path):
+    write_checkpoint(tmp_path / "checkpoint")
+    assert llx("export", "--weights", "checkpoint", "-o", "out").code == 0
+    weights = tmp_path / "out" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-9] ^= 4
+    weights.write_bytes(data)
+    refused(llx("check", "out"), 1, "weights.safetensors", "--overwrite")
+
+
+def test_a_config_with_sizes_that_do_not_go_together(llx, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    config = config_of(TINY) | {"num_key_value_heads": 4}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, "6 heads", "4 KV heads")

@@ -1,0 +1,204 @@
+"""Every command on a small artifact, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+
+import msgspec
+import numpy as np
+import pytest
+
+from llx.artifact import remember_latest
+from llx.bench import run as running
+from llx.bench.reference import capture
+from llx.bench.run import Job, bench
+from llx.bench.speed import Workload
+from llx.cli.reference import open_reference
+from llx.errors import EXIT_BUG
+from llx.result import Result, read_results
+from tests.checkpoints import write_checkpoint
+from tests.conftest import export_tiny
+
+QUICK = ("-p", "16", "-n", "8", "-r", "5")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A tiny artifact with a reference that fits its small cache."""
+    artifact = export_tiny(tmp_path_factory.mktemp("judged"))
+    return capture(artifact, open_reference, window=64, windows=3)[0]
+
+
+@pytest.fixture
+def exported(judged, llx, tmp_path):
+    """The same under ./artifacts, as the one exported last."""
+    folder = tmp_path / "artifacts" / "tiny-fp32"
+    shutil.copytree(judged.folder, folder)
+    remember_latest(folder)
+    return folder
+
+
+def fits_80_columns(text):
+    return max(map(len, text.splitlines())) <= 80
+
+
+def test_export_says_what_it_made_and_then_that_it_is_there(llx, tmp_path):
+    write_checkpoint(tmp_path / "tiny")
+    first = llx("export", "--weights", "tiny", "--precision", "fp16")
+    assert (first.code, first.stderr) == (0, "")
+    assert "artifacts/tiny-fp16" in first.stdout
+    assert "fp16" in first.stdout
+    second = llx("export", "--weights", "tiny", "--precision", "fp16")
+    assert "nothing to do" in second.stdout
+
+
+def test_bench_fills_the_schema_for_every_engine(llx, exported, tmp_path):
+    ended = llx("bench", "--engine", "torch,ort", *QUICK, "-o", "json")
+    assert (ended.code, ended.stderr) == (0, "")
+    results = msgspec.json.decode(ended.stdout, type=list[Result])
+    assert [result.engine for result in results] == ["torch", "ort"]
+    for result in results:
+        assert [row.test for row in result.speed] == ["pp16", "tg8"]
+        for row in result.speed:
+            assert len(row.samples) == len(row.step_ns) == 5
+            assert row.ci95[0] < row.mean < row.ci95[1]
+            assert row.valid
+        assert result.fidelity is not None
+        assert result.fidelity.prefill.tokens == result.fidelity.decode.tokens == 3 * 63
+        assert result.fidelity.decode.max_abs_logit_error < 1e-4
+        assert result.fidelity.kld.mean < 1e-8
+        assert result.memory is not None
+        assert result.memory.peak_host_bytes > 2**20
+        assert result.memory.cache_bytes == 2 * 2 * 2 * 96 * 10 * 4
+        assert result.time is not None
+        assert result.environment.threads
+        assert result.command == "llx bench --engine torch,ort -p 16 -n 8 -r 5 -o json"
+    assert results[0].fidelity.reference_weights.startswith("the checkpoint")
+
+
+def test_bench_prints_one_table_of_80_columns(llx, exported):
+    ended = llx("bench", "--engine", "torch,ort,trt", *QUICK)
+    assert ended.code == 3
+    assert fits_80_columns(ended.stdout)
+    for part in ("pp16", "tg8", "KLD prefill", "KLD decode", "PPL", "peak memory", "no numbers"):
+        assert part in ended.stdout
+    assert ended.stderr.splitlines() == [
+        "llx: engine trt cannot be run by this version yet: choose one of torch, ort; "
+        "standard.onnx is what TensorRT will build from"
+    ]
+
+
+@pytest.mark.parametrize("name", ["json", "jsonl"])
+def test_what_bench_writes_report_reads(llx, exported, tmp_path, name):
+    ended = llx("bench", "--engine", "ort", *QUICK, "-o", name)
+    (tmp_path / "results").write_text(ended.stdout)
+    assert len(read_results(tmp_path / "results")) == 1
+    report = llx("report", "results", "-o", "site")
+    assert report.code == 0
+    assert fits_80_columns(report.stdout)
+    page = (tmp_path / "site" / "report.md").read_text()
+    for part in ("| pp16 |", "| tg8 |", "sha256", "TPOT", "Repeat with `llx bench", "windows of 64"):
+        assert part in page
+
+
+def test_csv_and_markdown(llx, exported):
+    lines = llx("bench", "--engine", "ort", *QUICK, "-o", "csv").stdout.splitlines()
+    assert [row["test"] for row in csv.DictReader(lines)] == ["pp16", "tg8"]
+    assert "| same top-1 |" in llx("bench", "--engine", "ort", *QUICK, "-o", "md").stdout
+
+
+def test_fidelity_can_be_left_out(llx, exported):
+    ended = llx("bench", "--engine", "ort", *QUICK, "--no-fidelity", "-o", "json")
+    assert msgspec.json.decode(ended.stdout, type=list[Result])[0].fidelity is None
+
+
+def test_generate_gives_the_same_text_on_both_engines(llx, exported):
+    texts = {
+        llx("generate", "Hello", "--engine", engine, "-n", "12").stdout
+        for engine in ("torch", "ort")
+    }
+    assert len(texts) == 1
+    assert len(texts.pop()) > 1
+
+
+def test_sampling_follows_its_seed(llx, exported):
+    def sample(seed):
+        arguments = ("--temperature", "1", "--seed", seed, "-n", "20")
+        return llx("generate", "Hello", *arguments).stdout
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+def test_check_passes_what_was_exported(llx, exported):
+    ended = llx("check")
+    assert (ended.code, ended.stderr) == (0, "")
+    for part in ("bytes:", "standard:", "parity of torch", "parity of ort"):
+        assert part in ended.stdout
+
+
+def test_check_fails_where_an_engine_disagrees(llx, exported, monkeypatch):
+    from llx.bench.sessions.ort import OrtSession
+
+    logits = OrtSession.logits
+    monkeypatch.setattr(OrtSession, "logits", lambda self: logits(self) + np.float32(0.01))
+    ended = llx("check")
+    assert ended.code == 1
+    assert "ort is off by 1.0e-02" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("models", ("llama-2-7b", "smollm2-135m", "licence")),
+        ("doctor", ("engine ort", "ready", "memory")),
+        ("inspect", ("TensorScatter", "qkv", "a decode step must read")),
+    ],
+)
+def test_what_is_shown_fits_80_columns(llx, exported, command, parts):
+    ended = llx(command)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert fits_80_columns(ended.stdout)
+    for part in parts:
+        assert part in ended.stdout
+
+
+def test_reference_is_captured_once(llx, exported):
+    ended = llx("reference", "--window", "64", "--windows", "3")
+    assert "is there already" in ended.stdout
+    assert "sha256" in ended.stdout
+
+
+def job(folder, engine="ort"):
+    workload = Workload(prompts=(8,), generated=(4,))
+    return Job(folder=folder, engine=engine, workload=workload, fidelity=False, command="llx bench")
+
+
+def die(job, messages):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_death_of_an_engine_is_a_result(tiny, monkeypatch):
+    monkeypatch.setattr(running, "_work", die)
+    result = bench(job(tiny.folder))
+    assert result.error is not None
+    assert result.error.exit_code == EXIT_BUG
+    assert f"ended with {-signal.SIGKILL}" in result.error.message
+    assert result.speed == []
+
+
+def test_an_engine_that_is_missing_is_a_result(tiny):
+    result = bench(job(tiny.folder, "trt"))
+    assert result.error is not None
+    assert result.error.exit_code == 3
+    assert "trt" in result.error.message
+
+
+def test_progress_comes_from_the_process_of_the_engine(tiny):
+    news = []
+    bench(job(tiny.folder), lambda *what: news.append(what))
+    assert ("pp8", 6, 6, "run") in news
+    assert ("tg4", 6, 6, "run") in news
