@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import multiprocessing
 import queue
-import resource
 import sys
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -169,8 +168,7 @@ def _measure(job: Job, progress: Progress) -> Measured:
     speed = measure(
         _Reopen(engine, artifact, first), job.workload, manifest.spec, manifest.precision, progress
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    memory = MemoryRecord(peak_host_bytes=peak, cache_bytes=cache)
+    memory = MemoryRecord(peak_host_bytes=environment.peak_host_bytes(), cache_bytes=cache)
     fidelity = None
     if job.fidelity and artifact.has(REFERENCE):
         opener = _Reopen(engine, artifact, None)

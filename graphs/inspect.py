@@ -26,6 +26,11 @@ def weight_groups(path: Path) -> dict[str, int]:
     return dict(groups.most_common())
 
 
+def data_files(path: Path) -> set[str]:
+    """Names of the files that a graph wants its weights from, as the graph spells them."""
+    return {str(tensor.location) for tensor in _external(path).values()}
+
+
 def problems(path: Path, contract: GraphContract) -> list[str]:
     """What is wrong with a graph on disk: empty where ONNX's checker and the contract agree.
 

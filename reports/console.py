@@ -5,6 +5,7 @@ Progress goes to stderr, and only where that is a terminal; results go to stdout
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -68,15 +69,22 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
         yield report
 
 
+def plain(text: str) -> Text:
+    """Text that is shown as it is: names are untrusted, and may hold markup or terminal escapes."""
+    kept = (c if c == "\n" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
+    return Text("".join(kept))
+
+
 def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A plain table; a heading that starts with `>` aligns its column to the right."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
+    table = Table(title=plain(title) if title else None, title_justify="left", box=None)
+    table.title_style = "bold"
     table.pad_edge = False
     for heading in headings:
         right = heading.startswith(">")
         table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     return table
 
 
@@ -87,12 +95,12 @@ def show(table: Table) -> None:
 
 def say(text: str) -> None:
     """One line to stdout, as it is."""
-    STDOUT.print(text, markup=False, soft_wrap=True)
+    STDOUT.print(plain(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line to stderr, as it is, in the form of an error that does not end the command."""
-    STDERR.print(f"llx: {text}", markup=False, soft_wrap=True)
+    STDERR.print(plain(f"llx: {text}"), soft_wrap=True)
 
 
 def result_table(results: Sequence[Result]) -> Table:
@@ -126,8 +134,9 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
     else:
         yield "fidelity", "not measured", "run `llx reference` first"
     if result.memory:
-        peak = binary_bytes(result.memory.peak_host_bytes)
-        yield "peak memory", peak, f"cache {binary_bytes(result.memory.cache_bytes or 0)}"
+        peak = result.memory.peak_host_bytes
+        shown = "not measured" if peak is None else binary_bytes(peak)
+        yield "peak memory", shown, f"cache {binary_bytes(result.memory.cache_bytes or 0)}"
 
 
 def _speed_detail(row: SpeedRow) -> str:

@@ -29,7 +29,7 @@ def _jsonl(results: Sequence[Result]) -> str:
 def _csv(results: Sequence[Result]) -> str:
     """One line for each speed test, with the engine's fidelity repeated on each."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS.split())
     for r in results:
         f = r.fidelity

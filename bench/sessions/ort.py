@@ -33,7 +33,7 @@ class OrtSession:
         options.intra_op_num_threads = _threads()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            artifact.path(f"{dialect}.onnx"), options, providers=["CPUExecutionProvider"]
+            artifact.graph(dialect), options, providers=["CPUExecutionProvider"]
         )
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]

@@ -1,7 +1,7 @@
 """`Artifact`: one folder with a weights file, a small graph per runtime, and a manifest.
 
 A manifest is untrusted data: it is decoded against the types below, its file names must be plain,
-and a graph or an engine is loaded only where its hash agrees.
+and a graph reaches a runtime only where its hash agrees and it names no file but the weights.
 """
 
 from __future__ import annotations
@@ -133,6 +133,25 @@ class Artifact:
                 "its checkpoint had none, or it was not captured; see `llx inspect`",
             )
         return self.folder / name
+
+    def graph(self, dialect: str) -> Path:
+        """Path of a dialect's graph, safe to give to a runtime.
+
+        Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
+        or it wants weights from anything but the weights file: a runtime opens what a graph names.
+        """
+        from llx.graphs.inspect import data_files
+
+        path = self.path(f"{dialect}.onnx")
+        if sha256_of(path) != self.manifest.files[path.name].sha256:
+            raise BadInput(f"{path} is not what was exported", "export again with --overwrite")
+        outside = data_files(path) - {WEIGHTS}
+        if outside:
+            raise BadInput(
+                f"{path} wants data from {sorted(outside)[0]!r}, not from {WEIGHTS}",
+                "do not use it: llx writes no such graph",
+            )
+        return path
 
     def has(self, name: str) -> bool:
         """Whether the artifact holds a file of that name."""

@@ -163,7 +163,7 @@ class EnvironmentRecord:
 class MemoryRecord:
     """Peak of the process that measured speed, and the cache that it held."""
 
-    peak_host_bytes: int
+    peak_host_bytes: int | None
     peak_device_bytes: int | None = None
     cache_bytes: int | None = None
 

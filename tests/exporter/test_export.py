@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import msgspec
+import onnx
 import pytest
 
 from llx.artifact import MANIFEST, Manifest, latest, open_artifact
@@ -160,6 +161,27 @@ def test_a_manifest_cannot_name_files_outside_its_folder(request_):
     with pytest.raises(BadInput, match="leaves the folder"):
         open_artifact(request_.folder)
     assert record.bytes
+
+
+def test_a_changed_graph_reaches_no_runtime(request_):
+    artifact, _ = export(request_)
+    graph = request_.folder / "standard.onnx"
+    graph.write_bytes(graph.read_bytes().replace(b"LessOrEqual", b"LessOrEquaI"))
+    with pytest.raises(BadInput, match="not what was exported"):
+        artifact.graph("standard")
+
+
+@pytest.mark.parametrize("place", ["../outside.bin", "/etc/passwd", "other.safetensors"])
+def test_a_graph_that_names_another_file_reaches_no_runtime(request_, place):
+    artifact, _ = export(request_)
+    model = onnx.load(artifact.path("standard.onnx"), load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = place
+    (request_.folder / "standard.onnx").write_bytes(model.SerializeToString())
+    artifact = artifact.with_file("standard.onnx")
+    with pytest.raises(BadInput, match="wants data from"):
+        artifact.graph("standard")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": "llx.artifact/9"}'])

@@ -1,0 +1,194 @@
+"""Results as tables, Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from llx.errors import BadInput
+from llx.reports.console import result_table
+from llx.reports.formats import FORMATS, format_named
+from llx.reports.markdown import markdown_table
+from llx.result import (
+    ArtifactRecord,
+    Divergence,
+    EnvironmentRecord,
+    ErrorRecord,
+    Estimate,
+    Fidelity,
+    MemoryRecord,
+    PhaseFidelity,
+    Result,
+    SpeedRow,
+    Times,
+    read_results,
+)
+
+TIMES = Times(mean=48.5, sd=2.0, p50=48.0, p90=50.0, p95=51.0, p99=52.0)
+ROW = SpeedRow(
+    test="tg128",
+    isl=0,
+    osl=128,
+    depth=0,
+    batch=1,
+    samples=[20.0, 21.0],
+    step_ns=[[1, 2], [3, 4]],
+    mean=20.5,
+    sd=0.7,
+    ci95=(14.1, 26.9),
+    tpot_ms=TIMES,
+)
+PHASE = PhaseFidelity(
+    tokens=2555,
+    ppl=11.66,
+    ppl_se=0.63,
+    ppl_ratio=Estimate(value=1.0, se=1e-6),
+    kld_mean=1.4e-11,
+    kld=Divergence(mean=1.4e-11, se=1e-13, p50=1e-11, p90=2e-11, p99=4e-11, max=1e-10),
+    same_top1=Estimate(value=1.0, se=0.0),
+    rms_dp=Estimate(value=1e-6, se=1e-8),
+    max_abs_logit_error=1e-4,
+    mean_abs_logit_error=1e-5,
+)
+FIDELITY = Fidelity(
+    reference_weights="the checkpoint",
+    corpus="pydoc topics",
+    corpus_sha256="ab" * 32,
+    window=512,
+    windows=5,
+    stride=22484,
+    bos="none",
+    tokens=2555,
+    top_k=256,
+    tail_samples=64,
+    ppl=11.66,
+    ppl_se=0.63,
+    ppl_reference=11.66,
+    ppl_ratio=PHASE.ppl_ratio,
+    kld=PHASE.kld,
+    same_top1=PHASE.same_top1,
+    rms_dp=PHASE.rms_dp,
+    prefill=PHASE,
+    decode=PHASE,
+)
+RESULT = Result(
+    llx="0.1.0",
+    created="2026-11-24T00:00:00+00:00",
+    command="llx bench -o json",
+    engine="ort",
+    precision="fp32",
+    dialect="standard",
+    artifact=ArtifactRecord(
+        name="tiny-fp32", sha256="cd" * 32, bytes=1000, params=2000, source="tiny", weights="dense"
+    ),
+    environment=EnvironmentRecord(
+        device="a processor with a very long name indeed, 128 CPUs, 1024 GiB",
+        device_fingerprint="ef",
+        os="Linux",
+        python="3.11",
+        versions={"numpy": "2"},
+        threads=2,
+        clocks="not measured",
+        power_mode="not measured",
+        load_before=0.1,
+        load_after=1.9,
+    ),
+    speed=[ROW],
+    fidelity=FIDELITY,
+    memory=MemoryRecord(peak_host_bytes=10**9, cache_bytes=10**6),
+)
+ERROR = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
+
+
+def rendered(results):
+    console = Console(width=80, file=io.StringIO())
+    console.print(result_table(results))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["json", "jsonl"])
+def test_results_survive_being_written_and_read(tmp_path, name):
+    failed = replace(RESULT, speed=[], fidelity=None, memory=None, error=ERROR)
+    (tmp_path / "results").write_text(FORMATS[name]([RESULT, failed]))
+    assert read_results(tmp_path / "results") == [RESULT, failed]
+
+
+@pytest.mark.parametrize("damage", ["cut", "type", "schema"])
+def test_a_damaged_result_file_is_refused(tmp_path, damage):
+    text = FORMATS["json"]([RESULT])
+    if damage == "cut":
+        text = text[:-20]
+    elif damage == "type":
+        text = text.replace('"mean": 20.5', '"mean": "fast"')
+    else:
+        text = text.replace("llx.result/1", "llx.result/7")
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(BadInput, match=r"not a list of llx\.result/1"):
+        read_results(tmp_path / "results.json")
+
+
+@given(st.text(max_size=30))
+def test_csv_keeps_any_name_in_its_column(name):
+    result = replace(RESULT, artifact=replace(RESULT.artifact, name=name))
+    row = next(csv.DictReader(io.StringIO(FORMATS["csv"]([result]), newline="")))
+    assert row["artifact"] == name
+    assert row["test"] == "tg128"
+
+
+def test_an_engine_without_numbers_says_why_in_every_form():
+    failed = replace(RESULT, engine="trt", speed=[], fidelity=None, memory=None, error=ERROR)
+    for text in (rendered([RESULT, failed]), FORMATS["md"]([RESULT, failed])):
+        assert "engine trt is not here: install it" in " ".join(text.split())
+
+
+def test_an_invalid_number_is_not_shown_as_one():
+    invalid = replace(ROW, valid=False, invalid_reason="1 repetitions, fewer than 5")
+    result = replace(RESULT, speed=[invalid])
+    assert "INVALID: 1 repetitions" in " ".join(rendered([result]).split())
+    assert "INVALID: 1 repetitions" in FORMATS["md"]([result])
+
+
+def test_the_table_fits_80_columns_whatever_the_names():
+    long = replace(RESULT, artifact=replace(RESULT.artifact, name="x" * 200))
+    assert max(map(len, rendered([RESULT, long]).splitlines())) <= 80
+
+
+def test_markup_and_escapes_in_names_do_nothing():
+    odd = replace(RESULT, engine="[red]x[/]", artifact=replace(RESULT.artifact, name="\x1b[2Jy"))
+    shown = rendered([odd])
+    assert "[red]x" in shown
+    assert "\x1b" not in shown
+    assert "[2Jy" in shown
+
+
+def test_markdown_cells_cannot_break_their_table():
+    table = markdown_table(("a", ">b"), [("x|y\nz", "1")])
+    assert table.splitlines() == ["| a | b |", "| --- | --: |", "| x\\|y z | 1 |"]
+
+
+def test_markdown_says_how_fidelity_was_measured():
+    page = FORMATS["md"]([RESULT])
+    for part in ("5 windows of 512 tokens", "stride 22484", "BOS: none", "abababab"):
+        assert part in page
+
+
+def test_every_column_of_csv_is_filled():
+    row = next(csv.DictReader(io.StringIO(FORMATS["csv"]([RESULT]))))
+    assert None not in row
+    assert all(value != "" for value in row.values())
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(BadInput, match="choose one of md, json, jsonl, csv"):
+        format_named("pdf")
+
+
+def test_results_are_versioned():
+    assert msgspec.json.decode(FORMATS["jsonl"]([RESULT]))["schema"] == "llx.result/1"

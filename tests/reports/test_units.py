@@ -1,0 +1,61 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llx.reports.units import binary_bytes, parameters, plus_minus, significant
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (15.483, 0.561, "15.48 ± 0.56"),
+        (332.4, 18.2, "332 ± 18"),
+        (20.654, 0.0821, "20.654 ± 0.082"),
+        (12.0, 0.0, "12 ± 0"),
+        (1.4e-11, 2e-12, "1.4e-11 ± 2e-12"),
+        (1.00002, 0.00013, "1.00002 ± 0.00013"),
+        (1234.5, 250.0, "1234 ± 250"),
+    ],
+)
+def test_a_value_is_as_long_as_its_error_allows(value, error, text):
+    assert plus_minus(value, error) == text
+
+
+@given(st.floats(1e-2, 1e6), st.floats(1e-6, 1e5))
+def test_what_is_printed_is_within_the_error(value, error):
+    shown, plus = (float(part) for part in plus_minus(value, error).split(" ± "))
+    assert abs(shown - value) <= max(0.1 * error, 1e-8)
+    assert plus == pytest.approx(error, rel=0.1, abs=1e-8)
+
+
+@given(st.integers(0, 2**60))
+def test_bytes_are_read_back_within_a_tenth_of_their_unit(count):
+    number, unit = binary_bytes(count).split()
+    size = 1024 ** ["B", "KiB", "MiB", "GiB", "TiB"].index(unit)
+    assert abs(float(number) * size - count) <= 0.051 * size
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(134_515_008, "134.5 M"), (6_738_415_616, "6.74 B"), (999, "0.0 M")]
+)
+def test_parameters(count, text):
+    assert parameters(count) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (83.4512, "83.45"), (123456.0, "123500"), (2.5e7, "2.5e+07"), (1e-5, "1.0e-05")],
+)
+def test_significant_digits(value, text):
+    assert significant(value) == text
+
+
+@given(st.floats(-1e300, 1e300))
+def test_every_number_has_a_text(value):
+    assert re.fullmatch(r"-?[0-9.]+(e[+-]\d+)?", significant(value))

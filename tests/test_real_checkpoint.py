@@ -1,0 +1,90 @@
+"""SmolLM2-135M-Instruct, the real one: what it says, and how close ONNX Runtime is to PyTorch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from onnx_ir import load as load_graph
+
+from llx.bench.fidelity import judge
+from llx.bench.generate import Sampling, chat_prompt, generate, tokenizer_of
+from llx.bench.parity import compare
+from llx.bench.reference import capture, read_reference
+from llx.bench.sessions import ENGINES
+from llx.cli.reference import open_reference
+from llx.graphs.inspect import problems
+
+GREEDY = Sampling()
+
+
+def answer(artifact, engine, prompt, most, add_special_tokens=True):
+    session = ENGINES[engine].open(artifact, 1)
+    ends = artifact.manifest.text.eos_ids
+    pieces = generate(
+        session, tokenizer_of(artifact), prompt, ends, most, GREEDY, add_special_tokens
+    )
+    text = "".join(pieces)
+    session.close()
+    return text
+
+
+def test_it_continues_the_capital_of_france_with_paris_on_every_engine(smollm2):
+    texts = {engine: answer(smollm2, engine, "The capital of France is", 16) for engine in ENGINES}
+    assert all(text.startswith(" Paris") for text in texts.values())
+    assert len(set(texts.values())) == 1
+
+
+def test_with_its_template_it_answers_a_question_and_stops(smollm2):
+    prompt = chat_prompt(smollm2, "What is the capital of France?")
+    text = answer(smollm2, "ort", prompt, 64, add_special_tokens=False)
+    assert text == "The capital of France is Paris."
+
+
+def test_its_graph_is_plain_onnx_of_opset_24(smollm2):
+    path = smollm2.path("standard.onnx")
+    assert problems(path, smollm2.manifest.contract) == []
+    assert dict(load_graph(path).opset_imports) == {"": 24}
+
+
+def test_onnx_runtime_gives_pytorchs_logits_in_prefill_and_decode(smollm2):
+    session = ENGINES["ort"].open(smollm2, 1)
+    parity = compare(session, open_reference(smollm2))
+    session.close()
+    assert parity.prefill_error <= 1e-3
+    assert parity.decode_error <= 1e-3
+    assert parity.same_top1
+
+
+@pytest.mark.slow
+def test_fidelity_over_two_thousand_tokens(smollm2):
+    artifact, _ = capture(smollm2, open_reference)
+    reference = read_reference(artifact)
+    found = judge(lambda rows: ENGINES["ort"].open(artifact, rows), reference)
+    for phase in (found.prefill, found.decode):
+        assert phase.tokens >= 2000
+        assert phase.max_abs_logit_error <= 1e-3
+        assert phase.kld.mean <= 1e-6
+        assert phase.same_top1.value >= 0.999
+        assert phase.ppl_ratio.value == pytest.approx(1, abs=1e-4)
+    # 11.66 ± 0.63 with Python 3.11's topics; other releases' topics differ a little.
+    assert found.ppl_reference == pytest.approx(11.66, abs=1.5)
+    assert np.isfinite(found.kld.max)
+
+
+@pytest.mark.slow
+def test_export_stays_within_one_gibibyte_of_memory(tmp_path):
+    code = (
+        "import atexit, sys\n"
+        "from llx.__main__ import main\n"
+        "from llx.bench.environment import peak_host_bytes\n"
+        "atexit.register(lambda: print('PEAK', peak_host_bytes()))\n"
+        "sys.argv = ['llx', 'export', '--size', '135m', '-o', 'out']\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert int(ended.stdout.split("PEAK")[1]) <= 2**30
