@@ -39,10 +39,14 @@ def test_the_mask_and_the_write_index_are_made_once(artifact):
 
 
 def test_onnx_runtime_agrees_with_eager_pytorch_in_prefill_and_decode(artifact):
-    found = parity.compare(OrtSession(artifact), TorchSession.open(artifact))
+    ort, torch = OrtSession(artifact), TorchSession.open(artifact)
+    found = parity.compare(ort, torch)
     assert found.prefill_error <= 1e-5
     assert found.decode_error <= 1e-5
     assert found.same_top1
+    for ours, theirs in zip(ort._cache, torch._cache, strict=True):
+        assert np.abs(ours).max() > 0.1
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, rtol=0)
 
 
 def test_right_padded_rows_agree_and_decode_over_their_pad(artifact):

@@ -30,8 +30,10 @@ def tokens_of(spec: LlamaSpec, rows: int, length: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def in_steps(model: Llama, tokens: torch.Tensor, cuts: list[int]) -> torch.Tensor:
-    """All logits of tokens [B, N], fed in steps that end at the given places."""
+def in_steps(
+    model: Llama, tokens: torch.Tensor, cuts: list[int]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """All logits of tokens [B, N], fed in steps that end at the given places, and the cache."""
     rows = len(tokens)
     cache = empty_cache(model.spec, rows, CAPACITY, torch.float32)
     logits, start = [], 0
@@ -41,23 +43,28 @@ def in_steps(model: Llama, tokens: torch.Tensor, cuts: list[int]) -> torch.Tenso
         step, _ = model(tokens[:, start:end], positions, every, cache)
         logits.append(step)
         start = end
-    return torch.cat(logits, 1)
+    return torch.cat(logits, 1), cache
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_prefill_in_chunks_then_decode_matches_transformers(spec):
     tokens = tokens_of(spec, rows=2, length=24)
     with torch.inference_mode():
-        wanted = hugging_face(spec)(tokens).logits
-    got = in_steps(random_llama(spec), tokens, [7, 16, *range(17, 25)])
-    assert (got - wanted).abs().max() <= TOLERANCE
+        wanted = hugging_face(spec)(tokens, use_cache=True)
+    logits, cache = in_steps(random_llama(spec), tokens, [7, 16, *range(17, 25)])
+    assert (logits - wanted.logits).abs().max() <= TOLERANCE
+    # Logits cannot tell an offset that queries and keys share: RoPE is relative. The cache can.
+    for layer, part in enumerate(wanted.past_key_values.layers):
+        for ours, theirs in zip(cache[2 * layer :], (part.keys, part.values), strict=False):
+            assert (ours[:, :, :24] - theirs).abs().max() <= TOLERANCE
 
 
 def test_one_prefill_matches_transformers():
     tokens = tokens_of(TINY, rows=3, length=CAPACITY)
     with torch.inference_mode():
         wanted = hugging_face(TINY)(tokens).logits
-    assert (in_steps(random_llama(TINY), tokens, [CAPACITY]) - wanted).abs().max() <= TOLERANCE
+    logits, _ = in_steps(random_llama(TINY), tokens, [CAPACITY])
+    assert (logits - wanted).abs().max() <= TOLERANCE
 
 
 @torch.inference_mode()
