@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class Engine:
     install: str
     dialect: str | None
     open: Callable[[Artifact, int], Session]
+    packages: tuple[str, ...]  # any of them brings the module,
+    oldest: tuple[int, int]  # in this release or a newer one
 
     def require(self) -> None:
         """Raise `Lacking` where this machine cannot run the engine."""
@@ -41,13 +44,39 @@ class Engine:
             raise Lacking(
                 f"engine {self.name} needs {self.module}, which is not installed", self.install
             )
+        version = self._version()
+        if version and tuple(int(part) for part in version.split(".")[:2]) < self.oldest:
+            oldest = ".".join(map(str, self.oldest))
+            raise Lacking(
+                f"engine {self.name} needs {self.module} {oldest} or newer, not {version}",
+                self.install,
+            )
+
+    def _version(self) -> str | None:
+        for package in self.packages:
+            try:
+                return importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return None
 
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("torch", "torch", "pip install 'llx[export]'", None, _open_torch),
-        Engine("ort", "onnxruntime", "pip install 'llx[cpu]'", "standard", _open_ort),
+        Engine(
+            "torch", "torch", "pip install 'llx[export]'", None, _open_torch, ("torch",), (2, 8)
+        ),
+        Engine(
+            "ort",
+            "onnxruntime",
+            # Its wheels for Python 3.10 end at 1.23, which knows no opset 24.
+            "pip install 'llx[cpu]' on Python 3.11 or newer",
+            "standard",
+            _open_ort,
+            ("onnxruntime", "onnxruntime-gpu"),
+            (1, 24),
+        ),
     )
 }
 

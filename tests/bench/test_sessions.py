@@ -103,3 +103,9 @@ def test_an_engine_that_is_not_installed_says_what_installs_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(Lacking, match=r"needs onnxruntime, .*pip install 'llx\[cpu\]'"):
         engine_named("ort").require()
+
+
+def test_an_engine_that_is_too_old_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.23.2")
+    with pytest.raises(Lacking, match=r"needs onnxruntime 1\.24 or newer, not 1\.23\.2"):
+        engine_named("ort").require()
