@@ -28,7 +28,7 @@ from llx.artifact import (
     remember_latest,
     write_manifest,
 )
-from llx.errors import BadInput, LlxError
+from llx.errors import BadInput, LlxError, require_modules
 from llx.files import whole_folder
 from llx.graphs.contract import contract_for
 from llx.llama.presets import Preset
@@ -71,6 +71,7 @@ def export(
     if standing is not None:
         remember_latest(request.folder)
         return standing, False
+    require_modules("an export", "export", "torch", "gguf")
     from llx.exporter.sources import check_coverage, open_source
 
     source = open_source(request.checkpoint)

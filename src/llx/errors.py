@@ -6,6 +6,8 @@ Anything else that reaches the command line is a bug of ours and exits with `EXI
 
 from __future__ import annotations
 
+import importlib.util
+
 EXIT_DONE = 0
 EXIT_GATE_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -47,3 +49,13 @@ class Lacking(LlxError):
     """This machine lacks what was asked for: a package, a driver, a weights file. Exit code 3."""
 
     exit_code = EXIT_LACKING
+
+
+def require_modules(purpose: str, extra: str, *modules: str) -> None:
+    """Raise `Lacking` where a module that an extra of llx brings is not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Lacking(
+            f"{purpose} needs {' and '.join(missing)}, which is not installed",
+            f"pip install 'llx[{extra}]'",
+        )

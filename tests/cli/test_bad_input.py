@@ -170,6 +170,13 @@ def test_an_engine_that_is_not_installed(llx, tiny, monkeypatch):
     refused(llx("generate", tiny.folder, "hi", "--engine", "ort"), 3, "pip install 'llx[cpu]'")
 
 
+def test_an_export_without_pytorch(llx, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "checkpoint")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
+    ended = llx("export", "--weights", "checkpoint", "-o", "out")
+    refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
+
+
 def test_a_test_that_does_not_fit_the_cache(llx, tiny):
     refused(llx("bench", tiny.folder, "-p", "80", "-d", "40"), 2, "120 positions", "--context 120")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llx.cli.arguments import ArtifactFolder
-from llx.errors import Lacking
+from llx.errors import Lacking, require_modules
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -42,14 +42,10 @@ def open_reference(artifact: Artifact) -> Session:
 
     Raises `Lacking` where there is no PyTorch, or neither checkpoint nor fp32 weights.
     """
-    try:
-        from llx.bench.sessions.torch import TorchSession
-        from llx.exporter.load import llama_from_checkpoint
-    except ImportError as error:
-        raise Lacking(
-            f"the reference is PyTorch's, and {error.name} is not installed",
-            "pip install 'llx[export]', or bring a reference that was captured elsewhere",
-        ) from None
+    require_modules("the PyTorch reference", "export", "torch", "gguf")
+    from llx.bench.sessions.torch import TorchSession
+    from llx.exporter.load import llama_from_checkpoint
+
     source, precision = artifact.manifest.source, artifact.manifest.precision
     if Path(source.path).exists():
         model = llama_from_checkpoint(Path(source.path))
