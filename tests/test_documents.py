@@ -1,0 +1,57 @@
+"""What the documents promise: commands that exist, links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from typer.main import get_command
+
+from llx.cli import app
+from tests.test_imports import ROOT
+
+DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+TEXTS = {path.name: path.read_text() for path in DOCUMENTS}
+BLOCKS = [
+    block for text in TEXTS.values() for block in re.findall(r"```console\n(.*?)```", text, re.S)
+]
+TYPED = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
+COMMANDS = [line for line in TYPED if line.startswith("llx ")]
+TARGETS = sorted({line.split()[1] for line in TYPED if line.startswith("make ")})
+
+
+def test_the_first_commands_stand_in_the_readmes_first_screen():
+    screen = TEXTS["README.md"].splitlines()[:24]
+    assert any(line.startswith("$ make demo") for line in screen)
+    assert any(line.startswith("$ make test") for line in screen)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_in_the_documents_parses(line):
+    words = shlex.split(line, comments=True)[1:]
+    if ">" in words:
+        words = words[: words.index(">")]
+    command = get_command(app).commands[words[0]]
+    assert command.make_context(words[0], words[1:]).command is command
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_make_target_in_the_documents_exists(target):
+    ended = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_link_leads_to_a_file(name):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXTS[name]):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_command_has_its_line_in_the_readme():
+    assert set(re.findall(r"^\| `llx (\w+)` \|", TEXTS["README.md"], re.M)) == set(
+        get_command(app).commands
+    )
