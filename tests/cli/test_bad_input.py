@@ -13,7 +13,7 @@ from tests.checkpoints import MHA, TINY, config_of, random_tensors, write_checkp
 TENSORS = random_tensors(TINY)
 
 
-def refused(ended, code, *parts):
+def assert_refused(ended, code, *parts):
     """One line of stderr that says all of `parts`, nothing on stdout, and the exit code."""
     assert ended.code == code, ended.stderr
     assert ended.stdout == ""
@@ -21,7 +21,6 @@ def refused(ended, code, *parts):
     assert ended.stderr.startswith("llx: ")
     for part in parts:
         assert part in ended.stderr
-    return True
 
 
 def names_in(folder):
@@ -89,14 +88,14 @@ CHECKPOINTS = {
 def test_a_checkpoint_that_cannot_be_exported(llx, tmp_path, damage, parts):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     damage(checkpoint)
-    refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, *parts)
+    assert_refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, *parts)
     assert names_in(tmp_path) == ["checkpoint"]
 
 
 @pytest.mark.parametrize("keep", [0, 100, 20_000])
 def test_a_truncated_gguf_file(llx, tmp_path, keep):
     cut(write_gguf(tmp_path / "tiny.gguf", TINY, TENSORS), keep)
-    refused(llx("export", "--weights", "tiny.gguf"), 2, "not a whole GGUF file", "download")
+    assert_refused(llx("export", "--weights", "tiny.gguf"), 2, "not a whole GGUF file", "download")
     assert names_in(tmp_path) == ["tiny.gguf"]
 
 
@@ -129,14 +128,14 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize(("arguments", "code", "parts"), ARGUMENTS.values(), ids=ARGUMENTS)
 def test_arguments_that_cannot_be_used(llx, tmp_path, arguments, code, parts):
-    refused(llx(*arguments), code, *parts)
+    assert_refused(llx(*arguments), code, *parts)
     assert names_in(tmp_path) == []
 
 
 def test_context_over_the_models(llx, tmp_path):
     write_checkpoint(tmp_path / "checkpoint")
     ended = llx("export", "--weights", "checkpoint", "--context", "97", "-o", "out")
-    refused(ended, 2, "--context 97", "1…96")
+    assert_refused(ended, 2, "--context 97", "1…96")
     assert names_in(tmp_path) == ["checkpoint"]
 
 
@@ -145,14 +144,14 @@ def test_an_output_folder_that_holds_something_else(llx, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     ended = llx("export", "--weights", "checkpoint", "-o", "out", "--overwrite")
-    refused(ended, 2, "something else", "-o")
+    assert_refused(ended, 2, "something else", "-o")
     assert names_in(tmp_path / "out") == ["thesis.txt"]
 
 
 def test_an_output_that_is_a_file(llx, tmp_path):
     write_checkpoint(tmp_path / "checkpoint")
     (tmp_path / "out").write_text("mine")
-    refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, "-o")
+    assert_refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, "-o")
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -162,34 +161,38 @@ def test_an_engine_that_this_machine_lacks(llx, tiny, name):
     assert ended.code == 3
     assert name in ended.stderr
     assert "Traceback" not in ended.stderr
-    refused(llx("generate", tiny.folder, "hi", "--engine", name), 3, name)
+    assert_refused(llx("generate", tiny.folder, "hi", "--engine", name), 3, name)
 
 
 def test_an_engine_that_is_not_installed(llx, tiny, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    refused(llx("generate", tiny.folder, "hi", "--engine", "ort"), 3, "pip install 'llx[cpu]'")
+    assert_refused(
+        llx("generate", tiny.folder, "hi", "--engine", "ort"), 3, "pip install 'llx[cpu]'"
+    )
 
 
 def test_an_export_without_pytorch(llx, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "checkpoint")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
     ended = llx("export", "--weights", "checkpoint", "-o", "out")
-    refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
+    assert_refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
 
 
 def test_a_test_that_does_not_fit_the_cache(llx, tiny):
-    refused(llx("bench", tiny.folder, "-p", "80", "-d", "40"), 2, "120 positions", "--context 120")
+    assert_refused(
+        llx("bench", tiny.folder, "-p", "80", "-d", "40"), 2, "120 positions", "--context 120"
+    )
 
 
 def test_a_prompt_that_does_not_fit_the_cache(llx, tiny):
-    refused(llx("generate", tiny.folder, "x" * 200, "--engine", "torch"), 2, "200 tokens")
+    assert_refused(llx("generate", tiny.folder, "x" * 200, "--engine", "torch"), 2, "200 tokens")
 
 
 def test_chat_with_a_model_that_has_no_template(llx, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", replace(MHA, layers=1))
     (checkpoint / "tokenizer_config.json").write_text("{}")
     assert llx("export", "--weights", "checkpoint", "-o", "out").code == 0
-    refused(llx("generate", "out", "hi", "--chat"), 3, "no chat template", "--chat")
+    assert_refused(llx("generate", "out", "hi", "--chat"), 3, "no chat template", "--chat")
 
 
 def test_generation_without_a_tokenizer(llx, tmp_path):
@@ -197,13 +200,15 @@ def test_generation_without_a_tokenizer(llx, tmp_path):
     ended = llx("export", "--weights", "checkpoint", "-o", "out")
     assert ended.code == 0
     assert "no tokenizer" in ended.stdout
-    refused(llx("generate", "out", "hi"), 3, "no tokenizer")
+    assert_refused(llx("generate", "out", "hi"), 3, "no tokenizer")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[{}]", '{"schema": "llx.result/9"}', "\xff"])
 def test_a_file_that_is_no_result(llx, tmp_path, text):
     (tmp_path / "results.json").write_text(text, encoding="latin-1")
-    refused(llx("report", "results.json", "-o", "site"), 2, "results.json", "llx bench -o json")
+    assert_refused(
+        llx("report", "results.json", "-o", "site"), 2, "results.json", "llx bench -o json"
+    )
     assert names_in(tmp_path) == ["results.json"]
 
 
@@ -214,11 +219,13 @@ def test_a_damaged_artifact_fails_the_check(llx, tmp_path):
     data = bytearray(weights.read_bytes())
     data[-9] ^= 4
     weights.write_bytes(data)
-    refused(llx("check", "out"), 1, "weights.safetensors", "--overwrite")
+    assert_refused(llx("check", "out"), 1, "weights.safetensors", "--overwrite")
 
 
 def test_a_config_with_sizes_that_do_not_go_together(llx, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     config = config_of(TINY) | {"num_key_value_heads": 4}
     (checkpoint / "config.json").write_text(json.dumps(config))
-    refused(llx("export", "--weights", "checkpoint", "-o", "out"), 2, "6 heads", "4 KV heads")
+    assert_refused(
+        llx("export", "--weights", "checkpoint", "-o", "out"), 2, "6 heads", "4 KV heads"
+    )
