@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from llx.artifact import CastCounts, FileRecord
-from llx.exporter.sources import TensorSource
+from llx.exporter.sources import COLUMN_STEP, TensorSource
 from llx.exporter.trace import TORCH_DTYPES
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
@@ -29,6 +30,7 @@ from llx.progress import Progress
 PAGE_BYTES = 4096
 ALIGN_BYTES = 64
 TABLE_CHUNK_ROWS = 4096
+CHUNK_VALUES = 8 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 
 
@@ -87,7 +89,8 @@ def write_weights(
 ) -> tuple[FileRecord, CastCounts]:
     """Stream a checkpoint into a weights file, one weight at a time, hashing on the way.
 
-    Memory: one weight and its transpose; vocabulary tables pass in chunks of rows.
+    Tensors pass in chunks, so memory depends on neither their number nor the vocabulary. One chunk
+    is made while another is hashed and written.
     """
     digest = hashlib.sha256()
     overflowed = underflowed = written = 0
@@ -100,15 +103,21 @@ def write_weights(
             written += len(data)
 
         put(layout.header)
-        for name, values in _stream(source, layout):
-            if values.numel() and name in layout.places and written < layout.places[name].offset:
-                put(bytes(layout.places[name].offset - written))
-            cast = values.to(TORCH_DTYPES[layout.compute])
-            if cast.dtype not in (values.dtype, torch.float32):
-                overflowed += int((values.isfinite() & ~cast.isfinite()).sum())
-                underflowed += int(((values != 0) & (cast == 0)).sum())
-            put(_bytes_of(cast))
-            progress("weights", written, layout.file_bytes, "B")
+        with ThreadPoolExecutor(1) as writer:
+            pending = writer.submit(int)
+            for name, values in _stream(source, layout):
+                cast = values.to(TORCH_DTYPES[layout.compute])
+                if cast.dtype not in (values.dtype, torch.float32):
+                    overflowed += int((values.isfinite() & ~cast.isfinite()).sum())
+                    underflowed += int(((values != 0) & (cast == 0)).sum())
+                data = _bytes_of(cast)
+                pending.result()
+                if written < layout.places[name].offset:
+                    put(bytes(layout.places[name].offset - written))
+                progress("weights", written, layout.file_bytes, "B")
+                pending = writer.submit(put, data)
+            pending.result()
+        progress("weights", written, layout.file_bytes, "B")
     assert written == layout.file_bytes, "the weights file is not as long as its layout"
     counts = CastCounts(overflowed=overflowed, underflowed=underflowed)
     return FileRecord(bytes=written, sha256=digest.hexdigest()), counts
@@ -117,16 +126,17 @@ def write_weights(
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """A tensor's bytes in row order. As integers, since NumPy has no bfloat16."""
     integers = torch.int32 if tensor.element_size() == 4 else torch.int16
-    return np.ascontiguousarray(tensor.view(integers).numpy()).data.cast("B")
+    return tensor.contiguous().view(integers).numpy().data.cast("B")
 
 
 def _stream(source: TensorSource, layout: Layout) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor in file order, large ones in several pieces."""
     spec = source.spec
-    for name, table in zip(
-        ("rope.cos", "rope.sin"), rope_tables(spec.rope, spec.head_dim, spec.context), strict=True
-    ):
-        yield name, torch.from_numpy(_float32_first(table, layout.compute))
+    for part, name in enumerate(("rope.cos", "rope.sin")):
+        for start in range(0, spec.context, TABLE_CHUNK_ROWS):
+            positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, spec.context))
+            table = rope_tables(spec.rope, spec.head_dim, positions)[part]
+            yield name, torch.from_numpy(_float32_first(table, layout.compute))
     for weight in weights_of(spec):
         for piece in read_weight(source, weight):
             yield weight.name, piece
@@ -139,10 +149,14 @@ def _float32_first(table: NDArray[np.float64], compute: Compute) -> NDArray[np.f
 
 def read_weight(source: TensorSource, weight: Weight) -> Iterator[torch.Tensor]:
     """The pieces of one weight, in order of its rows, in the checkpoint's dtype."""
-    if weight.kind == "table":
-        (part,) = weight.parts
-        for start in range(0, part.shape[0], TABLE_CHUNK_ROWS):
-            yield source.read(part.name, slice(start, start + TABLE_CHUNK_ROWS))
+    rows, *rest = weight.shape
+    if weight.kind == "vector":
+        yield torch.cat([source.read(part.name) for part in weight.parts])
         return
-    stacked = torch.cat([source.read(part.name) for part in weight.parts])
-    yield stacked.T if weight.kind == "projection" else stacked
+    step = max(CHUNK_VALUES // rest[0] // COLUMN_STEP, 1) * COLUMN_STEP
+    for start in range(0, rows, step):
+        span = slice(start, min(start + step, rows))
+        if weight.kind == "table":
+            yield source.read(weight.parts[0].name, span)
+        else:
+            yield torch.cat([source.read(part.name, columns=span) for part in weight.parts]).T

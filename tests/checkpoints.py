@@ -65,8 +65,11 @@ class MemorySource:
     def tensors(self) -> dict[str, TensorInfo]:
         return {name: TensorInfo(tuple(t.shape), "F32") for name, t in self.state.items()}
 
-    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
-        return self.state[name][rows]
+    def read(
+        self, name: str, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> torch.Tensor:
+        tensor = self.state[name][rows]
+        return tensor if columns == slice(None) else tensor[:, columns]
 
     def text(self) -> Text | None:
         return None
@@ -156,8 +159,13 @@ def write_checkpoint(
     return folder
 
 
-def write_gguf(path: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor]) -> Path:
-    """A GGUF file as llama.cpp's converter writes it: q and k with RoPE's pairs interleaved."""
+def write_gguf(
+    path: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor], kind: str = "f32"
+) -> Path:
+    """A GGUF file as llama.cpp's converter writes it: q and k with RoPE's pairs interleaved.
+
+    Matrices are of the given kind, such as f16 or q8_0; vectors are always f32.
+    """
     import gguf
 
     from llx.exporter.sources.gguf import INNER, OUTER
@@ -172,19 +180,27 @@ def write_gguf(path: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor]) ->
     writer.add_key_length(spec.head_dim)
     writer.add_rope_freq_base(spec.rope.theta)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
+    stored = gguf.GGMLQuantizationType[kind.upper()]
+
+    def add(name: str, array: np.ndarray) -> None:
+        if array.ndim == 1 or kind == "f32":
+            writer.add_tensor(name, array)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(array, stored), raw_dtype=stored)
+
     outer = {ours: theirs for theirs, ours in OUTER.items()}
     inner = {ours: theirs for theirs, ours in INNER.items()}
     for name, tensor in tensors.items():
         array = tensor.numpy()
         if name in outer:
-            writer.add_tensor(outer[name], array)
+            add(outer[name], array)
             continue
         _, _, layer, module = name.rsplit(".", 1)[0].split(".", 3)
-        kind = name.rsplit(".", 1)[1]
+        suffix = name.rsplit(".", 1)[1]
         heads = {"self_attn.q_proj": spec.heads, "self_attn.k_proj": spec.kv_heads}.get(module)
         if heads:
             array = _interleave(array, heads)
-        writer.add_tensor(f"blk.{layer}.{inner[module]}.{kind}", array)
+        add(f"blk.{layer}.{inner[module]}.{suffix}", array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

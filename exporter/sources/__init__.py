@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, TensorSource, Text, check_coverage
+from llx.exporter.sources.base import COLUMN_STEP, TensorInfo, TensorSource, Text, check_coverage
 from llx.exporter.sources.gguf import GgufSource
 from llx.exporter.sources.safetensors import SafetensorsSource
 
-__all__ = ["TensorInfo", "TensorSource", "Text", "check_coverage", "open_source"]
+__all__ = ["COLUMN_STEP", "TensorInfo", "TensorSource", "Text", "check_coverage", "open_source"]
 
 
 def open_source(path: Path) -> TensorSource:

@@ -14,6 +14,8 @@ from llx.errors import BadInput
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
 
+COLUMN_STEP = 256  # the largest block that GGUF quantizes together
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -47,8 +49,14 @@ class TensorSource(Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of the checkpoint."""
 
-    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
-        """One tensor, or the given rows of it, in a floating-point dtype."""
+    def read(
+        self, name: str, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> torch.Tensor:
+        """A tensor, or a block of one, in a floating-point dtype.
+
+        Columns of a matrix begin and end at a multiple of `COLUMN_STEP`, or at its end. What is
+        read is a copy: no page of the file stays mapped, so memory follows what is held.
+        """
 
     def text(self) -> Text | None:
         """The tokenizer, where the checkpoint has one that llx reads."""

@@ -72,14 +72,26 @@ class GgufSource:
             for name, t in self._places.items()
         }
 
-    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
-        """One tensor, or the given rows of it, dequantized to float32."""
+    def read(
+        self, name: str, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> torch.Tensor:
+        """A tensor, or a block of one, dequantized to float32; float16 stays what it is.
+
+        The file is mapped anew each time: its pages count as memory for as long as it is mapped.
+        """
         stored = self._places[name]
-        data = stored.data
-        if data.dtype == np.float32 and data.ndim == 1:
-            return torch.from_numpy(data[rows].copy())
-        data = data[self._row_order(name)[rows]]
-        return torch.from_numpy(gguf.quants.dequantize(data, stored.tensor_type))
+        kind, width = stored.tensor_type, self.tensors[name].shape[-1]
+        data = np.memmap(
+            self.path, stored.data.dtype, "r", int(stored.data_offset), stored.data.shape
+        )
+        if data.ndim == 1:
+            return torch.from_numpy(_values(data[rows], kind))
+        start, stop, _ = columns.indices(width)
+        block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        # Quantized rows are counted in bytes, others in values.
+        scale = block_bytes / block / data.itemsize
+        part = data[self._row_order(name)[rows], int(start * scale) : int(stop * scale)]
+        return torch.from_numpy(_values(part, kind))
 
     def _row_order(self, name: str) -> NDArray[np.int64]:
         """Where each row lies in the file.
@@ -176,6 +188,13 @@ class GgufSource:
         record = TextRecord(eos_ids=(eos,), bos_token=tokens[bos], eos_token=tokens[eos])
         template = self._value("tokenizer.chat_template", "") or None
         return Text(tokenizer.to_str().encode(), record, template)
+
+
+def _values(data: NDArray[Any], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:
+    """Values of stored ones, in memory of their own."""
+    if data.dtype in (np.float16, np.float32):
+        return np.array(data)
+    return np.asarray(gguf.quants.dequantize(np.array(data), kind))
 
 
 def _shortest(value: Any) -> float:

@@ -29,7 +29,6 @@ class SafetensorsSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spec: LlamaSpec = spec_from_config(_read_json(path / "config.json"))
-        self._open_files: dict[Path, Any] = {}
 
     @cached_property
     def files(self) -> list[Path]:
@@ -58,36 +57,34 @@ class SafetensorsSource:
 
     @cached_property
     def _places(self) -> dict[str, Path]:
-        return {name: file for file in self.files for name in self._open(file).keys()}
+        return {name: file for file in self.files for name in _open(file).keys()}
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of every shard."""
         infos = {}
-        for name, file in self._places.items():
-            view = self._open(file).get_slice(name)
-            if view.get_dtype() not in FLOATS:
-                raise BadInput(
-                    f"{name} is stored as {view.get_dtype()}, not as a float",
-                    "export from the checkpoint before it was quantized",
-                )
-            infos[name] = TensorInfo(tuple(view.get_shape()), view.get_dtype())
+        for path in self.files:
+            file = _open(path)
+            for name in file.keys():
+                view = file.get_slice(name)
+                if view.get_dtype() not in FLOATS:
+                    raise BadInput(
+                        f"{name} is stored as {view.get_dtype()}, not as a float",
+                        "export from the checkpoint before it was quantized",
+                    )
+                infos[name] = TensorInfo(tuple(view.get_shape()), view.get_dtype())
         return infos
 
-    def read(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
-        """One tensor, or the given rows of it, in its stored dtype."""
-        tensor: torch.Tensor = self._open(self._places[name]).get_slice(name)[rows]
-        return tensor
+    def read(
+        self, name: str, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> torch.Tensor:
+        """A tensor, or a block of one, in its stored dtype.
 
-    def _open(self, file: Path) -> Any:
-        if file not in self._open_files:
-            try:
-                self._open_files[file] = safe_open(file, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise BadInput(
-                    f"{file} is not a whole safetensors file ({error})", "download it again"
-                ) from None
-        return self._open_files[file]
+        The file is opened anew each time: its pages count as memory for as long as it is mapped.
+        """
+        view = _open(self._places[name]).get_slice(name)
+        block: torch.Tensor = view[rows] if columns == slice(None) else view[rows, columns]
+        return block.clone(memory_format=torch.contiguous_format)
 
     def text(self) -> Text | None:
         """tokenizer.json as it is, with the template and end tokens named beside it."""
@@ -115,6 +112,15 @@ class SafetensorsSource:
 
     def _optional_json(self, name: str) -> dict[str, Any]:
         return _read_json(self.path / name) if (self.path / name).is_file() else {}
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise BadInput(
+            f"{file} is not a whole safetensors file ({error})", "download it again"
+        ) from None
 
 
 def _token_text(token: Any) -> str:

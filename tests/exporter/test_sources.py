@@ -44,6 +44,26 @@ def test_reading_rows_equals_slicing_the_whole(source, data):
     torch.testing.assert_close(source.read(name, slice(start, stop)), TENSORS[name][start:stop])
 
 
+WIDE = replace(TINY, layers=1, dim=640, head_dim=64, ffn_dim=1024)  # wider than a step of columns
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "f32", "f16", "bf16", "q8_0", "q4_1"])
+def test_reading_blocks_equals_slicing_the_whole(tmp_path, kind):
+    tensors = random_tensors(WIDE)
+    if kind == "safetensors":
+        source = open_source(write_checkpoint(tmp_path, WIDE, tensors))
+    else:
+        source = open_source(write_gguf(tmp_path / "wide.gguf", WIDE, tensors, kind))
+    for name in ("model.layers.0.self_attn.k_proj.weight", "model.layers.0.mlp.down_proj.weight"):
+        whole = source.read(name)
+        tolerance = {"q8_0": 5e-3, "q4_1": 0.08, "bf16": 5e-3, "f16": 1e-3}.get(kind, 0)
+        torch.testing.assert_close(whole.float(), tensors[name], rtol=0, atol=tolerance)
+        for rows in (slice(None), slice(3, 11)):
+            for columns in (slice(0, 256), slice(256, 512), slice(512, whole.shape[1])):
+                block = source.read(name, rows, columns)
+                torch.testing.assert_close(block, whole[rows, columns], rtol=0, atol=0)
+
+
 def test_a_complete_checkpoint_is_covered(source):
     assert check_coverage(source) == {}
 

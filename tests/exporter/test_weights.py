@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from llx.exporter import weights
 from llx.exporter.weights import ALIGN_BYTES, PAGE_BYTES, layout_of, write_weights
 from llx.llama.spec import LlamaSpec
 from llx.progress import silent
@@ -83,3 +86,15 @@ def test_progress_ends_at_the_size_of_the_file(tmp_path):
     write_weights(tmp_path / "w", MemorySource(TINY), layout, lambda *news: seen.append(news))
     assert seen[-1] == ("weights", layout.file_bytes, layout.file_bytes, "B")
     assert [news[1] for news in seen] == sorted(news[1] for news in seen)
+
+
+def test_tensors_in_many_chunks_are_the_same_bytes_as_in_one(tmp_path, monkeypatch):
+    spec = replace(TINY, dim=600, ffn_dim=520, vocab=700, context=9000)
+    source = MemorySource(spec)
+    files = []
+    for chunk in (1, 1 << 30):
+        monkeypatch.setattr(weights, "CHUNK_VALUES", chunk)
+        file = tmp_path / f"{chunk}.safetensors"
+        write_weights(file, source, layout_of(spec, "fp16"), silent)
+        files.append(file.read_bytes())
+    assert files[0] == files[1]

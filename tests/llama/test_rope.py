@@ -11,7 +11,7 @@ from llx.llama.spec import RopeSpec
 
 def test_tables_are_right_at_the_end_of_a_long_context():
     position, head_dim, theta = 131071, 128, 500000.0
-    cos, sin = rope_tables(RopeSpec(theta=theta), head_dim, position + 1)
+    cos, sin = rope_tables(RopeSpec(theta=theta), head_dim, np.arange(position + 1))
     with mpmath.workdps(40):
         for i in (0, 1, 7, 63):
             angle = mpmath.mpf(position) * mpmath.mpf(theta) ** (-mpmath.mpf(2 * i) / head_dim)
@@ -20,6 +20,6 @@ def test_tables_are_right_at_the_end_of_a_long_context():
 
 
 def test_position_zero_does_not_rotate():
-    cos, sin = rope_tables(RopeSpec(), 10, 3)
+    cos, sin = rope_tables(RopeSpec(), 10, np.arange(3))
     np.testing.assert_array_equal(cos[0], np.ones(5))
     np.testing.assert_array_equal(sin[0], np.zeros(5))

@@ -30,12 +30,12 @@ def inverse_frequencies(rope: RopeSpec, head_dim: int) -> NDArray[np.float64]:
 
 
 def rope_tables(
-    rope: RopeSpec, head_dim: int, positions: int
+    rope: RopeSpec, head_dim: int, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosines and sines, each [positions, D/2], in float64.
 
     Cast them only afterwards: float32 angles are off by 6e-3 at position 128k, and float16 angles
     are useless past 2k.
     """
-    angles = np.outer(np.arange(positions, dtype=np.float64), inverse_frequencies(rope, head_dim))
+    angles = np.outer(positions, inverse_frequencies(rope, head_dim))
     return np.cos(angles), np.sin(angles)
