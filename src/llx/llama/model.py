@@ -125,9 +125,7 @@ class Llama(nn.Module):
 
     def fill_rope(self) -> None:
         """Compute the RoPE tables: they follow from the spec and are in no checkpoint."""
-        tables = rope_tables(
-            self.spec.rope, self.spec.head_dim, np.arange(self.spec.context)
-        )
+        tables = rope_tables(self.spec.rope, self.spec.head_dim, np.arange(self.spec.context))
         self.rope.cos, self.rope.sin = (
             torch.from_numpy(table).to(self.embed.weight.dtype) for table in tables
         )
