@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from llx.artifact import (
     TOKENIZER,
     WEIGHTS,
     Artifact,
+    CastCounts,
     FileRecord,
     Manifest,
     SourceFile,
@@ -29,9 +31,11 @@ from llx.artifact import (
     write_manifest,
 )
 from llx.errors import BadInput, LlxError, require_modules
-from llx.files import whole_folder
-from llx.graphs.contract import contract_for
+from llx.exporter.locate import RandomWeights, Weights
+from llx.files import require_space, whole_folder
+from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
+from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.progress import Progress, silent
 
@@ -42,7 +46,8 @@ if TYPE_CHECKING:
     from llx.exporter.weights import Layout
 
 # Read by the no-op check: an export made by other rules is not the same export.
-RULES = 1
+RULES = 2
+OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 VERSIONS_OF = ("llx", "torch", "onnx", "onnx-ir", "gguf", "numpy")
 
 
@@ -50,21 +55,26 @@ VERSIONS_OF = ("llx", "torch", "onnx", "onnx-ir", "gguf", "numpy")
 class ExportRequest:
     """What `llx export` was asked for."""
 
-    checkpoint: Path
+    weights: Weights
     folder: Path
     precision: Precision
     context: int | None = None
     preset: Preset | None = None
+    label: str = ""  # what the weights are called, where no preset says it
     command: str = ""
 
 
 def export(
-    request: ExportRequest, overwrite: bool = False, progress: Progress = silent
+    request: ExportRequest,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Artifact, bool]:
     """Export a checkpoint into an artifact folder; return it, and whether it was made anew.
 
-    The same request with the same checkpoint files is a no-op. Raises `BadInput` where the folder
-    holds anything else, the checkpoint is damaged or incomplete, or a size does not fit.
+    The same request with the same checkpoint files is a no-op. `tell` is told what was cleared
+    away. Raises `BadInput` where the folder holds anything else, the checkpoint is damaged or
+    incomplete, or a size does not fit; `Lacking` where the disk does not have the room.
     """
     key = _key(request)
     standing = _standing(request.folder, key, overwrite)
@@ -72,19 +82,22 @@ def export(
         remember_latest(request.folder)
         return standing, False
     require_modules("an export", "export", "torch", "gguf")
-    from llx.exporter.sources import check_coverage, open_source
+    from llx.exporter.sources import check_coverage
+    from llx.exporter.weights import layout_of, write_weights
 
-    source = open_source(request.checkpoint)
-    if request.preset:
-        _require_preset(source, request.preset)
-    ignored = check_coverage(source)
-    contract = contract_for(source.spec, request.precision.compute, request.context)
-    with whole_folder(request.folder) as folder:
-        files, layout = _write_graphs(folder, source, request, progress)
-        from llx.exporter.weights import write_weights
-
-        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
-        text = source.text()
+    source = _open(request)
+    spec = source.spec if source else _preset_of(request).spec
+    ignored = check_coverage(source) if source else {}
+    contract = contract_for(spec, request.precision.compute, request.context)
+    layout = layout_of(spec, request.precision.compute)
+    if source:
+        require_space(request.folder, layout.file_bytes + OTHER_FILES_BYTES)
+    with whole_folder(request.folder, tell) as folder:
+        files = _write_graphs(folder, spec, contract, layout, progress)
+        casts = CastCounts()
+        if source:
+            files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
+        text = source.text() if source else None
         if text:
             files |= _write_text(folder, text)
         manifest = Manifest(
@@ -92,16 +105,10 @@ def export(
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             command=request.command,
             request=key,
-            spec=source.spec,
+            spec=spec,
             precision=request.precision,
             contract=contract,
-            source=SourceRecord(
-                label=request.preset.hub_id if request.preset else request.checkpoint.name,
-                format=source.format,
-                path=str(request.checkpoint.resolve()),
-                files=tuple(_source_file(file) for file in source.files),
-                ignored=ignored,
-            ),
+            source=_source_record(request, source, ignored),
             text=text.record if text else None,
             casts=casts,
             versions=_versions(),
@@ -110,6 +117,46 @@ def export(
         write_manifest(folder, manifest)
     remember_latest(request.folder)
     return open_artifact(request.folder), True
+
+
+def _preset_of(request: ExportRequest) -> Preset:
+    assert request.preset is not None, "a model without a checkpoint is a preset's"
+    return request.preset
+
+
+def _open(request: ExportRequest) -> TensorSource | None:
+    """The checkpoint, or None where only graphs are wanted."""
+    from llx.exporter.sources import open_source
+    from llx.exporter.sources.generated import RandomSource
+
+    if request.weights is None:
+        return None
+    if isinstance(request.weights, RandomWeights):
+        return RandomSource(_preset_of(request).spec, request.weights.seed)
+    preset = request.preset
+    source = open_source(request.weights, preset.spec if preset else None)
+    if preset:
+        _require_preset(source, preset)
+    return source
+
+
+def _source_record(
+    request: ExportRequest, source: TensorSource | None, ignored: dict[str, str]
+) -> SourceRecord:
+    weights, preset = request.weights, request.preset
+    if source is None:
+        return SourceRecord(label=_preset_of(request).hub_id, format="none", path="", files=())
+    if isinstance(weights, RandomWeights):
+        label = f"random weights, seed {weights.seed}, in the shape of {_preset_of(request).hub_id}"
+        return SourceRecord(label=label, format=source.format, path="", files=())
+    assert weights is not None
+    return SourceRecord(
+        label=preset.hub_id if preset else request.label or weights.name,
+        format=source.format,
+        path=str(weights.resolve()),
+        files=tuple(_source_file(file) for file in source.files),
+        ignored=ignored,
+    )
 
 
 def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
@@ -141,14 +188,14 @@ def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
 
 def _key(request: ExportRequest) -> str:
     """Hash of everything that decides the artifact's content."""
-    if not request.checkpoint.exists():
-        raise BadInput(
-            f"{request.checkpoint} does not exist", "name a checkpoint's folder or a GGUF file"
-        )
-    path = request.checkpoint
-    names = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    files = [_source_file(name) for name in names]
-    asked = (RULES, llx.__version__, files, request.precision, request.context)
+    weights: object = request.weights
+    if isinstance(weights, Path):
+        if not weights.exists():
+            raise BadInput(f"{weights} does not exist", "name a checkpoint's folder or a GGUF file")
+        inside = sorted(p for p in weights.iterdir() if p.is_file()) if weights.is_dir() else None
+        weights = [_source_file(path) for path in inside or [weights]]
+    spec = request.preset.spec if request.preset else None
+    asked = (RULES, llx.__version__, weights, spec, request.precision, request.context)
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 
@@ -168,19 +215,20 @@ def _require_preset(source: TensorSource, preset: Preset) -> None:
 
 
 def _write_graphs(
-    folder: Path, source: TensorSource, request: ExportRequest, progress: Progress
-) -> tuple[dict[str, FileRecord], Layout]:
+    folder: Path,
+    spec: LlamaSpec,
+    contract: GraphContract,
+    layout: Layout,
+    progress: Progress,
+) -> dict[str, FileRecord]:
     import onnx_ir as ir
 
     from llx.exporter.trace import trace
-    from llx.exporter.weights import layout_of
     from llx.graphs.dialects import DIALECTS
     from llx.graphs.semantic import lower
 
     progress("trace", 0, 1, "")
-    compute = request.precision.compute
-    layout = layout_of(source.spec, compute)
-    semantic = trace(source.spec, contract_for(source.spec, compute, request.context))
+    semantic = trace(spec, contract)
     files = {}
     for dialect in DIALECTS.values():
         model = lower(semantic, dialect)
@@ -189,7 +237,7 @@ def _write_graphs(
         ir.save(model, path)
         files[path.name] = record_of(path)
     progress("trace", 1, 1, "")
-    return files, layout
+    return files
 
 
 def bind_weights(model: ir.Model, layout: Layout) -> None:

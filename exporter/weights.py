@@ -104,7 +104,7 @@ def write_weights(
 
         put(layout.header)
         with ThreadPoolExecutor(1) as writer:
-            pending = writer.submit(int)
+            pending = writer.submit(put, b"")
             for name, values in _stream(source, layout):
                 cast = values.to(TORCH_DTYPES[layout.compute])
                 if cast.dtype not in (values.dtype, torch.float32):

@@ -159,6 +159,64 @@ def write_checkpoint(
     return folder
 
 
+def write_bin(folder: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor]) -> Path:
+    """A Hugging Face folder of before safetensors, in two shards."""
+    write_checkpoint(folder, spec, tensors)
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    names = list(tensors)
+    for shard in range(2):
+        file = f"pytorch_model-{shard + 1:05}-of-00002.bin"
+        part = {name: tensors[name] for name in names[shard::2]}
+        torch.save(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def write_meta(
+    folder: Path,
+    spec: LlamaSpec,
+    tensors: dict[str, torch.Tensor],
+    shards: int = 2,
+    embedding_axis: int = 1,
+) -> Path:
+    """A folder as Meta publishes them; Llama 1 and 2 split the embedding by columns, 3 by rows."""
+    from llx.exporter.sources.meta import INNER, OUTER, SPLIT_BY_COLUMNS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {ours: theirs for theirs, ours in OUTER.items()}
+    inner = {ours: theirs for theirs, ours in INNER.items()}
+    parts: list[dict[str, torch.Tensor]] = [{} for _ in range(shards)]
+    for name, whole in tensors.items():
+        tensor, stored = whole, names.get(name)
+        if stored is None:
+            _, _, layer, module = name.removesuffix(".weight").split(".", 3)
+            stored = f"layers.{layer}.{inner[module]}.weight"
+            heads = {"self_attn.q_proj": spec.heads, "self_attn.k_proj": spec.kv_heads}.get(module)
+            if heads:
+                tensor = torch.from_numpy(_interleave(tensor.numpy(), heads))
+        axis = embedding_axis if "embed" in name else int(name.endswith(SPLIT_BY_COLUMNS))
+        pieces = tensor.chunk(shards, axis) if tensor.ndim == 2 else [tensor] * shards
+        for part, piece in zip(parts, pieces, strict=True):
+            part[stored] = piece.clone()
+    for i, part in enumerate(parts):
+        part["rope.freqs"] = torch.ones(spec.head_dim // 2)
+        torch.save(part, folder / f"consolidated.{i:02}.pth")
+    params = {
+        "dim": spec.dim,
+        "n_layers": spec.layers,
+        "n_heads": spec.heads,
+        "n_kv_heads": spec.kv_heads,
+        "norm_eps": spec.norm_eps,
+        "rope_theta": spec.rope.theta,
+        "multiple_of": 4,
+        "vocab_size": -1,
+    }
+    (folder / "params.json").write_text(json.dumps(params))
+    return folder
+
+
 def write_gguf(
     path: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor], kind: str = "f32"
 ) -> Path:

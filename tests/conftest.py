@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS
 from tests.checkpoints import TINY, write_checkpoint
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, wherever it runs
+
 
 def export_tiny(folder: Path, precision: str = "fp32", spec=TINY, context=None) -> Artifact:
     checkpoint = write_checkpoint(folder / "checkpoint", spec)
     request = ExportRequest(
-        checkpoint=checkpoint,
+        weights=checkpoint,
         folder=folder / f"tiny-{precision}",
         precision=PRECISIONS[precision],
         context=context,
@@ -42,7 +45,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("smollm2") / "artifact"
     preset = preset_of_size("135m")
     request = ExportRequest(
-        checkpoint=locate(None, preset),
+        weights=locate(None, preset),
         folder=folder,
         precision=PRECISIONS["fp32"],
         context=768,

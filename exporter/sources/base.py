@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
 
+MOST_JSON_BYTES = 64 << 20
 COLUMN_STEP = 256  # the largest block that GGUF quantizes together
 
 
@@ -62,6 +66,28 @@ class TensorSource(Protocol):
         """The tokenizer, where the checkpoint has one that llx reads."""
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of moderate size. Raises `BadInput` for anything else."""
+    try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise ValueError("absurdly long")
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not readable JSON ({error})", "download it again") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} is not a JSON object", "download it again")
+    return value
+
+
+def interleaved_rows(rows: int, heads: int) -> NDArray[np.int64]:
+    """Where each of our rows of q or k lies in a checkpoint that interleaves RoPE's pairs, [rows].
+
+    Meta's files and llama.cpp's keep a pair's two rows side by side; Hugging Face's, and our,
+    layout has the first of all pairs in one half of a head and the second in the other.
+    """
+    return np.asarray(np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).ravel())
+
+
 def check_coverage(source: TensorSource) -> dict[str, str]:
     """Hold the checkpoint against the model, both ways; return the tensors left out and why.
 
@@ -77,7 +103,7 @@ def check_coverage(source: TensorSource) -> dict[str, str]:
             "use a complete checkpoint: download it again, or check config.json",
         )
     wrong = [
-        f"{name} is {list(found[name].shape)} where config.json means {list(shape)}"
+        f"{name} is {list(found[name].shape)} where the model needs {list(shape)}"
         for name, shape in needed.items()
         if found[name].shape != shape
     ]

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from llx.artifact import TextRecord
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, Text
+from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows
 from llx.llama.spec import LlamaSpec, RopeSpec
 
 # GGUF's names by Hugging Face's, outside of and within a block.
@@ -94,18 +94,13 @@ class GgufSource:
         return torch.from_numpy(_values(part, kind))
 
     def _row_order(self, name: str) -> NDArray[np.int64]:
-        """Where each row lies in the file.
-
-        llama.cpp stores the rows of q and k with RoPE's pairs interleaved; Hugging Face's, and our,
-        layout has them in two halves.
-        """
+        """Where each row lies in the file."""
         rows = self.tensors[name].shape[0]
-        order: NDArray[np.int64] = np.arange(rows)
         heads = {"q_proj": self.spec.heads, "k_proj": self.spec.kv_heads}
         projection = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
         if projection not in heads:
-            return order
-        return np.asarray(order.reshape(heads[projection], -1, 2).swapaxes(1, 2).ravel())
+            return np.arange(rows)
+        return interleaved_rows(rows, heads[projection])
 
     def _value(self, key: str, default: Any = None) -> Any:
         field = self._reader.get_field(key)

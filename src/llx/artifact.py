@@ -142,6 +142,11 @@ class Artifact:
         """
         from llx.graphs.inspect import data_files
 
+        if not self.has(WEIGHTS):
+            raise Lacking(
+                f"{self.folder} holds graphs only: it was exported with --weights none",
+                "export it with weights, or with --weights random",
+            )
         path = self.path(f"{dialect}.onnx")
         if sha256_of(path) != self.manifest.files[path.name].sha256:
             raise BadInput(f"{path} is not what was exported", "export again with --overwrite")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from llx.errors import BadInput, Lacking
 
 CHUNK_BYTES = 8 << 20
 
@@ -37,25 +40,74 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def whole_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its place when all went well.
 
-    What stood there before is removed last, and is back where it was if anything fails.
+    What stood there before is removed last, and is back where it was if anything fails. What a
+    killed run left is removed, and `tell` is told. Raises `BadInput` where another run is writing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.replace(old)
-        try:
-            partial.replace(folder)
-        except OSError:
-            if old.exists():
+    partial = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    with _locked(partial, folder):
+        if any(partial.iterdir()):
+            tell(f"removed {partial}, which an export that was killed had left")
+            _empty(partial)
+        if old.exists():  # killed between the two renames below, or before the last removal
+            if folder.exists():
+                shutil.rmtree(old)
+            else:
                 old.replace(folder)
-            raise
+        try:
+            yield partial
+            if folder.exists():
+                folder.replace(old)
+            try:
+                partial.replace(folder)
+            except OSError:
+                if old.exists():
+                    old.replace(folder)
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(partial: Path, folder: Path) -> Iterator[None]:
+    """Make the folder, and hold it for this process alone: a killed process lets go of it."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise BadInput(
+                f"another export is writing {folder}", "wait for it, or choose another -o"
+            ) from None
+        # Between making and locking it, another run may have finished with it.
+        if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
+            break
+        os.close(handle)
+    try:
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        os.close(handle)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Raise `Lacking` where the disk of `folder`, which need not exist yet, has not enough room."""
+    here = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    free_bytes = shutil.disk_usage(here).free
+    if free_bytes < needed_bytes:
+        raise Lacking(
+            f"{folder} needs {needed_bytes / 1e9:.1f} GB and its disk has "
+            f"{free_bytes / 1e9:.1f} GB free",
+            "free space, or choose another -o",
+        )

@@ -22,7 +22,7 @@ from tests.checkpoints import SPECS, write_checkpoint
 @pytest.fixture
 def request_(tmp_path) -> ExportRequest:
     return ExportRequest(
-        checkpoint=write_checkpoint(tmp_path / "checkpoint"),
+        weights=write_checkpoint(tmp_path / "checkpoint"),
         folder=tmp_path / "out" / "tiny",
         precision=PRECISIONS["fp32"],
         command="llx export",
@@ -38,7 +38,7 @@ def bytes_of(folder):
 def test_an_export_passes_the_checker_the_contract_and_coverage(tmp_path, spec, precision):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)
     request = ExportRequest(
-        checkpoint=checkpoint, folder=tmp_path / "a", precision=PRECISIONS[precision]
+        weights=checkpoint, folder=tmp_path / "a", precision=PRECISIONS[precision]
     )
     artifact, made = export(request)
     assert made
@@ -77,7 +77,7 @@ def test_another_export_into_the_folder_needs_overwrite(request_):
 
 def test_a_changed_checkpoint_is_another_export(request_):
     export(request_)
-    write_checkpoint(request_.checkpoint, tokenizer=False)
+    write_checkpoint(request_.weights, tokenizer=False)
     with pytest.raises(BadInput, match="another export"):
         export(request_)
 
@@ -122,7 +122,7 @@ def test_weights_of_another_model_than_named_are_refused(request_):
 def test_an_export_without_a_tokenizer_works_and_says_so(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", tokenizer=False)
     artifact, _ = export(
-        ExportRequest(checkpoint=checkpoint, folder=tmp_path / "a", precision=PRECISIONS["fp32"])
+        ExportRequest(weights=checkpoint, folder=tmp_path / "a", precision=PRECISIONS["fp32"])
     )
     assert artifact.manifest.text is None
     with pytest.raises(Lacking, match=r"no tokenizer\.json"):
@@ -130,7 +130,8 @@ def test_an_export_without_a_tokenizer_works_and_says_so(tmp_path):
 
 
 def test_weights_that_are_nowhere_are_lacking():
-    with pytest.raises(Lacking, match=r"llama-2-7b are not on this machine: .*--weights PATH"):
+    ways = r"Llama-2-7b-hf is not on this machine, .*the network.*--weights PATH.*random"
+    with pytest.raises(Lacking, match=ways):
         locate(None, preset_named("llama-2-7b"))
 
 

@@ -17,7 +17,12 @@ def export(
     size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
     model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A checkpoint: a Hugging Face folder or a GGUF file.")
+        str | None,
+        typer.Option(
+            help="A checkpoint's folder or file, an id of the hub, random[:SEED], or none "
+            "(graphs only). [default: an installed package, else the hub]",
+            show_default=False,
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
     context: Annotated[
@@ -37,30 +42,39 @@ def export(
     from llx.exporter.locate import locate
     from llx.llama.presets import preset_named, preset_of_size
     from llx.precision import precision_named
-    from llx.reports.console import progress_bars, say
+    from llx.reports.console import progress_bars, say, warn
 
     if size and model:
         raise BadInput("--size and --model both name a model", "give one of them")
     preset = preset_of_size(size) if size else preset_named(model) if model else None
     chosen = precision_named(precision)
-    checkpoint = locate(weights, preset)
-    name = preset.name if preset else checkpoint.resolve().stem.lower()
+    located = locate(weights, preset)
+    name = preset.name if preset else _name_of(str(weights))
+    if not isinstance(located, Path):
+        name += "-random" if located else "-graphs"
     request = ExportRequest(
-        checkpoint=checkpoint,
+        weights=located,
         folder=output or DEFAULT_ROOT / f"{name}-{chosen.name}",
         precision=chosen,
         context=context,
         preset=preset,
+        label=name,
         command=command_line(),
     )
     with progress_bars() as progress:
-        artifact, made = run(request, overwrite, progress)
+        artifact, made = run(request, overwrite, progress, warn)
     say(summary(artifact) if made else f"{artifact.folder} is there already: nothing to do")
+
+
+def _name_of(weights: str) -> str:
+    """What a checkpoint without a preset is called: its file without ending, its folder, its id."""
+    path = Path(weights).resolve()
+    return (path.stem if path.is_file() else path.name).lower()
 
 
 def summary(artifact: Artifact) -> str:
     """What was exported, in a few lines."""
-    from llx.artifact import TOKENIZER
+    from llx.artifact import TOKENIZER, WEIGHTS
     from llx.reports.units import binary_bytes, parameters
 
     manifest = artifact.manifest
@@ -75,7 +89,11 @@ def summary(artifact: Artifact) -> str:
             f"warning: {manifest.precision.compute} cannot hold {casts.overflowed} weights (too "
             f"large) and {casts.underflowed} (too small)"
         )
-    if not artifact.has(TOKENIZER):
+    if not artifact.has(WEIGHTS):
+        lines.append("graphs only: nothing can run them before weights are exported")
+    elif manifest.source.format == "random":
+        lines.append(f"{manifest.source.label}: good for speed and memory, not for text")
+    elif not artifact.has(TOKENIZER):
         lines.append(
             "warning: no tokenizer that llx reads came with the checkpoint: "
             "`generate`, `reference` and fidelity will not work"

@@ -47,13 +47,14 @@ def open_reference(artifact: Artifact) -> Session:
     from llx.exporter.load import llama_from_checkpoint
 
     source, precision = artifact.manifest.source, artifact.manifest.precision
-    if Path(source.path).exists():
-        model = llama_from_checkpoint(Path(source.path))
+    if source.path and Path(source.path).exists():
+        model = llama_from_checkpoint(Path(source.path), artifact.manifest.spec)
         weights = f"the checkpoint {source.label}, {source.format}"
         return TorchSession(model, artifact.manifest.contract.limits, weights=weights)
     if precision.compute != "fp32" or precision.linear != "dense":
         raise Lacking(
-            f"the checkpoint {source.path} is gone, and the artifact's weights are not fp32",
-            "bring the checkpoint back, or export it again",
+            f"the checkpoint {source.path or source.label} is not here, and the artifact's "
+            "weights are not fp32",
+            "bring the checkpoint back, or export it with --precision fp32",
         )
     return TorchSession.open(artifact)

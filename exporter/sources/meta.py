@@ -1,0 +1,181 @@
+"""Meta's original checkpoints: params.json beside consolidated.NN.pth, in one shard or many.
+
+The layout is that of the published `llama` reference code: shards come from model parallelism,
+so q, k, v, gate, up and the output are split by rows, o and down by columns, the embedding by
+columns (Llama 1 and 2) or rows (Llama 3), and norms are in every shard alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llx.errors import BadInput
+from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json
+from llx.exporter.sources.files import ALL, TorchFile
+from llx.llama.presets import PRESETS
+from llx.llama.spec import LlamaSpec
+
+SHARDS = "consolidated.*.pth"
+PARAMS = "params.json"
+# Meta's names by Hugging Face's, outside of and within a block, and the axis that shards split.
+OUTER = {
+    "tok_embeddings.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+INNER = {
+    "attention_norm": "input_layernorm",
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "feed_forward.w2": "mlp.down_proj",
+}
+SPLIT_BY_COLUMNS = ("o_proj.weight", "down_proj.weight")
+
+
+class MetaSource:
+    """A folder with params.json and consolidated.00.pth, consolidated.01.pth, …."""
+
+    format = "Meta"
+
+    def __init__(self, path: Path, spec: LlamaSpec | None) -> None:
+        self.path = path
+        self.files = sorted(path.glob(SHARDS))
+        self._shards = [TorchFile(file) for file in self.files]
+        self.spec = spec or self._fitting_spec()
+
+    @cached_property
+    def _stored(self) -> dict[str, str]:
+        """Meta's name of every tensor, by Hugging Face's."""
+        names = {_hugging_face_name(name): name for name in self._shards[0].tensors}
+        for shard in self._shards[1:]:
+            if set(shard.tensors) != set(names.values()):
+                raise BadInput(
+                    f"{shard.path} holds other tensors than {self._shards[0].path.name}",
+                    "use the shards of one checkpoint: download them again",
+                )
+        return names
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor, its shards put together, by its Hugging Face name."""
+        infos = {}
+        for name, stored in self._stored.items():
+            first = self._shards[0].tensors[stored]
+            axis = self._axis(name)
+            shape = list(first.shape)
+            if axis is not None:
+                shape[axis] = sum(shard.tensors[stored].shape[axis] for shard in self._shards)
+            infos[name] = TensorInfo(tuple(shape), first.dtype)
+        return infos
+
+    def _axis(self, name: str) -> int | None:
+        """The axis along which shards split a tensor, or None where each has all of it."""
+        shape = self._shards[0].tensors[self._stored[name]].shape
+        if len(shape) == 1 or len(self._shards) == 1:
+            return None
+        if name == "model.embed_tokens.weight":
+            return 0 if shape[1] == self._params["dim"] else 1
+        return 1 if name.endswith(SPLIT_BY_COLUMNS) else 0
+
+    def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
+        """A tensor, or a block of one, in its stored dtype, its shards put together."""
+        stored, axis = self._stored[name], self._axis(name)
+        order = self._row_order(name)
+        if order is not None:
+            whole = [shard.read(stored, ALL, columns) for shard in self._shards]
+            return torch.cat(whole)[order[rows]]
+        if axis is None:
+            return self._shards[0].read(stored, rows, columns)
+        start, stop, _ = (rows, columns)[axis].indices(self.tensors[name].shape[axis])
+        parts, at = [], 0
+        for shard in self._shards:
+            size = shard.tensors[stored].shape[axis]
+            inner = slice(max(start - at, 0), min(stop - at, size))
+            if inner.start < inner.stop:
+                block = (inner, columns) if axis == 0 else (rows, inner)
+                parts.append(shard.read(stored, *block))
+            at += size
+        return torch.cat(parts, axis)
+
+    def _row_order(self, name: str) -> torch.Tensor | None:
+        """Where each row of q and k lies: Meta's RoPE pairs are interleaved, ours two halves."""
+        heads = {"q_proj": self.spec.heads, "k_proj": self.spec.kv_heads}
+        projection = name.removesuffix(".weight").rsplit(".", 1)[-1]
+        if projection not in heads:
+            return None
+        return torch.from_numpy(interleaved_rows(self.tensors[name].shape[0], heads[projection]))
+
+    @cached_property
+    def _params(self) -> dict[str, Any]:
+        return read_json(self.path / PARAMS)
+
+    def _fitting_spec(self) -> LlamaSpec:
+        """params.json names neither context nor RoPE scaling: the model that it fits does."""
+        sizes = self._sizes()
+        theta = float(self._params.get("rope_theta") or 10000.0)
+        scaled = bool(self._params.get("use_scaled_rope"))
+        fitting = [
+            preset
+            for preset in PRESETS
+            if all(getattr(preset.spec, name) == size for name, size in sizes.items())
+            and preset.spec.rope.theta == theta
+            and (preset.spec.rope.type == "llama3") == scaled
+        ]
+        if not fitting:
+            raise BadInput(
+                f"{self.path / PARAMS} fits no model that llx knows ({sizes})",
+                "convert it to the Hugging Face format, whose config.json says everything",
+            )
+        if any(p.spec != fitting[0].spec for p in fitting):
+            raise BadInput(
+                f"{self.path / PARAMS} fits {', '.join(p.name for p in fitting)}",
+                "say which it is with --model",
+            )
+        return fitting[0].spec
+
+    def _sizes(self) -> dict[str, Any]:
+        params, tensors = self._params, self._shards[0].tensors
+        try:
+            heads = int(params["n_heads"])
+            sizes = {
+                "layers": int(params["n_layers"]),
+                "dim": int(params["dim"]),
+                "heads": heads,
+                "kv_heads": int(params.get("n_kv_heads") or heads),
+                "norm_eps": float(params["norm_eps"]),
+            }
+            gate = tensors["layers.0.feed_forward.w1.weight"].shape
+            output = tensors["output.weight"].shape
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{self.path} is no complete Meta checkpoint ({error})", "download it again"
+            ) from None
+        shards = len(self._shards)
+        sizes |= {"ffn_dim": gate[0] * shards, "vocab": output[0] * shards}
+        return sizes
+
+    def text(self) -> Text | None:
+        """None yet: tokenizer.model is not read."""
+        return None
+
+
+def _hugging_face_name(name: str) -> str:
+    if name in OUTER:
+        return OUTER[name]
+    if name == "rope.freqs":
+        return "rotary_emb.inv_freq"
+    if name.startswith("layers.") and name.endswith(".weight"):
+        _, layer, module = name.removesuffix(".weight").split(".", 2)
+        if module in INNER:
+            return f"model.layers.{layer}.{INNER[module]}.weight"
+    return name
