@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from llx.exporter.sources import TensorSource, check_coverage, open_source
-from llx.exporter.weights import read_weight
+from llx.exporter.weights import blocks_of
 from llx.llama.model import Llama
 from llx.llama.spec import LlamaSpec
-from llx.llama.weights import weights_of
+from llx.llama.weights import Weight, weights_of
 
 
 def llama_from_checkpoint(path: Path, spec: LlamaSpec | None = None) -> Llama:
@@ -25,9 +25,14 @@ def llama_from_source(source: TensorSource) -> Llama:
     with torch.device("meta"):
         model = Llama(source.spec)
     state = {
-        weight.name: torch.cat([piece.float() for piece in read_weight(source, weight)])
+        weight.name: torch.cat([_stacked(blocks, weight) for blocks in blocks_of(source, weight)])
         for weight in weights_of(source.spec)
     }
     model.load_state_dict(state, strict=False, assign=True)
     model.fill_rope()
     return model.eval()
+
+
+def _stacked(blocks: list[torch.Tensor], weight: Weight) -> torch.Tensor:
+    stacked = torch.cat(blocks).float()
+    return stacked.T if weight.kind == "projection" else stacked

@@ -8,7 +8,9 @@ named `_pad.N`, since the format allows no gaps.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from llx.artifact import CastCounts, FileRecord
 from llx.exporter.sources import COLUMN_STEP, TensorSource
@@ -30,7 +31,7 @@ from llx.progress import Progress
 PAGE_BYTES = 4096
 ALIGN_BYTES = 64
 TABLE_CHUNK_ROWS = 4096
-CHUNK_VALUES = 8 << 20
+CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 
 
@@ -87,14 +88,15 @@ def _entry(dtype: str, shape: tuple[int, ...], offset: int, length: int) -> dict
 def write_weights(
     path: Path, source: TensorSource, layout: Layout, progress: Progress
 ) -> tuple[FileRecord, CastCounts]:
-    """Stream a checkpoint into a weights file, one weight at a time, hashing on the way.
+    """Stream a checkpoint into a weights file, hashing on the way.
 
-    Tensors pass in chunks, so memory depends on neither their number nor the vocabulary. One chunk
-    is made while another is hashed and written.
+    Tensors pass in chunks through buffers that are made once, so memory depends on neither their
+    number nor the vocabulary. One chunk is made while another is hashed and written.
     """
     digest = hashlib.sha256()
-    overflowed = underflowed = written = 0
-    with path.open("wb") as file:
+    written = 0
+    chunks = _Chunks(source, layout.compute)
+    with path.open("wb") as file, ThreadPoolExecutor(1) as writer:
 
         def put(data: bytes | memoryview) -> None:
             nonlocal written
@@ -102,61 +104,94 @@ def write_weights(
             digest.update(data)
             written += len(data)
 
-        put(layout.header)
-        with ThreadPoolExecutor(1) as writer:
-            pending = writer.submit(put, b"")
-            for name, values in _stream(source, layout):
-                cast = values.to(TORCH_DTYPES[layout.compute])
-                if cast.dtype not in (values.dtype, torch.float32):
-                    overflowed += int((values.isfinite() & ~cast.isfinite()).sum())
-                    underflowed += int(((values != 0) & (cast == 0)).sum())
-                data = _bytes_of(cast)
-                pending.result()
-                if written < layout.places[name].offset:
-                    put(bytes(layout.places[name].offset - written))
-                progress("weights", written, layout.file_bytes, "B")
-                pending = writer.submit(put, data)
+        # One core makes chunks and the other hashes and writes; PyTorch's own threads would only
+        # wait for one another.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        pending = writer.submit(put, layout.header)
+        for name, chunk in chunks:
             pending.result()
-        progress("weights", written, layout.file_bytes, "B")
+            progress("weights", written, layout.file_bytes, "B")
+            if written < layout.places[name].offset:
+                put(bytes(layout.places[name].offset - written))
+            pending = writer.submit(put, _bytes_of(chunk))
+        pending.result()
+        torch.set_num_threads(threads)
+    progress("weights", written, layout.file_bytes, "B")
     assert written == layout.file_bytes, "the weights file is not as long as its layout"
-    counts = CastCounts(overflowed=overflowed, underflowed=underflowed)
-    return FileRecord(bytes=written, sha256=digest.hexdigest()), counts
+    return FileRecord(bytes=written, sha256=digest.hexdigest()), chunks.counts
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    """A tensor's bytes in row order. As integers, since NumPy has no bfloat16."""
+    """A contiguous tensor's bytes. As integers, since NumPy has no bfloat16."""
     integers = torch.int32 if tensor.element_size() == 4 else torch.int16
-    return tensor.contiguous().view(integers).numpy().data.cast("B")
+    return tensor.view(integers).numpy().data.cast("B")
 
 
-def _stream(source: TensorSource, layout: Layout) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in file order, large ones in several pieces."""
-    spec = source.spec
-    for part, name in enumerate(("rope.cos", "rope.sin")):
-        for start in range(0, spec.context, TABLE_CHUNK_ROWS):
-            positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, spec.context))
-            table = rope_tables(spec.rope, spec.head_dim, positions)[part]
-            yield name, torch.from_numpy(_float32_first(table, layout.compute))
-    for weight in weights_of(spec):
-        for piece in read_weight(source, weight):
-            yield weight.name, piece
+class _Chunks:
+    """Every chunk of the weights file in order, cast; each is valid until the next but one.
+
+    Fresh memory costs a page fault for every 4 KiB, so all chunks pass through three buffers: one
+    where the parts are put together, and two that are written in turns.
+    """
+
+    def __init__(self, source: TensorSource, compute: Compute) -> None:
+        self.source, self.compute = source, compute
+        self.dtype = TORCH_DTYPES[compute]
+        self.counts = CastCounts()
+        widest = max(math.prod(w.shape[1:]) for w in weights_of(source.spec))
+        values = max(CHUNK_VALUES, COLUMN_STEP * widest)
+        self.stage, *outs = (torch.empty(values, dtype=self.dtype) for _ in range(3))
+        self.outs = itertools.cycle(outs)
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        spec = self.source.spec
+        for part, name in enumerate(("rope.cos", "rope.sin")):
+            for start in range(0, spec.context, TABLE_CHUNK_ROWS):
+                positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, spec.context))
+                table = rope_tables(spec.rope, spec.head_dim, positions)[part]
+                # Rounded once: to float32 by NumPy, to the half types from float64 by PyTorch.
+                rounded = table.astype(np.float32) if self.compute == "fp32" else table
+                yield name, torch.from_numpy(rounded).to(self.dtype)
+        for weight in weights_of(spec):
+            for blocks in blocks_of(self.source, weight):
+                yield weight.name, self._in_file_order(blocks, weight.kind == "projection")
+
+    def _in_file_order(self, blocks: list[torch.Tensor], transposed: bool) -> torch.Tensor:
+        """The blocks of a weight's parts below one another, cast, and transposed if need be."""
+        shape = (sum(len(block) for block in blocks), *blocks[0].shape[1:])
+        out = next(self.outs)[: math.prod(shape)]
+        stage = (self.stage[: math.prod(shape)] if transposed else out).view(shape)
+        if self.dtype == torch.float32 or all(block.dtype == self.dtype for block in blocks):
+            torch.cat(blocks, out=stage)
+        else:
+            whole = torch.cat(blocks)
+            stage.copy_(whole)
+            self._count(whole, stage)
+        return out.view(shape[::-1]).copy_(stage.T) if transposed else stage
+
+    def _count(self, values: torch.Tensor, cast: torch.Tensor) -> None:
+        overflowed = int((values.isfinite() & ~cast.isfinite()).sum())
+        underflowed = int(((values != 0) & (cast == 0)).sum())
+        self.counts = CastCounts(
+            overflowed=self.counts.overflowed + overflowed,
+            underflowed=self.counts.underflowed + underflowed,
+        )
 
 
-def _float32_first(table: NDArray[np.float64], compute: Compute) -> NDArray[np.floating]:
-    """Round once where the graph is fp32; half types are rounded from float64 by PyTorch."""
-    return table.astype(np.float32) if compute == "fp32" else table
+def blocks_of(source: TensorSource, weight: Weight) -> Iterator[list[torch.Tensor]]:
+    """A weight's parts, block by block: rows of a table, columns of a projection, else all.
 
-
-def read_weight(source: TensorSource, weight: Weight) -> Iterator[torch.Tensor]:
-    """The pieces of one weight, in order of its rows, in the checkpoint's dtype."""
+    Blocks of a projection are [out, columns] each, to be put below one another and transposed.
+    """
     rows, *rest = weight.shape
     if weight.kind == "vector":
-        yield torch.cat([source.read(part.name) for part in weight.parts])
+        yield [source.read(part.name) for part in weight.parts]
         return
     step = max(CHUNK_VALUES // rest[0] // COLUMN_STEP, 1) * COLUMN_STEP
     for start in range(0, rows, step):
         span = slice(start, min(start + step, rows))
         if weight.kind == "table":
-            yield source.read(weight.parts[0].name, span)
+            yield [source.read(weight.parts[0].name, span)]
         else:
-            yield torch.cat([source.read(part.name, columns=span) for part in weight.parts]).T
+            yield [source.read(part.name, columns=span) for part in weight.parts]

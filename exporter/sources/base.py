@@ -59,7 +59,8 @@ class TensorSource(Protocol):
         """A tensor, or a block of one, in a floating-point dtype.
 
         Columns of a matrix begin and end at a multiple of `COLUMN_STEP`, or at its end. What is
-        read is a copy: no page of the file stays mapped, so memory follows what is held.
+        read may be a view of the file, whose pages count as memory until it is let go of; it is
+        never written to.
         """
 
     def text(self) -> Text | None:

@@ -1,6 +1,7 @@
 """Files of named tensors, whatever checkpoint they belong to: safetensors, and PyTorch's own.
 
-Only what is asked for is read, and nothing stays mapped: mapped pages count as memory.
+Only what is asked for is read, and nothing stays mapped once the tensor read is let go of: mapped
+pages count as memory.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch._subclasses.fake_tensor import FakeTensorMode  # named by torch.load's documentation
@@ -28,7 +28,6 @@ TORCH_FLOATS = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
 }
-RAW_DTYPES = {8: np.int64, 4: np.int32, 2: np.int16}
 
 
 class TensorFile(Protocol):
@@ -41,11 +40,11 @@ class TensorFile(Protocol):
         """Shape and dtype of every tensor. Raises `BadInput` where the file is damaged."""
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
-        """A copy of a tensor, or of a block of one, in its stored dtype."""
+        """A tensor, or a block of one, in its stored dtype: a view of the file."""
 
 
 class SafetensorsFile:
-    """A safetensors file. It is opened anew for each reading."""
+    """A safetensors file. It is mapped anew for each reading."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,10 +61,10 @@ class SafetensorsFile:
         return infos
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
-        """A copy of a tensor, or of a block of one, in its stored dtype."""
+        """A tensor, or a block of one, in its stored dtype: a view of the file."""
         view = self._open().get_slice(name)
         block: torch.Tensor = view[rows] if columns == ALL else view[rows, columns]
-        return block.clone(memory_format=torch.contiguous_format)
+        return block
 
     def _open(self) -> Any:
         try:
@@ -93,12 +92,12 @@ class TorchFile:
         return infos
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
-        """A copy of a tensor, or of a block of one, in its stored dtype."""
+        """A tensor, or a block of one, in its stored dtype: a view of the file."""
         tensor, offset = self._places[name]
-        raw = RAW_DTYPES[tensor.element_size()]
-        stored = np.memmap(self.path, raw, "r", offset, tuple(tensor.shape))
-        block = stored[rows] if columns == ALL else stored[rows, columns]
-        return torch.from_numpy(np.array(block)).view(tensor.dtype)
+        storage = torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
+        empty: Any = torch.empty(0, dtype=tensor.dtype)
+        stored: torch.Tensor = empty.set_(storage, offset // tensor.element_size(), tensor.shape)
+        return stored[rows] if columns == ALL else stored[rows, columns]
 
     @cached_property
     def _places(self) -> dict[str, tuple[torch.Tensor, int]]:
@@ -114,8 +113,8 @@ class TorchFile:
             if start is None or not tensor.is_contiguous():
                 raise self._damaged(f"{name} does not lie in one piece")
             offset = start + tensor.storage_offset() * tensor.element_size()
-            if offset + tensor.nbytes > size:
-                raise self._damaged(f"{name} reaches past its end")
+            if offset + tensor.nbytes > size or offset % tensor.element_size():
+                raise self._damaged(f"{name} does not lie within it")
             places[str(name)] = (tensor, offset)
         return places
 

@@ -96,7 +96,7 @@ class HuggingFaceSource:
         return {name: shard.tensors[name] for name, shard in self._places.items()}
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
-        """A copy of a tensor, or of a block of one, in its stored dtype."""
+        """A tensor, or a block of one, in its stored dtype: a view of the file."""
         return self._places[name].read(name, rows, columns)
 
     def text(self) -> Text | None:
