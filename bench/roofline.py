@@ -1,20 +1,161 @@
-"""What a step must read: the physics that a measured time is held against."""
+"""What a step must read and compute: the physics that a time, measured or predicted, is held to.
+
+Of a quantized model only the linear layers of the blocks are stored in few bits. The embedding, the
+table of the logits, norms, biases and the cache stay in what the model computes in.
+
+Letters: B rows, T new tokens, P filled positions, S cache capacity, L layers, H heads, Hkv KV
+heads, D head size, F feed-forward, V vocabulary.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
 from llx.llama.spec import LlamaSpec
+from llx.llama.weights import Weight, weights_of
 from llx.precision import BYTES, Precision
 
+# One scale for so many int4 weights along the input: the block of the usual 4-bit ONNX exports.
+INT4_BLOCK = 32
 
-def bytes_per_decode_step(spec: LlamaSpec, precision: Precision, filled: int, rows: int) -> int:
-    """Bytes that one decode step must read: every weight once, and the filled KV of every row.
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What must be read and computed. `linear_flops`: the linear layers of the blocks alone."""
+
+    read_bytes: int
+    linear_flops: int
+    other_flops: int
+
+    @property
+    def flops(self) -> int:
+        """All floating-point operations; a multiplication and an addition are two."""
+        return self.linear_flops + self.other_flops
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            read_bytes=self.read_bytes + other.read_bytes,
+            linear_flops=self.linear_flops + other.linear_flops,
+            other_flops=self.other_flops + other.other_flops,
+        )
+
+
+def weight_bytes(weight: Weight, precision: Precision) -> int:
+    """Bytes of one weight and its scales, which are symmetric and of the type computed in.
+
+    int8, weight-only or not: a byte a value, a scale per output channel. int4: half a byte a value,
+    a scale per output channel and block of 32 inputs, so 4.5 bits with fp16 scales.
+    """
+    value_bytes, values = BYTES[precision.compute], math.prod(weight.shape)
+    if precision.linear == "dense" or weight.kind != "projection":
+        return value_bytes * values
+    inputs, outputs = weight.shape
+    if precision.linear == "int4":
+        return -(-values // 2) + value_bytes * outputs * -(-inputs // INT4_BLOCK)
+    return values + value_bytes * outputs
+
+
+@lru_cache(maxsize=64)
+def weights_bytes(spec: LlamaSpec, precision: Precision) -> int:
+    """Bytes of every weight, a tied table counted once."""
+    return sum(weight_bytes(weight, precision) for weight in weights_of(spec))
+
+
+def rope_table_bytes(spec: LlamaSpec, precision: Precision) -> int:
+    """Bytes of the cosines and sines of the model's whole context, [context, D/2] each."""
+    return BYTES[precision.compute] * spec.context * spec.head_dim
+
+
+def stored_bytes(spec: LlamaSpec, precision: Precision) -> int:
+    """Bytes of all that a weights file holds: weights and RoPE tables.
+
+    The file adds a header and padding of some 150 bytes for each tensor.
+    """
+    return weights_bytes(spec, precision) + rope_table_bytes(spec, precision)
+
+
+def cache_bytes(spec: LlamaSpec, precision: Precision, positions: int, rows: int) -> int:
+    """Bytes of the keys and values of so many positions: 2·L·Hkv·D a position and row."""
+    return BYTES[precision.compute] * 2 * spec.layers * spec.kv_dim * positions * rows
+
+
+def activation_bytes(
+    spec: LlamaSpec, precision: Precision, new: int, capacity: int, rows: int
+) -> int:
+    """An estimate of what an engine holds beside weights and cache: its largest step, [B, T].
+
+    The largest of three moments, whose buffers are reused by the others, and the boolean mask
+    [B, T, S]:
+
+    - attention: residual, q, k, v, and its output: dim + 2·H·D + 2·Hkv·D values a token;
+    - feed-forward: residual, gate and up, and their product: dim + 3·F values a token;
+    - logits of all T positions, as computed and in fp32: V·(2 + 4) bytes a token in fp16.
+
+    Attention is taken to be fused: an engine that stores its scores needs B·H·T·S values more. The
+    scratch memory of an engine's kernels is not in it.
+    """
+    value_bytes = BYTES[precision.compute]
+    attention = value_bytes * (spec.dim + 2 * spec.q_dim + 2 * spec.kv_dim)
+    feed_forward = value_bytes * (spec.dim + 3 * spec.ffn_dim)
+    logits = spec.vocab * (4 if value_bytes == 4 else value_bytes + 4)
+    return rows * new * (max(attention, feed_forward, logits) + capacity)
+
+
+def bytes_per_step(spec: LlamaSpec, precision: Precision, new: int, filled: int, rows: int) -> int:
+    """Bytes that a step of `new` tokens must read: every weight once, and the filled KV.
 
     Of an untied embedding only the rows looked up are read; a tied one is read whole, for the
     logits. Activations stay in cache.
     """
-    value_bytes = BYTES[precision.compute]
-    weights = spec.parameters
+    weights = weights_bytes(spec, precision)
     if not spec.tied:
-        weights += (rows - spec.vocab) * spec.dim
-    cache = 2 * spec.layers * spec.kv_dim * filled * rows
-    return value_bytes * (weights + cache)
+        weights += BYTES[precision.compute] * spec.dim * (min(rows * new, spec.vocab) - spec.vocab)
+    return weights + cache_bytes(spec, precision, filled, rows)
+
+
+def bytes_per_decode_step(spec: LlamaSpec, precision: Precision, filled: int, rows: int) -> int:
+    """Bytes that one decode step must read: every weight once, and the filled KV of every row."""
+    return bytes_per_step(spec, precision, 1, filled, rows)
+
+
+def linear_parameters(spec: LlamaSpec) -> int:
+    """Number of weights in the linear layers of the blocks: those that are quantized."""
+    block = spec.dim * (spec.q_dim + 2 * spec.kv_dim) + spec.q_dim * spec.dim
+    return spec.layers * (block + 3 * spec.dim * spec.ffn_dim)
+
+
+def step_work(spec: LlamaSpec, precision: Precision, new: int, filled: int, rows: int) -> Work:
+    """Bytes and FLOPs of a step: T new tokens in each row, after which P positions are filled.
+
+    A linear layer takes 2·parameters FLOPs a token, attention 4·L·H·D for every position that a
+    token sees: 2 for q·k, 2 for the weighted sum of v (Hoffmann et al., 2022, arXiv:2203.15556,
+    appendix F). Under the causal mask T tokens see T·P − T·(T−1)/2 positions. Logits are computed
+    for one position of each row: 2·V·dim. Norms, RoPE and biases are left out, under 1 %.
+    """
+    seen = new * filled - new * (new - 1) // 2
+    attention = 4 * spec.layers * spec.q_dim * seen
+    logits = 2 * spec.vocab * spec.dim
+    return Work(
+        read_bytes=bytes_per_step(spec, precision, new, filled, rows),
+        linear_flops=2 * rows * new * linear_parameters(spec),
+        other_flops=rows * (attention + logits),
+    )
+
+
+def prefill_work(
+    spec: LlamaSpec, precision: Precision, prompt: int, per_step: int, rows: int
+) -> Work:
+    """Bytes and FLOPs of a prefill, cut into steps of at most `per_step` tokens."""
+    steps = list(_steps(prompt, per_step))
+    work = [step_work(spec, precision, new, filled, rows) for new, filled in steps]
+    return sum(work[1:], work[0])
+
+
+def _steps(prompt: int, per_step: int) -> Iterator[tuple[int, int]]:
+    """New tokens and filled positions of each step."""
+    for start in range(0, prompt, per_step):
+        new = min(per_step, prompt - start)
+        yield new, start + new

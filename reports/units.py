@@ -12,6 +12,15 @@ def binary_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def decimal_bytes(count: float) -> str:
+    """Bytes in the decimal units of datasheets: 13481148416 → 13.48 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
 def parameters(count: int) -> str:
     """Number of parameters: 134515008 → 134.5 M."""
     return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"

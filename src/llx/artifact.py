@@ -17,7 +17,7 @@ from llx.errors import BadInput, Lacking
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
-from llx.precision import Precision
+from llx.precision import PRECISIONS, Precision
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -95,6 +95,8 @@ class Manifest:
         for name in self.files:
             if not is_plain_name(name):
                 raise ValueError(f"file name {name!r} leaves the folder")
+        if self.precision not in PRECISIONS.values():
+            raise ValueError(f"this version exports no precision {self.precision.name}")
 
 
 @dataclass(frozen=True)

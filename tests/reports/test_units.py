@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llx.reports.units import binary_bytes, parameters, plus_minus, significant
+from llx.reports.units import binary_bytes, decimal_bytes, parameters, plus_minus, significant
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,17 @@ def test_significant_digits(value, text):
 @given(st.floats(-1e300, 1e300))
 def test_every_number_has_a_text(value):
     assert re.fullmatch(r"-?[0-9.]+(e[+-]\d+)?", significant(value))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (13481148416, "13.48 GB"),
+        (-650e6, "-650.00 MB"),
+        (2e15, "2000.00 TB"),
+    ],
+)
+def test_datasheets_count_in_thousands(count, text):
+    assert decimal_bytes(count) == text

@@ -18,6 +18,7 @@ from llx.cli.export import export
 from llx.cli.generate import generate
 from llx.cli.inspect import inspect
 from llx.cli.models import models
+from llx.cli.plan import plan
 from llx.cli.reference import reference
 from llx.cli.report import report
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, export, check, inspect, generate, reference, bench, report, doctor):
+for command in (models, plan, export, check, inspect, generate, reference, bench, report, doctor):
     app.command()(command)
 
 
