@@ -108,12 +108,12 @@ def test_an_export_killed_at_any_moment_is_whole_or_not_there(tmp_path):
             time.sleep(0.001)
 
     left_behind = 0
-    for i in range(16):
+    for i in range(8):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
             begun(process)
-            time.sleep(0.004 * i)
+            time.sleep(0.008 * i)
             process.send_signal(signal.SIGKILL)
         left_behind += partial.exists()
         try:
