@@ -39,7 +39,17 @@ def test_sizes_that_older_configs_leave_out_follow_from_the_others():
         ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "MistralForCausalLM"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "Sequence"),
         ({"hidden_act": "gelu"}, "gelu"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_slow": 40}}, "beta_slow"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0, "long_factor": [1]}}, "long_factor"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial"),
+        ({"rope_scaling": 4.0}, "does not describe"),
+        ({"rope_scaling": [2.0]}, "does not describe"),
+        ({"partial_rotary_factor": 0.25}, "partial_rotary_factor is 0.25"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantized \(gptq\)"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"num_key_value_heads": 4}, "do not share"),
         ({"num_hidden_layers": 0}, "layers"),
         ({"hidden_size": "wide"}, "invalid literal"),
@@ -48,6 +58,25 @@ def test_sizes_that_older_configs_leave_out_follow_from_the_others():
 def test_a_config_that_is_no_llama_is_refused(change, says):
     with pytest.raises(BadInput, match=says):
         spec_from_config(config_of(TINY) | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention_dropout": 0.1, "initializer_range": 0.5, "use_cache": False},
+        {"pretraining_tp": 2},
+        {"partial_rotary_factor": 1.0, "quantization_config": {}, "rope_scaling": None},
+        {"hidden_act": "swish", "rope_interleaved": False, "is_llama_config": True},
+    ],
+)
+def test_what_changes_no_result_is_accepted(change):
+    assert spec_from_config(config_of(TINY) | change) == TINY
+
+
+def test_the_original_context_beside_the_block_goes_before_the_one_in_it():
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}
+    change = {"rope_scaling": scaling, "original_max_position_embeddings": 24}
+    assert spec_from_config(config_of(TINY) | change).rope.original_context == 24
 
 
 def test_a_config_without_a_size_names_it():
