@@ -1,4 +1,4 @@
-"""`LlamaSpec`, from every spelling of config.json; the presets; the weights."""
+"""`LlamaSpec`, from every spelling of config.json; the weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import pytest
 
 from llx.errors import BadInput
-from llx.llama.presets import PRESETS, preset_named, preset_of_size
 from llx.llama.spec import LlamaSpec, RopeSpec, spec_from_config
 from llx.llama.weights import weights_of
 from tests.checkpoints import SPECS, TINY, config_of
@@ -89,28 +88,6 @@ def test_a_config_without_a_size_names_it():
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_parameters_are_what_the_weights_hold(spec):
     assert spec.parameters == sum(math.prod(weight.shape) for weight in weights_of(spec))
-
-
-# Published figures, in billions.
-@pytest.mark.parametrize(
-    ("size", "billions"),
-    [
-        ("7b", 6.738),
-        ("8b", 8.030),
-        ("70b", 68.977),
-        ("1b", 1.236),
-        ("135m", 0.1345),
-        ("405b", 405.853),
-    ],
-)
-def test_a_size_picks_the_preset_of_that_many_parameters(size, billions):
-    assert preset_of_size(size).spec.parameters / 1e9 == pytest.approx(billions, rel=1e-3)
-
-
-def test_preset_names_and_sizes_are_unique():
-    assert len({preset.name for preset in PRESETS}) == len(PRESETS)
-    assert len({preset.size for preset in PRESETS}) == len(PRESETS)
-    assert all(preset_named(preset.name) is preset for preset in PRESETS)
 
 
 def test_an_impossible_spec_is_refused():
