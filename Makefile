@@ -1,6 +1,7 @@
 # make demo    export SmolLM2-135M, let it answer, measure it on two engines, write a report
 # make test    the tests, without GPU and network
 # make check   ruff, mypy and the tests: what a change must pass
+# make readme  write the README's table of families anew from the presets
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -13,7 +14,7 @@ SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' 2>/dev/n
 FILELIST := $(VENV)/.files
 $(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
 
-.PHONY: install demo test test-slow test-gpu check lint types clean
+.PHONY: install demo test test-slow test-gpu check lint types readme clean
 
 install: $(STAMP)
 
@@ -49,6 +50,9 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+readme: install
+	$(BIN)/python -m llx.reports.families README.md
 
 clean:
 	rm -rf $(VENV) build artifacts .pytest_cache .mypy_cache .ruff_cache

@@ -80,6 +80,13 @@ def contract_for(spec: LlamaSpec, compute: Compute, context: int | None = None) 
 
     Raises `BadInput` where the capacity asked for is more than the model was trained for.
     """
+    if context is not None and context > spec.context and spec.rope.type == "dynamic":
+        raise BadInput(
+            f"--context {context} is beyond the {spec.context} positions that dynamic RoPE scaling "
+            "leaves as trained: past them every angle depends on the sequence's length, and a "
+            "graph's tables are fixed",
+            f"choose a capacity of at most {spec.context} positions",
+        )
     if context is not None and not 1 <= context <= spec.context:
         raise BadInput(
             f"--context {context} is outside the model's 1…{spec.context}",

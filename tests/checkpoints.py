@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from llx.exporter.load import llama_from_source
 from llx.exporter.sources.base import TensorInfo, Text
 from llx.llama.model import Llama
-from llx.llama.spec import LlamaSpec, RopeSpec
+from llx.llama.rope import inverse_frequencies
+from llx.llama.spec import LlamaSpec, RopeSpec, yarn_attention
 from llx.llama.weights import weights_of
 
 # Odd sizes: nothing is a multiple of anything by chance. Hkv < H.
@@ -26,9 +27,21 @@ MHA = replace(TINY, kv_heads=6, tied=True)
 MQA = replace(TINY, kv_heads=1, rope=RopeSpec(theta=500000.0))
 BIASED = replace(TINY, attention_bias=True, mlp_bias=True)
 LINEAR = replace(TINY, rope=RopeSpec(theta=1000.0, type="linear", factor=4.0))
-LLAMA3 = replace(
-    TINY, rope=RopeSpec(theta=500000.0, type="llama3", factor=8.0, original_context=32)
+# Scaled RoPE of small contexts: of the five pairs one is kept, one is blended, three are divided,
+# and the tests' sequences of 36 tokens go past what the model would have been trained for.
+LLAMA3 = replace(TINY, rope=RopeSpec(theta=500.0, type="llama3", factor=8.0, original_context=28))
+YARN = replace(
+    TINY,
+    rope=RopeSpec(
+        theta=100.0,
+        type="yarn",
+        factor=4.0,
+        original_context=24,
+        beta_fast=2.0,
+        attention_factor=yarn_attention(4.0),
+    ),
 )
+DYNAMIC = replace(TINY, rope=RopeSpec(type="dynamic", factor=2.0, original_context=96))
 SPECS = {
     "gqa": TINY,
     "mha-tied": MHA,
@@ -36,6 +49,8 @@ SPECS = {
     "biased": BIASED,
     "linear-rope": LINEAR,
     "llama3-rope": LLAMA3,
+    "yarn-rope": YARN,
+    "dynamic-rope": DYNAMIC,
 }
 
 
@@ -101,17 +116,29 @@ def config_of(spec: LlamaSpec) -> dict[str, Any]:
         "hidden_act": "silu",
         "eos_token_id": 0,
     }
-    if spec.rope.type == "linear":
-        config["rope_scaling"] = {"type": "linear", "factor": spec.rope.factor}
-    if spec.rope.type == "llama3":
-        config["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": spec.rope.factor,
-            "low_freq_factor": spec.rope.low_freq_factor,
-            "high_freq_factor": spec.rope.high_freq_factor,
-            "original_max_position_embeddings": spec.rope.original_context,
-        }
+    if spec.rope.type != "default":
+        config["rope_scaling"] = rope_scaling_of(spec.rope)
     return config
+
+
+def rope_scaling_of(rope: RopeSpec) -> dict[str, Any]:
+    """The block `rope_scaling` of a config.json."""
+    scaling: dict[str, Any] = {"rope_type": rope.type, "factor": rope.factor}
+    if rope.type == "linear":
+        scaling["type"] = scaling.pop("rope_type")  # as transformers spelled it before 4.43
+    if rope.type in ("llama3", "yarn"):
+        scaling["original_max_position_embeddings"] = rope.original_context
+    if rope.type == "llama3":
+        scaling["low_freq_factor"] = rope.low_freq_factor
+        scaling["high_freq_factor"] = rope.high_freq_factor
+    if rope.type == "yarn":
+        scaling |= {
+            "beta_fast": rope.beta_fast,
+            "beta_slow": rope.beta_slow,
+            "attention_factor": rope.attention_factor,
+            "truncate": rope.truncate,
+        }
+    return scaling
 
 
 def byte_tokenizer(vocab: int) -> Tokenizer:
@@ -238,6 +265,7 @@ def write_gguf(
     writer.add_key_length(spec.head_dim)
     writer.add_rope_freq_base(spec.rope.theta)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
+    _add_rope_scaling(writer, spec)
     stored = gguf.GGMLQuantizationType[kind.upper()]
 
     def add(name: str, array: np.ndarray) -> None:
@@ -264,6 +292,24 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_rope_scaling(writer: Any, spec: LlamaSpec) -> None:
+    """RoPE scaling as llama.cpp's converter writes it: keys, or Llama 3.1's table of divisors."""
+    import gguf
+
+    rope = spec.rope
+    if rope.type in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope.type))
+        writer.add_rope_scaling_factor(rope.factor)
+    if rope.type == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope.original_context)
+        writer.add_rope_scaling_yarn_beta_fast(rope.beta_fast)
+        writer.add_rope_scaling_yarn_beta_slow(rope.beta_slow)
+    if rope.type == "llama3":
+        plain = inverse_frequencies(RopeSpec(theta=rope.theta), spec.head_dim)
+        divisors = plain / inverse_frequencies(rope, spec.head_dim)
+        writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
 
 
 def _interleave(array: np.ndarray, heads: int) -> np.ndarray:

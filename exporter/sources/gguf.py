@@ -16,7 +16,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows
-from llx.llama.spec import LlamaSpec, RopeSpec
+from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
+from llx.llama.spec import LlamaSpec
 
 # GGUF's names by Hugging Face's, outside of and within a block.
 OUTER = {
@@ -62,7 +63,9 @@ class GgufSource:
 
     @cached_property
     def _places(self) -> dict[str, Any]:
-        return {_hugging_face_name(name): tensor for name, tensor in self._stored.items()}
+        # The spec holds what the table of RoPE divisors says: it is no weight.
+        stored = {name: tensor for name, tensor in self._stored.items() if name != DIVISORS}
+        return {_hugging_face_name(name): tensor for name, tensor in stored.items()}
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -117,34 +120,21 @@ class GgufSource:
                 f"the checkpoint's architecture is {architecture}, not llama",
                 "llx exports LLaMA models; `llx models` lists them",
             )
-        if "rope_freqs.weight" in self._stored:
-            raise BadInput(
-                f"{self.path} scales RoPE by a table, which is not supported yet",
-                "export from the Hugging Face checkpoint",
-            )
-        scaling = self._value("llama.rope.scaling.type", "none")
-        if scaling not in ("none", "linear"):
-            raise BadInput(
-                f"RoPE scaling {scaling!r} is not supported yet",
-                "export from the Hugging Face checkpoint",
-            )
         heads, dim = int(self._value("llama.attention.head_count")), self._int("embedding_length")
         try:
+            context = self._int("context_length")
+            head_dim = int(self._value("llama.attention.key_length", dim // heads))
             return LlamaSpec(
                 layers=self._int("block_count"),
                 dim=dim,
                 heads=heads,
                 kv_heads=int(self._value("llama.attention.head_count_kv", heads)),
-                head_dim=int(self._value("llama.attention.key_length", dim // heads)),
+                head_dim=head_dim,
                 ffn_dim=self._int("feed_forward_length"),
                 vocab=int(self._stored["token_embd.weight"].shape[1]),
-                context=self._int("context_length"),
+                context=context,
                 norm_eps=_shortest(self._value("llama.attention.layer_norm_rms_epsilon")),
-                rope=RopeSpec(
-                    theta=float(self._value("llama.rope.freq_base", 10000.0)),
-                    type="linear" if scaling == "linear" else "default",
-                    factor=float(self._value("llama.rope.scaling.factor", 1.0)),
-                ),
+                rope=rope_of(self._rope_value, head_dim, context, self._divisors()),
                 tied="output.weight" not in self._stored,
                 attention_bias="blk.0.attn_q.bias" in self._stored,
                 mlp_bias="blk.0.ffn_gate.bias" in self._stored,
@@ -153,6 +143,17 @@ class GgufSource:
             raise BadInput(
                 f"{self.path} does not describe a LLaMA ({error})", "use a complete GGUF file"
             ) from None
+
+    def _rope_value(self, key: str, default: Any) -> Any:
+        value = self._value(f"llama.rope.{key}", default)
+        return _shortest(value) if isinstance(value, float) else value
+
+    def _divisors(self) -> NDArray[np.float32] | None:
+        """llama.cpp's table of what each RoPE frequency is divided by, where there is one."""
+        stored = self._stored.get(DIVISORS)
+        if stored is None:
+            return None
+        return np.asarray(_values(stored.data, stored.tensor_type), np.float32)
 
     def _int(self, key: str) -> int:
         return int(self._value(f"llama.{key}"))

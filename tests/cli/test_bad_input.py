@@ -110,6 +110,32 @@ ARGUMENTS = {
         ("fp12", "fp16"),
     ),
     "two models": (("export", "--size", "7b", "--model", "llama-2-7b"), 2, ("one of them",)),
+    "a family and a model": (
+        ("export", "--family", "llama2", "--model", "llama-2-7b"),
+        2,
+        ("--model names one model", "--model alone"),
+    ),
+    "a family alone": (
+        ("export", "--family", "codellama"),
+        2,
+        ("--size", "7b, 13b, 34b, 70b"),
+    ),
+    "an unknown family": (
+        ("export", "--size", "7b", "--family", "llama4"),
+        2,
+        ("llama4", "llama1, llama2, codellama, llama3, llama3.1"),
+    ),
+    "a size that the family lacks": (
+        ("export", "--size", "34b", "--family", "llama1"),
+        2,
+        ("'34b' of LLaMA 1", "7b, 13b, 33b, 65b"),
+    ),
+    "models of an unknown family": (("models", "--family", "gpt"), 2, ("gpt", "smollm2")),
+    "weights of a family that are not here": (
+        ("export", "--size", "7b", "--family", "codellama"),
+        3,
+        ("code-llama-7b", "codellama/CodeLlama-7b-hf", "--weights PATH"),
+    ),
     "weights that are not here": (("export", "--size", "7b"), 3, ("--weights PATH",)),
     "an unknown command": (("exprot",), 2, ("exprot", "llx --help")),
     "an unknown option": (("bench", "--speed"), 2, ("--speed", "llx bench --help")),

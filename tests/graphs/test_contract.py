@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llx.errors import BadInput
 from llx.graphs.contract import ContractError, Limits, StepGuard, contract_for
-from tests.checkpoints import TINY
+from tests.checkpoints import DYNAMIC, TINY
 
 LIMITS = Limits(capacity=16, max_new_tokens=6, max_rows=4, vocab=10)
 
@@ -75,6 +75,12 @@ def test_reset_starts_at_zero_again():
 def test_a_capacity_outside_the_models_context_is_refused(context):
     with pytest.raises(BadInput, match=f"--context {context} is outside"):
         contract_for(TINY, "fp32", context)
+
+
+def test_a_capacity_past_what_dynamic_scaling_leaves_as_trained_says_why():
+    assert contract_for(DYNAMIC, "fp32", DYNAMIC.context).limits.capacity == DYNAMIC.context
+    with pytest.raises(BadInput, match=r"97 is beyond the 96 positions .* tables are fixed"):
+        contract_for(DYNAMIC, "fp32", 97)
 
 
 def test_the_default_capacity_is_the_models_context_up_to_2048():

@@ -7,11 +7,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llx.llama.model import Llama, empty_cache
-from llx.llama.spec import LlamaSpec
+from llx.llama.rope import inverse_frequencies
+from llx.llama.spec import LlamaSpec, RopeSpec
 from tests.checkpoints import SPECS, TINY, config_of, random_llama, random_tensors
 
 TOLERANCE = 1e-5
 CAPACITY = 48
+LENGTH = 36  # past the original context of every scaled RoPE, except dynamic's, which ends there
 
 
 def hugging_face(spec: LlamaSpec) -> LlamaForCausalLM:
@@ -48,15 +50,26 @@ def in_steps(
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_prefill_in_chunks_then_decode_matches_transformers(spec):
-    tokens = tokens_of(spec, rows=2, length=24)
+    tokens = tokens_of(spec, rows=2, length=LENGTH)
     with torch.inference_mode():
         wanted = hugging_face(spec)(tokens, use_cache=True)
-    logits, cache = in_steps(random_llama(spec), tokens, [7, 16, *range(17, 25)])
+    logits, cache = in_steps(random_llama(spec), tokens, [7, 16, *range(17, LENGTH + 1)])
     assert (logits - wanted.logits).abs().max() <= TOLERANCE
     # Logits cannot tell an offset that queries and keys share: RoPE is relative. The cache can.
     for layer, part in enumerate(wanted.past_key_values.layers):
         for ours, theirs in zip(cache[2 * layer :], (part.keys, part.values), strict=False):
-            assert (ours[:, :, :24] - theirs).abs().max() <= TOLERANCE
+            assert (ours[:, :, :LENGTH] - theirs).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llama3-rope", "yarn-rope"])
+def test_scaled_rope_is_tested_past_its_original_context(name):
+    rope = SPECS[name].rope
+    assert rope.original_context < LENGTH
+    scaled = inverse_frequencies(rope, TINY.head_dim)
+    divided_by = inverse_frequencies(RopeSpec(theta=rope.theta), TINY.head_dim) / scaled
+    assert divided_by[0] == pytest.approx(1)
+    assert 1 < divided_by[1] < rope.factor
+    assert divided_by[2:] == pytest.approx(rope.factor)
 
 
 def test_one_prefill_matches_transformers():

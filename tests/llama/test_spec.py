@@ -1,4 +1,4 @@
-"""`LlamaSpec`, from every spelling of config.json; the presets; the weights."""
+"""`LlamaSpec`, from every spelling of config.json; the weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import pytest
 
 from llx.errors import BadInput
-from llx.llama.presets import PRESETS, preset_named, preset_of_size
 from llx.llama.spec import LlamaSpec, RopeSpec, spec_from_config
 from llx.llama.weights import weights_of
 from tests.checkpoints import SPECS, TINY, config_of
@@ -39,7 +38,17 @@ def test_sizes_that_older_configs_leave_out_follow_from_the_others():
         ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "MistralForCausalLM"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "Sequence"),
         ({"hidden_act": "gelu"}, "gelu"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_slow": 40}}, "beta_slow"),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0, "long_factor": [1]}}, "long_factor"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial"),
+        ({"rope_scaling": 4.0}, "does not describe"),
+        ({"rope_scaling": [2.0]}, "does not describe"),
+        ({"partial_rotary_factor": 0.25}, "partial_rotary_factor is 0.25"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"quantized \(gptq\)"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"num_key_value_heads": 4}, "do not share"),
         ({"num_hidden_layers": 0}, "layers"),
         ({"hidden_size": "wide"}, "invalid literal"),
@@ -48,6 +57,25 @@ def test_sizes_that_older_configs_leave_out_follow_from_the_others():
 def test_a_config_that_is_no_llama_is_refused(change, says):
     with pytest.raises(BadInput, match=says):
         spec_from_config(config_of(TINY) | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention_dropout": 0.1, "initializer_range": 0.5, "use_cache": False},
+        {"pretraining_tp": 2},
+        {"partial_rotary_factor": 1.0, "quantization_config": {}, "rope_scaling": None},
+        {"hidden_act": "swish", "rope_interleaved": False, "is_llama_config": True},
+    ],
+)
+def test_what_changes_no_result_is_accepted(change):
+    assert spec_from_config(config_of(TINY) | change) == TINY
+
+
+def test_the_original_context_beside_the_block_goes_before_the_one_in_it():
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}
+    change = {"rope_scaling": scaling, "original_max_position_embeddings": 24}
+    assert spec_from_config(config_of(TINY) | change).rope.original_context == 24
 
 
 def test_a_config_without_a_size_names_it():
@@ -60,28 +88,6 @@ def test_a_config_without_a_size_names_it():
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_parameters_are_what_the_weights_hold(spec):
     assert spec.parameters == sum(math.prod(weight.shape) for weight in weights_of(spec))
-
-
-# Published figures, in billions.
-@pytest.mark.parametrize(
-    ("size", "billions"),
-    [
-        ("7b", 6.738),
-        ("8b", 8.030),
-        ("70b", 68.977),
-        ("1b", 1.236),
-        ("135m", 0.1345),
-        ("405b", 405.853),
-    ],
-)
-def test_a_size_picks_the_preset_of_that_many_parameters(size, billions):
-    assert preset_of_size(size).spec.parameters / 1e9 == pytest.approx(billions, rel=1e-3)
-
-
-def test_preset_names_and_sizes_are_unique():
-    assert len({preset.name for preset in PRESETS}) == len(PRESETS)
-    assert len({preset.size for preset in PRESETS}) == len(PRESETS)
-    assert all(preset_named(preset.name) is preset for preset in PRESETS)
 
 
 def test_an_impossible_spec_is_refused():

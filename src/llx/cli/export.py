@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 def export(
     size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="The family that the size is of: llama1, codellama, ….")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
     weights: Annotated[
         str | None,
@@ -36,17 +39,14 @@ def export(
 ) -> None:
     """Export a checkpoint into an artifact: weights, graphs, tokenizer, manifest."""
     from llx.artifact import DEFAULT_ROOT
-    from llx.errors import BadInput
     from llx.exporter.export import ExportRequest
     from llx.exporter.export import export as run
     from llx.exporter.locate import locate
-    from llx.llama.presets import preset_named, preset_of_size
+    from llx.llama.presets import chosen_preset
     from llx.precision import precision_named
     from llx.reports.console import progress_bars, say, warn
 
-    if size and model:
-        raise BadInput("--size and --model both name a model", "give one of them")
-    preset = preset_of_size(size) if size else preset_named(model) if model else None
+    preset = chosen_preset(size, model, family)
     chosen = precision_named(precision)
     located = locate(weights, preset)
     name = preset.name if preset else _name_of(str(weights))

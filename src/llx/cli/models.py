@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def models() -> None:
+import typer
+
+
+def models(
+    family: Annotated[
+        str | None, typer.Option(help="Only one family's: llama1, codellama, ….")
+    ] = None,
+) -> None:
     """List the models known by name."""
-    from llx.llama.presets import PRESETS
-    from llx.reports.console import show, simple_table
-    from llx.reports.units import parameters
+    from llx.llama.presets import PRESETS, family_named
+    from llx.reports.console import say, show, simple_table
+    from llx.reports.families import MODEL_HEADINGS, model_rows
 
-    rows = [
-        (
-            preset.name,
-            preset.size,
-            parameters(preset.spec.parameters),
-            f"{preset.spec.context}",
-            f"{preset.spec.heads}/{preset.spec.kv_heads}",
-            f"{preset.spec.rope.theta:g}"
-            + (f" {preset.spec.rope.type}" if preset.spec.rope.type != "default" else ""),
-            preset.licence,
-        )
-        for preset in PRESETS
-    ]
-    headings = ("model", ">size", ">params", ">context", ">H/Hkv", "RoPE", "licence")
-    show(simple_table("", headings, rows))
+    presets = family_named(family) if family else PRESETS
+    show(simple_table("", MODEL_HEADINGS, model_rows(presets)))
+    say("size: what `--size` alone means; with `--family` it means the family's own.")
