@@ -223,12 +223,12 @@ def _write_graphs(
 ) -> dict[str, FileRecord]:
     import onnx_ir as ir
 
-    from llx.exporter.trace import trace
+    from llx.exporter.stamp import stamped_trace
     from llx.graphs.dialects import DIALECTS
     from llx.graphs.semantic import lower
 
     progress("trace", 0, 1, "")
-    semantic = trace(spec, contract)
+    semantic = stamped_trace(spec, contract)
     files = {}
     for dialect in DIALECTS.values():
         model = lower(semantic, dialect)

@@ -134,7 +134,7 @@ ARGUMENTS = {
     "weights of a family that are not here": (
         ("export", "--size", "7b", "--family", "codellama"),
         3,
-        ("code-llama-7b", "codellama/CodeLlama-7b-hf", "--weights PATH"),
+        ("codellama/CodeLlama-7b-hf", "--weights PATH"),
     ),
     "weights that are not here": (("export", "--size", "7b"), 3, ("--weights PATH",)),
     "an unknown command": (("exprot",), 2, ("exprot", "llx --help")),

@@ -95,7 +95,7 @@ def test_plan_is_quiet_about_the_defaults_that_it_takes(llx):
 
 ARGUMENTS = {
     "no model": ((), ("--size", "--model")),
-    "two models": (("--size", "7b", "--model", "llama-2-7b"), ("one model",)),
+    "two models": (("--size", "7b", "--model", "llama-2-7b"), ("one of them",)),
     "an unknown size": (("--size", "9b"), ("9b", "135m")),
     "an unknown device": (("--size", "7b", "--device", "tpu"), ("'tpu'", *NAMES)),
     "an unknown precision": (("--size", "7b", "--precision", "fp8"), ("fp8", "int8-wo", "int4")),

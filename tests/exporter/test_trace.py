@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from llx.exporter.stamp import stamped_trace
 from llx.exporter.trace import _export, trace
 from llx.graphs.contract import contract_for
 from llx.llama.model import empty_cache
@@ -63,3 +66,33 @@ def test_an_op_that_no_dialect_knows_is_an_error(monkeypatch):
     )
     with pytest.raises(AssertionError, match="silu"):
         trace(TINY, contract_for(TINY, "fp32", 16))
+
+
+def described(value):
+    return (value.name, str(value.shape), value.dtype) if value else None
+
+
+@pytest.mark.parametrize("layers", [1, 2, 12])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_stamped_graph_equals_the_traced_one_node_for_node(spec, layers):
+    spec = replace(spec, layers=layers)
+    contract = contract_for(spec, "fp16", 16)
+    traced, stamped = trace(spec, contract).graph, stamped_trace(spec, contract).graph
+    for ours, theirs in ((traced.inputs, stamped.inputs), (traced.outputs, stamped.outputs)):
+        assert [described(value) for value in ours] == [described(value) for value in theirs]
+    assert list(traced.initializers) == list(stamped.initializers)
+    ours, theirs = (
+        [
+            (
+                node.name,
+                node.domain,
+                node.op_type,
+                [described(value) for value in node.inputs],
+                [described(value) for value in node.outputs],
+                {name: attribute.value for name, attribute in node.attributes.items()},
+            )
+            for node in graph
+        ]
+        for graph in (traced, stamped)
+    )
+    assert ours == theirs

@@ -21,6 +21,9 @@ NOT_YET = "not exportable by this version yet"
 def plan(
     size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
     model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="The family that the size is of: llama1, codellama, ….")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, bf16, int8, int8-wo or int4.")
     ] = "fp16",
@@ -42,16 +45,16 @@ def plan(
     from llx.bench.plan import plans_for, sizes_for
     from llx.devices import devices_named
     from llx.errors import BadInput
-    from llx.llama.presets import preset_named, preset_of_size
+    from llx.llama.presets import chosen_preset
     from llx.precision import predicted_precision
 
-    if bool(size) == bool(model):
+    preset = chosen_preset(size, model, family)
+    if preset is None:
         raise BadInput(
-            "a plan needs one model", "give --size SIZE or --model NAME; `llx models` lists them"
+            "a plan needs a model", "give --size SIZE or --model NAME; `llx models` lists them"
         )
     if output not in (None, "json"):
         raise BadInput(f"unknown format {output!r}", "choose json, or leave -o out for a table")
-    preset = preset_of_size(size) if size else preset_named(model or "")
     plans = plans_for(
         preset.name,
         preset.spec,
