@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from llx.bench import steps
 from llx.bench.reference import Reference, Scores, log_sum_exp
 from llx.bench.sessions.base import Session
+from llx.errors import GateFailed
 from llx.progress import Progress, silent
 from llx.result import Divergence, Estimate, Fidelity, PhaseFidelity
 
@@ -126,6 +127,11 @@ def _compare(
     ids, wanted = scores.ids[span], scores.logits[span].astype(np.float64)
     here = np.take_along_axis(logits, ids.astype(np.int64), -1).astype(np.float64)
     sums = log_sum_exp(logits)
+    if not np.isfinite(sums).all():
+        raise GateFailed(
+            "the engine's logits are not finite, where PyTorch's in fp32 are",
+            "the precision cannot hold this model: export with --precision fp32 or bf16",
+        )
     p_log = wanted - scores.log_sum_exp[span][:, None]
     q_log = here - sums[:, None]
     error = np.abs(here - wanted)

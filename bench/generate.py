@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from llx.artifact import CHAT_TEMPLATE, TOKENIZER, Artifact
+from llx.artifact import CHAT_TEMPLATE, Artifact
 from llx.bench import steps
 from llx.bench.sessions.base import Session
-from llx.errors import BadInput, Lacking
+from llx.bench.text import require_known
+from llx.errors import BadInput, GateFailed, Lacking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +32,6 @@ class Sampling:
             raise BadInput("--temperature is below 0", "choose 0 for greedy, or more")
         if not 0 < self.top_p <= 1:
             raise BadInput("--top-p is outside 0…1", "choose a share of the probability")
-
-
-def tokenizer_of(artifact: Artifact) -> Tokenizer:
-    """The artifact's tokenizer. Raises `Lacking` where its checkpoint had none."""
-    if not artifact.has(TOKENIZER):
-        raise Lacking(
-            f"{artifact.folder} has no tokenizer: its checkpoint had none that llx reads",
-            "generation and fidelity need one; export from a checkpoint with a tokenizer.json",
-        )
-    return Tokenizer.from_file(str(artifact.path(TOKENIZER)))
 
 
 def chat_prompt(artifact: Artifact, question: str) -> str:
@@ -83,6 +74,7 @@ def generate(
             f"the prompt has {len(ids)} tokens, and the cache {session.limits.capacity} positions",
             "shorten it, or export with a larger --context",
         )
+    require_known(max(ids), session.limits)
     rng = np.random.default_rng(sampling.seed)
     stream = DecodeStream(skip_special_tokens=True)
     session.reset()
@@ -105,6 +97,11 @@ def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Gener
     Nucleus: the smallest set of likeliest tokens whose probability reaches `top_p` (Holtzman et
     al., 2019, arXiv:1904.09751).
     """
+    if not np.isfinite(logits).all():
+        raise GateFailed(
+            "the engine's logits are not finite",
+            "the weights are damaged, or too large for the precision: export with --precision fp32",
+        )
     if sampling.temperature == 0:
         return int(logits.argmax())
     wide = logits.astype(np.float64) / sampling.temperature

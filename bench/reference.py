@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from tokenizers import Tokenizer
 
-from llx.artifact import REFERENCE, TOKENIZER, WEIGHTS, Artifact
+from llx.artifact import REFERENCE, WEIGHTS, Artifact
 from llx.bench import steps
 from llx.bench.corpus import WINDOW, WINDOWS, cut_windows, pydoc_topics
 from llx.bench.sessions.base import Session, Tokens
+from llx.bench.text import require_known, tokenizer_of
 from llx.errors import BadInput, Lacking, LlxError
-from llx.files import write_whole
+from llx.files import locked_folder, write_whole
 from llx.progress import Progress, silent
 
 TOP_K = 256
@@ -137,7 +137,7 @@ def capture(
     `open_reference` opens PyTorch in fp32. Each window is kept as it is done, so an interrupted
     capture goes on where it stopped. Raises `Lacking` where the artifact has no tokenizer.
     """
-    tokenizer = Tokenizer.from_file(str(artifact.path(TOKENIZER)))
+    tokenizer = tokenizer_of(artifact)
     corpus = pydoc_topics()
     cut = cut_windows(tokenizer, corpus, window, windows)
     if window - 1 > artifact.manifest.contract.limits.capacity:
@@ -146,6 +146,8 @@ def capture(
             f"{artifact.manifest.contract.limits.capacity}",
             f"choose --window {artifact.manifest.contract.limits.capacity} or less",
         )
+    limits = artifact.manifest.contract.limits
+    require_known(int(cut.tokens.max()), limits)
     session = open_reference(artifact)
     protocol = Protocol(
         corpus=corpus.name,
@@ -164,23 +166,36 @@ def capture(
         session.close()
         return artifact, False
     partial = artifact.folder / PARTIAL
-    partial.mkdir(exist_ok=True)
-    header = {"protocol": msgspec.json.encode(protocol).decode()}
-    for i, tokens in enumerate(cut.tokens):
-        progress("reference", i, windows, "window")
-        piece = partial / f"{i:04}.safetensors"
-        if _read_piece(piece, header) is None:
-            write_whole(
-                piece,
-                save(asdict(score_window(session, tokens, protocol.top_k, TAIL_SAMPLES)), header),
-            )
-    progress("reference", windows, windows, "window")
+    with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
+        _capture_windows(session, cut.tokens, protocol, artifact.folder, progress)
+        shutil.rmtree(partial)
     session.close()
-    pieces = [_read_piece(partial / f"{i:04}.safetensors", header) for i in range(windows)]
-    whole = {name: np.stack([piece[name] for piece in pieces if piece]) for name in pieces[0] or {}}
-    write_whole(artifact.folder / REFERENCE, save(whole, header))
-    shutil.rmtree(partial)
     return artifact.with_file(REFERENCE), True
+
+
+def _capture_windows(
+    session: Session, windows: Tokens, protocol: Protocol, folder: Path, progress: Progress
+) -> None:
+    """Score every window that an earlier capture has not, then put all into one file."""
+    header = {"protocol": msgspec.json.encode(protocol).decode()}
+    pieces = []
+    for i, tokens in enumerate(windows):
+        progress("reference", i, len(windows), "window")
+        path = folder / PARTIAL / f"{i:04}.safetensors"
+        piece = _read_piece(path, header)
+        if piece is None:
+            scores = score_window(session, tokens, protocol.top_k, protocol.tail_samples)
+            if not np.isfinite(scores.log_sum_exp).all():
+                raise BadInput(
+                    "PyTorch's own fp32 logits are not finite: the weights hold NaN or infinity",
+                    "export from an undamaged checkpoint",
+                )
+            piece = asdict(scores)
+            write_whole(path, save(piece, header))
+        pieces.append(piece)
+    progress("reference", len(windows), len(windows), "window")
+    whole = {name: np.stack([piece[name] for piece in pieces]) for name in pieces[0]}
+    write_whole(folder / REFERENCE, save(whole, header))
 
 
 def _captured_by(artifact: Artifact) -> Protocol | None:

@@ -10,10 +10,11 @@ import pytest
 from onnx_ir import load as load_graph
 
 from llx.bench.fidelity import judge
-from llx.bench.generate import Sampling, chat_prompt, generate, tokenizer_of
+from llx.bench.generate import Sampling, chat_prompt, generate
 from llx.bench.parity import compare
 from llx.bench.reference import capture, read_reference
 from llx.bench.sessions import ENGINES
+from llx.bench.text import tokenizer_of
 from llx.cli.reference import open_reference
 from llx.graphs.inspect import problems
 

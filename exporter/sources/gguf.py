@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -43,8 +44,6 @@ DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, OSError, M
 class GgufSource:
     """One GGUF file of architecture `llama`."""
 
-    format = "gguf"
-
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -55,6 +54,10 @@ class GgufSource:
             ) from None
         self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
         self.spec = self._read_spec()
+        kinds = Counter(
+            tensor.tensor_type.name for tensor in self._stored.values() if len(tensor.shape) > 1
+        )
+        self.format = f"GGUF {kinds.most_common(1)[0][0]}" if kinds else "GGUF"
 
     @property
     def files(self) -> list[Path]:

@@ -49,7 +49,7 @@ def whole_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    with _locked(partial, folder):
+    with locked_folder(partial, f"another export is writing {folder}"):
         if any(partial.iterdir()):
             tell(f"removed {partial}, which an export that was killed had left")
             _empty(partial)
@@ -70,24 +70,27 @@ def whole_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+            if old.exists():
+                old.chmod(0o700)  # a read-only artifact was replaced
+                shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def _locked(partial: Path, folder: Path) -> Iterator[None]:
-    """Make the folder, and hold it for this process alone: a killed process lets go of it."""
+def locked_folder(folder: Path, taken: str) -> Iterator[None]:
+    """Make a folder, and hold it for this process alone: a killed process lets go of it.
+
+    Raises `BadInput`, saying `taken`, where another process holds it.
+    """
     while True:
-        partial.mkdir(exist_ok=True)
-        handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+        folder.mkdir(exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise BadInput(
-                f"another export is writing {folder}", "wait for it, or choose another -o"
-            ) from None
+            raise BadInput(taken, "wait for it, or choose another folder") from None
         # Between making and locking it, another run may have finished with it.
-        if partial.exists() and os.path.samestat(os.fstat(handle), partial.stat()):
+        if folder.exists() and os.path.samestat(os.fstat(handle), folder.stat()):
             break
         os.close(handle)
     try:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from llx.artifact import CHAT_TEMPLATE
-from llx.bench.generate import Sampling, chat_prompt, choose, generate, tokenizer_of
+from llx.bench.generate import Sampling, chat_prompt, choose, generate
 from llx.bench.sessions.fake import FakeSession
+from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import Limits
 from tests.checkpoints import byte_tokenizer

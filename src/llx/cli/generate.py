@@ -26,6 +26,7 @@ def generate(
     from llx.artifact import open_artifact
     from llx.bench import generate as generation
     from llx.bench.sessions import default_engine, engine_named
+    from llx.bench.text import tokenizer_of
     from llx.errors import BadInput
 
     if len(words) > 2:
@@ -34,7 +35,7 @@ def generate(
         )
     sampling = generation.Sampling(temperature=temperature, top_p=top_p, seed=seed)
     artifact = open_artifact(Path(words[0]) if len(words) == 2 else None)
-    tokenizer = generation.tokenizer_of(artifact)
+    tokenizer = tokenizer_of(artifact)
     prompt = generation.chat_prompt(artifact, words[-1]) if chat else words[-1]
     chosen = engine_named(engine) if engine else default_engine()
     chosen.require()
