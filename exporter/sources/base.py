@@ -9,10 +9,12 @@ from typing import Protocol
 
 import torch
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
+from llx.exporter.vocabulary import Text
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
+
+__all__ = ["COLUMN_STEP", "TensorInfo", "TensorSource", "Text", "check_coverage"]
 
 COLUMN_STEP = 256  # the largest block that GGUF quantizes together
 
@@ -23,15 +25,6 @@ class TensorInfo:
 
     shape: tuple[int, ...]
     dtype: str
-
-
-@dataclass(frozen=True)
-class Text:
-    """A checkpoint's tokenizer, as the bytes of a tokenizer.json, and its chat template."""
-
-    tokenizer: bytes
-    record: TextRecord
-    chat_template: str | None = None
 
 
 class TensorSource(Protocol):
