@@ -77,6 +77,8 @@ def generate(
     require_known(max(ids), session.limits)
     rng = np.random.default_rng(sampling.seed)
     stream = DecodeStream(skip_special_tokens=True)
+    for token in ids:  # SentencePiece's first space is no text where text begins, and is one here
+        stream.step(tokenizer, token)
     session.reset()
     steps.prefill(session, np.array([ids], dtype=np.int64))
     position = len(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -245,11 +246,16 @@ def write_meta(
 
 
 def write_gguf(
-    path: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor], kind: str = "f32"
+    path: Path,
+    spec: LlamaSpec,
+    tensors: dict[str, torch.Tensor],
+    kind: str = "f32",
+    describe: Callable[[Any], None] = lambda writer: None,
 ) -> Path:
     """A GGUF file as llama.cpp's converter writes it: q and k with RoPE's pairs interleaved.
 
-    Matrices are of the given kind, such as f16 or q8_0; vectors are always f32.
+    Matrices are of the given kind, such as f16 or q8_0; vectors are always f32. `describe` adds
+    fields, such as a tokenizer's, with the writer.
     """
     import gguf
 
@@ -266,6 +272,7 @@ def write_gguf(
     writer.add_rope_freq_base(spec.rope.theta)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
     _add_rope_scaling(writer, spec)
+    describe(writer)
     stored = gguf.GGMLQuantizationType[kind.upper()]
 
     def add(name: str, array: np.ndarray) -> None:

@@ -12,10 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
+from llx.exporter.vocabulary import Text
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
+
+__all__ = [
+    "COLUMN_STEP",
+    "TensorInfo",
+    "TensorSource",
+    "Text",
+    "check_coverage",
+    "interleaved_rows",
+    "read_json",
+]
 
 MOST_JSON_BYTES = 64 << 20
 COLUMN_STEP = 256  # the largest block that GGUF quantizes together
@@ -27,15 +37,6 @@ class TensorInfo:
 
     shape: tuple[int, ...]
     dtype: str
-
-
-@dataclass(frozen=True)
-class Text:
-    """A checkpoint's tokenizer, as the bytes of a tokenizer.json, and its chat template."""
-
-    tokenizer: bytes
-    record: TextRecord
-    chat_template: str | None = None
 
 
 class TensorSource(Protocol):

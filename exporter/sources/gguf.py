@@ -12,12 +12,11 @@ import gguf
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows
 from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
+from llx.exporter.vocabulary import read_gguf
 from llx.llama.spec import LlamaSpec
 
 # GGUF's names by Hugging Face's, outside of and within a block.
@@ -162,31 +161,18 @@ class GgufSource:
         return int(self._value(f"llama.{key}"))
 
     def text(self) -> Text | None:
-        """The file's own vocabulary as a tokenizer.json, for the pre-tokenizers known so far."""
-        if self._value("tokenizer.ggml.model", "none") != "gpt2":
-            return None
-        if self._value("tokenizer.ggml.pre", "none") != "smollm":
-            return None
-        tokens: list[str] = self._value("tokenizer.ggml.tokens")
-        merges = [tuple(merge.split(" ", 1)) for merge in self._value("tokenizer.ggml.merges")]
-        kinds = self._value("tokenizer.ggml.token_type")
-        vocabulary = {token: i for i, token in enumerate(tokens)}
-        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Digits(individual_digits=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-            ]
-        )
-        tokenizer.decoder = decoders.ByteLevel()
-        control = gguf.TokenType.CONTROL
-        special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == control]
-        tokenizer.add_special_tokens([AddedToken(t, special=True) for t in special])
-        eos = int(self._value("tokenizer.ggml.eos_token_id"))
-        bos = int(self._value("tokenizer.ggml.bos_token_id", eos))
-        record = TextRecord(eos_ids=(eos,), bos_token=tokens[bos], eos_token=tokens[eos])
-        template = self._value("tokenizer.chat_template", "") or None
-        return Text(tokenizer.to_str().encode(), record, template)
+        """The file's own vocabulary as a tokenizer.json, for the kinds known so far."""
+        try:
+            fields = {
+                name: field.contents()
+                for name, field in self._reader.fields.items()
+                if name.startswith("tokenizer.")
+            }
+        except DAMAGE as error:
+            raise BadInput(
+                f"{self.path} holds no whole tokenizer ({error})", "download it again"
+            ) from None
+        return read_gguf(self.path, fields)
 
 
 def _values(data: NDArray[Any], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, read_json
 from llx.exporter.sources.files import ALL, SafetensorsFile, TensorFile, TorchFile
+from llx.exporter.vocabulary import read_folder
 from llx.files import is_plain_name
 from llx.llama.spec import LlamaSpec, spec_from_config
 
@@ -100,19 +101,22 @@ class HuggingFaceSource:
         return self._places[name].read(name, rows, columns)
 
     def text(self) -> Text | None:
-        """tokenizer.json as it is, with the template and end tokens named beside it."""
-        if not (self.path / "tokenizer.json").is_file():
+        """The folder's tokenizer, with the template and end tokens named beside it."""
+        found = read_folder(self.path, self.spec.vocab)
+        if found is None:
             return None
         settings = self._optional_json("tokenizer_config.json")
         ends = self._optional_json("generation_config.json").get("eos_token_id")
         if ends is None:
             ends = self._optional_json("config.json").get("eos_token_id")
+        if ends is None:
+            ends = [*found.record.eos_ids]
         record = TextRecord(
-            eos_ids=tuple(ends) if isinstance(ends, list) else (ends,) if ends is not None else (),
-            bos_token=_token_text(settings.get("bos_token")),
-            eos_token=_token_text(settings.get("eos_token")),
+            eos_ids=tuple(ends) if isinstance(ends, list) else (ends,),
+            bos_token=_token_text(settings.get("bos_token")) or found.record.bos_token,
+            eos_token=_token_text(settings.get("eos_token")) or found.record.eos_token,
         )
-        return Text((self.path / "tokenizer.json").read_bytes(), record, self._template(settings))
+        return Text(found.tokenizer, record, self._template(settings))
 
     def _template(self, settings: Mapping[str, Any]) -> str | None:
         file = self.path / "chat_template.jinja"

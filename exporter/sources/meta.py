@@ -17,6 +17,7 @@ import torch
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json
 from llx.exporter.sources.files import ALL, TorchFile
+from llx.exporter.vocabulary import read_folder
 from llx.llama.presets import PRESETS
 from llx.llama.spec import LlamaSpec
 
@@ -165,8 +166,8 @@ class MetaSource:
         return sizes
 
     def text(self) -> Text | None:
-        """None yet: tokenizer.model is not read."""
-        return None
+        """The folder's tokenizer.model."""
+        return read_folder(self.path, self.spec.vocab)
 
 
 def _hugging_face_name(name: str) -> str:

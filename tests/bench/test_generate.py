@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from llx.bench.generate import Sampling, chat_prompt, choose, generate
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, Lacking
+from llx.exporter.bpe import Vocabulary, sentencepiece_tokenizer
 from llx.graphs.contract import Limits
 from tests.checkpoints import byte_tokenizer
 from tests.conftest import export_tiny
@@ -26,6 +29,22 @@ def continued(prompt, ends=(), most=5, capacity=96):
 
 def test_text_comes_piece_by_piece():
     assert continued("a")[0] == ["b", "c", "d", "e", "f"]
+
+
+def test_the_space_before_an_answers_first_word_is_kept():
+    vocabulary = Vocabulary(
+        path=Path("x"),
+        tokens=["?", "▁", "a", "b", "▁a", "▁b"],
+        kinds=[2, 1, 1, 1, 1, 1],
+        bos=None,
+        eos=None,
+        add_bos=False,
+    )
+    tokenizer = sentencepiece_tokenizer(
+        vocabulary, [0.0] * 6, byte_fallback=False, add_prefix=True, squeeze=False
+    )
+    limits = Limits(capacity=96, max_new_tokens=16, max_rows=1, vocab=6)
+    assert [*generate(FakeSession(limits), tokenizer, "a", (), 1, Sampling())] == [" b"]
 
 
 def test_an_end_token_ends_the_text():
