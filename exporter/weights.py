@@ -12,9 +12,11 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from llx.progress import Progress
 PAGE_BYTES = 4096
 ALIGN_BYTES = 64
 TABLE_CHUNK_ROWS = 4096
+WRITE_BYTES = 256 << 10  # fits a core's cache: written half as fast in pieces of 64 MiB
 CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 
@@ -91,35 +94,49 @@ def write_weights(
     """Stream a checkpoint into a weights file, hashing on the way.
 
     Tensors pass in chunks through buffers that are made once, so memory depends on neither their
-    number nor the vocabulary. One chunk is made while another is hashed and written.
+    number nor the vocabulary. One chunk is made while another is written and hashed.
     """
     digest = hashlib.sha256()
-    written = 0
     chunks = _Chunks(source, layout.compute)
-    with path.open("wb") as file, ThreadPoolExecutor(1) as writer:
+    with path.open("wb") as file, ThreadPoolExecutor(2) as workers, _one_thread():
 
-        def put(data: bytes | memoryview) -> None:
-            nonlocal written
-            file.write(data)
-            digest.update(data)
-            written += len(data)
+        def write(data: bytes | memoryview) -> None:
+            for at in range(0, len(data), WRITE_BYTES):
+                file.write(data[at : at + WRITE_BYTES])
 
-        # One core makes chunks and the other hashes and writes; PyTorch's own threads would only
-        # wait for one another.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        pending = writer.submit(put, layout.header)
+        def put(data: bytes | memoryview) -> list[Future[Any]]:
+            return [workers.submit(write, data), workers.submit(digest.update, data)]
+
+        pending, written = put(layout.header), len(layout.header)
         for name, chunk in chunks:
-            pending.result()
+            _wait(pending)
             progress("weights", written, layout.file_bytes, "B")
-            if written < layout.places[name].offset:
-                put(bytes(layout.places[name].offset - written))
-            pending = writer.submit(put, _bytes_of(chunk))
-        pending.result()
-        torch.set_num_threads(threads)
+            pad = max(layout.places[name].offset - written, 0)
+            if pad:
+                _wait(put(bytes(pad)))
+            data = _bytes_of(chunk)
+            pending, written = put(data), written + pad + len(data)
+        _wait(pending)
     progress("weights", written, layout.file_bytes, "B")
     assert written == layout.file_bytes, "the weights file is not as long as its layout"
     return FileRecord(bytes=written, sha256=digest.hexdigest()), chunks.counts
+
+
+def _wait(pending: list[Future[Any]]) -> None:
+    """Wait for each, and raise what one has raised: a full disk."""
+    for future in pending:
+        future.result()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let PyTorch work in one thread: the other cores are busy, and its threads would only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
