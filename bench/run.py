@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import datetime
 import multiprocessing
+import os
 import queue
+import signal
 import sys
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -54,6 +60,8 @@ class Measured:
     fidelity: Fidelity | None
     memory: MemoryRecord
     load_s: float
+    unjudged: str | None = None  # why there is no fidelity
+    problem: LlxError | None = None  # what went wrong after speed was measured
 
 
 def bench(job: Job, progress: Progress = silent) -> Result:
@@ -69,20 +77,22 @@ def bench(job: Job, progress: Progress = silent) -> Result:
         engine.require()
         measured = _in_own_process(job, progress)
     except LlxError as error:
-        record = ErrorRecord(message=error.message, remedy=error.remedy, exit_code=error.exit_code)
-        return _result(job, artifact, None, record, load_before)
-    return _result(job, artifact, measured, None, load_before)
+        return _result(job, artifact, None, error, load_before)
+    return _result(job, artifact, measured, measured.problem, load_before)
 
 
 def _result(
     job: Job,
     artifact: Artifact,
     measured: Measured | None,
-    error: ErrorRecord | None,
+    error: LlxError | None,
     load_before: float | None,
 ) -> Result:
     manifest = artifact.manifest
-    engine_dialect = None if error else engine_named(job.engine).dialect
+    engine_dialect = engine_named(job.engine).dialect if measured else None
+    record = None
+    if error:
+        record = ErrorRecord(message=error.message, remedy=error.remedy, exit_code=error.exit_code)
     threads = measured.details.get("threads") if measured else None
     return Result(
         llx=llx.__version__,
@@ -104,7 +114,8 @@ def _result(
         fidelity=measured.fidelity if measured else None,
         memory=measured.memory if measured else None,
         time=TimeRecord(load_s=measured.load_s) if measured else None,
-        error=error,
+        unjudged=measured.unjudged if measured else None,
+        error=record,
     )
 
 
@@ -112,7 +123,8 @@ def _in_own_process(job: Job, progress: Progress) -> Measured:
     context = multiprocessing.get_context("spawn")
     messages: Queue[Any] = context.Queue()
     process = context.Process(target=_work, args=(job, messages), daemon=True)
-    process.start()
+    with _uninterrupted():
+        process.start()
     try:
         while True:
             try:
@@ -126,10 +138,23 @@ def _in_own_process(job: Job, progress: Progress) -> Measured:
             if isinstance(message, LlxError):
                 raise message
             progress(*message)
+    except KeyboardInterrupt:
+        process.kill()
+        raise
     finally:
         process.join(timeout=10)
         if process.is_alive():
             process.kill()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """What starts here ignores Ctrl-C, which a terminal sends to all: the harness answers it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class EngineDied(LlxError):
@@ -146,6 +171,7 @@ class EngineDied(LlxError):
 
 def _work(job: Job, messages: Queue[Any]) -> None:
     """The body of an engine's process."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         messages.put(_measure(job, lambda *news: messages.put(news)))
     except LlxError as error:
@@ -155,6 +181,14 @@ def _work(job: Job, messages: Queue[Any]) -> None:
         messages.close()
         messages.join_thread()
         sys.exit(EXIT_BUG)
+
+
+def _end_with_parent() -> None:
+    """Whatever ended the harness, no engine works on and disturbs the next measurement."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(EXIT_BUG)
 
 
 def _measure(job: Job, progress: Progress) -> Measured:
@@ -169,11 +203,16 @@ def _measure(job: Job, progress: Progress) -> Measured:
         _Reopen(engine, artifact, first), job.workload, manifest.spec, manifest.precision, progress
     )
     memory = MemoryRecord(peak_host_bytes=environment.peak_host_bytes(), cache_bytes=cache)
-    fidelity = None
-    if job.fidelity and artifact.has(REFERENCE):
-        opener = _Reopen(engine, artifact, None)
-        fidelity = judge(opener, read_reference(artifact), progress)
-    return Measured(weights, details, speed, fidelity, memory, load_s)
+    measured = Measured(weights, details, speed, None, memory, load_s)
+    if not job.fidelity:
+        return replace(measured, unjudged="it was not asked for")
+    if not artifact.has(REFERENCE):
+        return replace(measured, unjudged="there is no reference; see `llx reference`")
+    try:
+        fidelity = judge(_Reopen(engine, artifact, None), read_reference(artifact), progress)
+    except LlxError as error:
+        return replace(measured, unjudged=error.message, problem=error)
+    return replace(measured, fidelity=fidelity)
 
 
 class _Reopen:

@@ -44,7 +44,9 @@ class Workload:
                 yield SpeedTest(prefill=False, length=length, depth=depth, batch=batch)
 
     def require_fit(self, limits: Limits) -> None:
-        """Raise `BadInput` where a test does not fit the artifact's limits."""
+        """Raise `BadInput` where there is no test, or one does not fit the artifact's limits."""
+        if not self.prompts and not self.generated:
+            raise BadInput("there is nothing to measure", "give -p or -n a length above 0")
         for test in self.tests():
             needed = test.depth + test.length
             if needed > limits.capacity:
@@ -136,6 +138,8 @@ def _row(test: SpeedTest, step_ns: list[list[int]], bytes_per_step: int | None) 
     reason = None
     if len(samples) < MIN_REPETITIONS:
         reason = f"{len(samples)} repetitions, fewer than {MIN_REPETITIONS}"
+    elif confidence_interval(samples)[0] <= 0:
+        reason = "so noisy that its confidence interval reaches zero"
     itl = None
     if not test.prefill:
         pooled = np.concatenate([np.asarray(run) for run in step_ns]) / 1e6

@@ -93,6 +93,8 @@ def export(
     if source:
         require_space(request.folder, layout.file_bytes + OTHER_FILES_BYTES)
     with whole_folder(request.folder, tell) as folder:
+        if _standing(request.folder, key, overwrite) is not None:
+            raise BadInput(f"{request.folder} was written meanwhile", "nothing is left to do")
         files = _write_graphs(folder, spec, contract, layout, progress)
         casts = CastCounts()
         if source:
@@ -179,8 +181,10 @@ def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
     if artifact.manifest.request == key:
         return artifact
     if not overwrite:
+        command = artifact.manifest.command or "unknown command"
         raise BadInput(
-            f"{folder} holds another export ({artifact.manifest.command or 'unknown command'})",
+            f"{folder} holds another export (`{command}`, of other options or of a checkpoint that "
+            "has changed since)",
             "choose another folder with -o, or replace it with --overwrite",
         )
     return None

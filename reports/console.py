@@ -15,7 +15,6 @@ from rich.progress import (
     ProgressColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
@@ -27,7 +26,15 @@ from llx.progress import Progress, silent
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import Fidelity, Result, SpeedRow
 
-STDOUT = Console(soft_wrap=False, highlight=False)
+
+class _Pipe(Console):
+    """A console whose reader may go away early, as `head` does: the command line answers that."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+STDOUT = _Pipe(soft_wrap=False, highlight=False)
 STDERR = Console(stderr=True, highlight=False)
 WIDTH = 80
 
@@ -52,14 +59,12 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(20),
+        BarColumn(10, complete_style="cyan", finished_style="green"),
         _Amount(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
     )
     tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=STDERR, transient=True) as bars:
+    with Bars(*columns, console=STDERR, transient=True, refresh_per_second=4) as bars:
 
         def report(what: str, done: int, total: int, unit: str) -> None:
             if what not in tasks:
@@ -103,8 +108,22 @@ def warn(text: str) -> None:
     STDERR.print(plain(f"llx: {text}"), soft_wrap=True)
 
 
-def result_table(results: Sequence[Result]) -> Table:
-    """Speed and fidelity of every engine in one table of 80 columns."""
+def show_results(results: Sequence[Result]) -> None:
+    """Print one table for each artifact."""
+    for i, table in enumerate(result_tables(results)):
+        if i:
+            say("")
+        show(table)
+
+
+def result_tables(results: Sequence[Result]) -> Iterator[Table]:
+    """Speed and fidelity of every engine, one table of 80 columns for each artifact."""
+    artifacts = dict.fromkeys((r.artifact.name, r.artifact.sha256) for r in results)
+    for artifact in artifacts:
+        yield _table([r for r in results if (r.artifact.name, r.artifact.sha256) == artifact])
+
+
+def _table(results: Sequence[Result]) -> Table:
     rows: list[tuple[str, str, str, str]] = []
     for result in results:
         lines = list(_lines(result))
@@ -115,24 +134,27 @@ def result_table(results: Sequence[Result]) -> Table:
 
 
 def _title(results: Sequence[Result]) -> str:
-    artifacts = {result.artifact.name: result for result in results}
-    return "\n".join(
-        f"{name} · {parameters(r.artifact.params)} · {binary_bytes(r.artifact.bytes)} · "
-        f"{r.precision} · {r.environment.device}"
-        for name, r in artifacts.items()
+    first = results[0]
+    devices = ", ".join(dict.fromkeys(result.environment.device for result in results))
+    return (
+        f"{first.artifact.name} · {parameters(first.artifact.params)} · "
+        f"{binary_bytes(first.artifact.bytes)} · {first.precision} · {devices}"
     )
 
 
 def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
-    if result.error:
+    if result.error and not result.speed:
         yield "no numbers", "–", f"{result.error.message}: {result.error.remedy}"
         return
     for row in result.speed:
-        yield row.test, f"{plus_minus(row.mean, row.sd)} tok/s", _speed_detail(row)
+        batch = f" × {row.batch}" if row.batch > 1 else ""
+        one = len(row.samples) == 1
+        value = significant(row.mean) if one else plus_minus(row.mean, row.sd)
+        yield f"{row.test}{batch}", f"{value} tok/s", _speed_detail(row)
     if result.fidelity:
         yield from _fidelity_lines(result.fidelity)
     else:
-        yield "fidelity", "not measured", "run `llx reference` first"
+        yield "fidelity", "not measured", result.unjudged or ""
     if result.memory:
         peak = result.memory.peak_host_bytes
         shown = "not measured" if peak is None else binary_bytes(peak)
@@ -143,10 +165,9 @@ def _speed_detail(row: SpeedRow) -> str:
     if not row.valid:
         return f"INVALID: {row.invalid_reason}"
     times, name = (row.ttft_ms, "TTFT") if row.ttft_ms else (row.tpot_ms, "TPOT")
-    batch = f", batch {row.batch}" if row.batch > 1 else ""
     low, high = row.ci95
     took = f"{name} {significant(times.mean)} ms" if times else ""
-    return f"{took}, CI95 {significant(low)}…{significant(high)}{batch}"
+    return f"{took}, CI95 {significant(low)}…{significant(high)}"
 
 
 def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:

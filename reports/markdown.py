@@ -67,6 +67,7 @@ def _fidelity(results: Sequence[Result]) -> str:
             same = phase.same_top1
             rows.append(
                 (
+                    result.artifact.name,
                     result.engine,
                     name,
                     str(phase.tokens),
@@ -79,14 +80,16 @@ def _fidelity(results: Sequence[Result]) -> str:
                     f"{phase.max_abs_logit_error:.1e}",
                 )
             )
-    headings = ("engine", "phase", ">tokens", ">PPL", ">PPL ratio", ">KLD", ">KLD p99")
+    headings = ("model", "engine", "phase", ">tokens", ">PPL", ">PPL ratio", ">KLD", ">KLD p99")
     ends = (">same top-1", ">RMS Δp", ">max logit error")
     return markdown_table((*headings, *ends), rows) if rows else ""
 
 
 def _errors(results: Sequence[Result]) -> str:
     return "\n".join(
-        f"- **{result.engine}** has no numbers. {result.error.message}: {result.error.remedy}"
+        f"- **{result.engine}** with {result.artifact.name} has "
+        f"{'no fidelity' if result.speed else 'no numbers'}. "
+        f"{result.error.message}: {result.error.remedy}"
         for result in results
         if result.error
     )
@@ -96,16 +99,19 @@ def _conditions(results: Sequence[Result]) -> str:
     lines = [TIMED_REGION] if any(result.speed for result in results) else []
     protocols = {protocol_sentence(r.fidelity) for r in results if r.fidelity}
     lines += sorted(protocols)
-    for result in results[:1]:
-        environment = result.environment
-        versions = ", ".join(f"{name} {v}" for name, v in environment.versions.items())
-        lines.append(
-            f"{environment.device}; {environment.os}; Python {environment.python}; {versions}; "
-            f"clocks: {environment.clocks}; power mode: {environment.power_mode}."
-        )
+    lines += dict.fromkeys(_machine(result) for result in results)
     lines += list(_loads(results))
     commands = dict.fromkeys(result.command for result in results)
     return "\n\n".join(lines + [f"Repeat with `{command}`." for command in commands])
+
+
+def _machine(result: Result) -> str:
+    environment = result.environment
+    versions = ", ".join(f"{name} {v}" for name, v in environment.versions.items())
+    return (
+        f"{environment.device}; {environment.os}; Python {environment.python}; {versions}; "
+        f"clocks: {environment.clocks}; power mode: {environment.power_mode}."
+    )
 
 
 def _loads(results: Sequence[Result]) -> Iterator[str]:
@@ -114,8 +120,9 @@ def _loads(results: Sequence[Result]) -> Iterator[str]:
         threads = result.environment.threads
         if before is not None and after is not None:
             yield (
-                f"{result.engine}: {threads or '?'} threads, load {before:.1f} before, "
-                f"{after:.1f} after; weights: {result.artifact.weights}; {result.created}."
+                f"{result.artifact.name}, {result.engine}: {threads or '?'} threads, "
+                f"load {before:.1f} before, {after:.1f} after; weights: {result.artifact.weights}; "
+                f"{result.created}."
             )
 
 

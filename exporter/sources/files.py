@@ -6,6 +6,7 @@ pages count as memory.
 
 from __future__ import annotations
 
+import os
 import pickle  # noqa: TID251  for the name of its error; nothing is unpickled with it
 import zipfile
 from collections.abc import Mapping
@@ -70,6 +71,10 @@ class SafetensorsFile:
         try:
             return safe_open(self.path, framework="pt")
         except (SafetensorError, OSError) as error:
+            if not os.access(self.path, os.R_OK):
+                raise BadInput(
+                    f"{self.path} may not be read by this user", "check its permissions"
+                ) from None
             raise BadInput(
                 f"{self.path} is not a whole safetensors file ({error})", "download it again"
             ) from None

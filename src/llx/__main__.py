@@ -9,7 +9,8 @@ from typing import Any
 
 from llx.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_LACKING, LlxError
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def _run() -> int:
         return _fail("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BAD_INPUT
+        return EXIT_BROKEN_PIPE
     except OSError as error:
         return _fail_on_system(error)
     except Exception as error:
@@ -59,7 +60,8 @@ def _fail_on_usage(error: Any) -> int:
 def _fail_on_system(error: OSError) -> int:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return _fail(f"{where}the disk is full: free space, or choose another -o", EXIT_LACKING)
+        remedy = "free space, or choose another -o" if where else "free space where output goes"
+        return _fail(f"{where}the disk is full: {remedy}", EXIT_LACKING)
     remedy = "check the path and its permissions"
     return _fail(f"{where}{error.strerror or error}: {remedy}", EXIT_BAD_INPUT)
 

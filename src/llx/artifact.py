@@ -223,19 +223,21 @@ def open_artifact(folder: Path | None = None) -> Artifact:
 
 
 def latest() -> Path:
-    """The artifact exported last under ./artifacts. Raises `BadInput` where there is none."""
+    """The artifact that was exported last from this folder. `BadInput` where there is none."""
     pointer = DEFAULT_ROOT / LATEST
     if pointer.is_file():
-        name = pointer.read_text().strip()
-        if is_plain_name(name) and is_artifact(DEFAULT_ROOT / name):
-            return DEFAULT_ROOT / name
+        folder = DEFAULT_ROOT / pointer.read_text().strip()
+        if is_artifact(folder):
+            return folder
     raise BadInput(
-        f"no artifact was exported into ./{DEFAULT_ROOT} yet",
+        "no artifact was exported from this folder yet",
         "run `llx export --size 135m`, or name an artifact's folder",
     )
 
 
 def remember_latest(folder: Path) -> None:
-    """Make `folder` what the commands take by default, if it lies under ./artifacts."""
-    if folder.resolve().parent == DEFAULT_ROOT.resolve():
-        write_whole(DEFAULT_ROOT / LATEST, f"{folder.name}\n".encode())
+    """Make `folder` what the commands take by default in this working directory."""
+    DEFAULT_ROOT.mkdir(exist_ok=True)
+    inside = folder.resolve().parent == DEFAULT_ROOT.resolve()
+    name = folder.name if inside else str(folder.resolve())
+    write_whole(DEFAULT_ROOT / LATEST, f"{name}\n".encode())

@@ -47,6 +47,7 @@ PREDICTED: dict[str, Precision] = {
 
 def precision_named(name: str) -> Precision:
     """The precision that `--precision NAME` means. Raises `BadInput` for an unknown name."""
+    name = name.lower()
     if name not in PRECISIONS:
         raise BadInput(f"unknown precision {name!r}", f"choose one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]

@@ -203,6 +203,7 @@ class Result:
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
     energy: dict[str, Any] | None = None
+    unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 
 from llx.artifact import remember_latest
@@ -19,7 +24,7 @@ from llx.bench.speed import Workload
 from llx.cli.reference import open_reference
 from llx.errors import EXIT_BUG
 from llx.result import Result, read_results
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
 from tests.conftest import export_tiny
 
 QUICK = ("-p", "16", "-n", "8", "-r", "5")
@@ -112,7 +117,65 @@ def test_csv_and_markdown(llx, exported):
 
 def test_fidelity_can_be_left_out(llx, exported):
     ended = llx("bench", "--engine", "ort", *QUICK, "--no-fidelity", "-o", "json")
-    assert msgspec.json.decode(ended.stdout, type=list[Result])[0].fidelity is None
+    (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+    assert result.fidelity is None
+    assert result.unjudged == "it was not asked for"
+
+
+def test_lengths_of_nothing_leave_a_test_out(llx, exported):
+    ended = llx("bench", "--engine", "ort", "-p", "0", "-n", "4", "--no-fidelity", "-o", "json")
+    (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+    assert [row.test for row in result.speed] == ["tg4"]
+
+
+def test_weights_that_are_damaged_are_an_error_and_no_number(llx, tmp_path):
+    tensors = random_tensors(TINY)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    write_checkpoint(tmp_path / "tiny", tensors=tensors)
+    assert llx("export", "--weights", "tiny").code == 0
+    for command in (("generate", "hi"), ("reference", "--window", "32", "--windows", "2")):
+        ended = llx(*command)
+        assert ended.code in (1, 2)
+        assert "not finite" in ended.stderr
+
+
+def test_a_precision_that_cannot_hold_the_model_keeps_its_speed(llx, tmp_path):
+    tensors = random_tensors(TINY)
+    for name in ("gate_proj", "up_proj"):
+        tensors[f"model.layers.1.mlp.{name}.weight"] *= 2000
+    write_checkpoint(tmp_path / "tiny", tensors=tensors)
+    assert llx("export", "--weights", "tiny", "--precision", "FP16").code == 0
+    assert llx("reference", "--window", "32", "--windows", "2").code == 0
+    ended = llx("bench", "--engine", "torch", "-p", "8", "-n", "4", "-o", "json")
+    assert ended.code == 1
+    (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+    assert len(result.speed) == 2
+    assert "not finite" in ended.stderr
+
+
+def test_a_tokenizer_of_another_model_is_named(llx, tmp_path):
+    write_checkpoint(tmp_path / "tiny")
+    byte_tokenizer(400).save(str(tmp_path / "tiny" / "tokenizer.json"))
+    tokenizer = json.loads((tmp_path / "tiny" / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] |= {"h": 399, "<unused142>": tokenizer["model"]["vocab"]["h"]}
+    (tmp_path / "tiny" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert llx("export", "--weights", "tiny").code == 0
+    ended = llx("generate", "h")
+    assert ended.code == 2
+    assert "token 399, and the model knows 300" in ended.stderr
+
+
+def test_a_cache_of_one_position_is_checked(llx, tmp_path):
+    write_checkpoint(tmp_path / "tiny")
+    assert llx("export", "--weights", "tiny", "--context", "1", "-o", "small").code == 0
+    assert llx("check").code == 0  # the one exported last, wherever it lies
+
+
+@pytest.mark.parametrize("name", ["standard.onnx", "weights.safetensors", "manifest.json"])
+def test_check_fails_what_is_cut_off(llx, exported, name):
+    file = exported / name
+    file.write_bytes(file.read_bytes()[:-7])
+    assert llx("check").code == 1
 
 
 def test_generate_gives_the_same_text_on_both_engines(llx, exported):
@@ -210,3 +273,61 @@ def test_progress_comes_from_the_process_of_the_engine(tiny):
     bench(job(tiny.folder), lambda *what: news.append(what))
     assert ("pp8", 6, 6, "run") in news
     assert ("tg4", 6, 6, "run") in news
+
+
+def started(folder, *arguments):
+    """A bench in a process group of its own, under way."""
+    command = [
+        sys.executable,
+        "-m",
+        "llx",
+        "bench",
+        str(folder),
+        "-p",
+        "64",
+        "-n",
+        "0",
+        "-r",
+        "100000",
+    ]
+    process = subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = []
+    while len(children) < 2:  # the engine's process and multiprocessing's tracker
+        assert process.poll() is None
+        time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(1)
+    return process, children
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_no_engine_outlives_the_harness(tiny, sent):
+    process, children = started(tiny.folder, "--no-fidelity")
+    process.send_signal(sent)
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+def test_ctrl_c_ends_everything_in_one_line(tiny):
+    process, children = started(tiny.folder, "--no-fidelity")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.splitlines() == ["llx: interrupted; nothing was left half-written"]
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def test_a_reader_that_goes_away_is_no_failed_check(exported):
+    command = [sys.executable, "-m", "llx", "inspect", str(exported)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 141

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from llx.errors import BadInput
-from llx.reports.console import result_table
+from llx.reports.console import result_tables
 from llx.reports.formats import FORMATS, format_named
 from llx.reports.markdown import markdown_table
 from llx.result import (
@@ -109,7 +109,8 @@ ERROR = ErrorRecord(message="engine trt is not here", remedy="install it", exit_
 
 def rendered(results):
     console = Console(width=80, file=io.StringIO())
-    console.print(result_table(results))
+    for table in result_tables(results):
+        console.print(table)
     return console.file.getvalue()
 
 
@@ -146,6 +147,30 @@ def test_an_engine_without_numbers_says_why_in_every_form():
     failed = replace(RESULT, engine="trt", speed=[], fidelity=None, memory=None, error=ERROR)
     for text in (rendered([RESULT, failed]), FORMATS["md"]([RESULT, failed])):
         assert "engine trt is not here: install it" in " ".join(text.split())
+
+
+def test_artifacts_have_tables_of_their_own():
+    other = replace(RESULT, artifact=replace(RESULT.artifact, name="other-fp16", sha256="9" * 64))
+    titles = [table.title.plain for table in result_tables([RESULT, other, RESULT])]
+    assert [title.split(" · ")[0] for title in titles] == ["tiny-fp32", "other-fp16"]
+    assert FORMATS["md"]([RESULT, other]).count("| other-fp16 |") == 3
+
+
+def test_speed_that_was_measured_is_shown_where_fidelity_failed():
+    half = replace(RESULT, fidelity=None, unjudged="logits are not finite", error=ERROR)
+    for text in (rendered([half]), FORMATS["md"]([half])):
+        assert "tg128" in text
+    assert "logits are not finite" in rendered([half])
+
+
+def test_a_single_repetition_has_no_deviation():
+    row = replace(ROW, samples=[20.0], sd=0.0, valid=False, invalid_reason="1 repetitions")
+    assert "±" not in rendered([replace(RESULT, speed=[row], fidelity=None)])
+
+
+def test_rows_of_other_batch_sizes_are_told_apart():
+    shown = rendered([replace(RESULT, speed=[ROW, replace(ROW, batch=4)])])
+    assert "tg128 × 4" in shown
 
 
 def test_an_invalid_number_is_not_shown_as_one():

@@ -35,3 +35,8 @@ def numbers(text: str, option: str, least: int = 1) -> tuple[int, ...]:
             f"{option} {text!r} is not a list of numbers from {least} up", f"write {option} 128,512"
         )
     return values
+
+
+def lengths(text: str, option: str) -> tuple[int, ...]:
+    """A comma list of lengths; 0 leaves that test out."""
+    return tuple(length for length in numbers(text, option, least=0) if length)

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder, command_line, numbers
-from llx.errors import EXIT_BUG, EXIT_LACKING, LlxError
+from llx.cli.arguments import ArtifactFolder, command_line, lengths, numbers
+from llx.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_GATE_FAILED,
+    EXIT_LACKING,
+    LlxError,
+)
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -17,8 +24,8 @@ if TYPE_CHECKING:
 def bench(
     folder: ArtifactFolder = None,
     engine: Annotated[str, typer.Option(help="Engines, with commas: torch,ort.")] = "ort",
-    prompts: Annotated[str, typer.Option("-p", help="Prompt lengths.")] = "512",
-    generated: Annotated[str, typer.Option("-n", help="Generated lengths.")] = "128",
+    prompts: Annotated[str, typer.Option("-p", help="Prompt lengths; 0 for none.")] = "512",
+    generated: Annotated[str, typer.Option("-n", help="Generated lengths; 0 for none.")] = "128",
     depths: Annotated[str, typer.Option("-d", help="Positions filled before.")] = "0",
     batches: Annotated[str, typer.Option("-b", help="Batch sizes.")] = "1",
     repetitions: Annotated[
@@ -36,7 +43,7 @@ def bench(
     from llx.bench.run import Job
     from llx.bench.run import bench as run
     from llx.bench.speed import Workload
-    from llx.reports.console import progress_bars, result_table, show, warn
+    from llx.reports.console import progress_bars, show_results, warn
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
@@ -44,8 +51,8 @@ def bench(
     for name in names:
         _require_known(name)
     workload = Workload(
-        prompts=numbers(prompts, "-p"),
-        generated=numbers(generated, "-n"),
+        prompts=lengths(prompts, "-p"),
+        generated=lengths(generated, "-n"),
         depths=numbers(depths, "-d", least=0),
         batches=numbers(batches, "-b"),
         repetitions=repetitions,
@@ -53,10 +60,11 @@ def bench(
         seed=seed,
     )
     artifact = open_artifact(folder)
+    interrupted = False
     workload.require_fit(artifact.manifest.contract.limits)
     if fidelity and any(_runs(name) for name in names):
         artifact = _with_reference(artifact)
-    results = []
+    results: list[Result] = []
     for name in names:
         job = Job(
             folder=artifact.folder,
@@ -65,15 +73,21 @@ def bench(
             fidelity=fidelity,
             command=command_line(),
         )
-        with progress_bars(f"{name}: ") as progress:
-            results.append(run(job, progress))
+        try:
+            with progress_bars(f"{name}: ") as progress:
+                results.append(run(job, progress))
+        except KeyboardInterrupt:
+            interrupted = True
+            break
     if write:
         print(write(results), end="")
     else:
-        show(result_table(results))
+        show_results(results)
     for result in results:
         if result.error:
             warn(f"{result.error.message}: {result.error.remedy}")
+    if interrupted:
+        raise KeyboardInterrupt
     raise typer.Exit(_exit_code(results))
 
 
@@ -111,11 +125,14 @@ def _with_reference(artifact: Artifact) -> Artifact:
     try:
         with progress_bars() as progress:
             return capture(artifact, open_reference, progress=progress)[0]
-    except Lacking as error:
+    except (Lacking, OSError) as error:
         warn(f"fidelity is not measured: {error}")
         return artifact
 
 
 def _exit_code(results: list[Result]) -> int:
     codes = [result.error.exit_code for result in results if result.error]
-    return EXIT_BUG if EXIT_BUG in codes else EXIT_LACKING if codes else 0
+    for code in (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED):
+        if code in codes:
+            return code
+    return EXIT_DONE

@@ -67,9 +67,11 @@ def export(
 
 
 def _name_of(weights: str) -> str:
-    """What a checkpoint without a preset is called: its file without ending, its folder, its id."""
+    """What a checkpoint without a preset is called: a GGUF file's name, a folder's, an id's."""
     path = Path(weights).resolve()
-    return (path.stem if path.is_file() else path.name).lower()
+    if path.is_file():
+        return (path.stem if path.suffix == ".gguf" else path.parent.name).lower()
+    return path.name.lower()
 
 
 def summary(artifact: Artifact) -> str:

@@ -33,6 +33,8 @@ def generate(
         raise BadInput(
             f"{len(words)} arguments where a folder and a prompt fit", "put the prompt into quotes"
         )
+    if len(words) == 1 and Path(words[0]).is_dir():
+        raise BadInput(f"{words[0]} is a folder, and no prompt", "give the prompt after it")
     sampling = generation.Sampling(temperature=temperature, top_p=top_p, seed=seed)
     artifact = open_artifact(Path(words[0]) if len(words) == 2 else None)
     tokenizer = tokenizer_of(artifact)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from llx.result import Result
 
 
 def report(
@@ -13,10 +16,12 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
 ) -> None:
     """Write a report of one or several result files."""
-    from llx.reports.console import result_table, say, show
+    from llx.reports.console import say, show_results
     from llx.reports.report import write_report
     from llx.result import read_results
 
-    found = [result for path in results for result in read_results(path)]
-    show(result_table(found))
+    found: list[Result] = []
+    for path in results:
+        found += [result for result in read_results(path) if result not in found]
+    show_results(found)
     say(f"\nreport: {write_report(found, output)}")
