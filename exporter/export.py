@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,42 +84,60 @@ def export(
         return standing, False
     require_modules("an export", "export", "torch", "gguf")
     from llx.exporter.sources import check_coverage
-    from llx.exporter.weights import layout_of, write_weights
 
     source = _open(request)
-    spec = source.spec if source else _preset_of(request).spec
     ignored = check_coverage(source) if source else {}
+    record = _source_record(request, source, ignored)
+    made = True
+    with whole_folder(request.folder, tell) as folder:
+        # Another run may have written it before this one held the lock.
+        if _standing(request.folder, key, overwrite) is None:
+            _write_artifact(folder, request, key, source, record, progress)
+        else:
+            made = False
+            shutil.rmtree(folder)  # nothing takes the place of what stands there
+    remember_latest(request.folder)
+    return open_artifact(request.folder), made
+
+
+def _write_artifact(
+    folder: Path,
+    request: ExportRequest,
+    key: str,
+    source: TensorSource | None,
+    record: SourceRecord,
+    progress: Progress,
+) -> None:
+    """Graphs, weights, tokenizer and manifest, into an empty folder."""
+    from llx.exporter.weights import layout_of, write_weights
+
+    spec = source.spec if source else _preset_of(request).spec
     contract = contract_for(spec, request.precision.compute, request.context)
     layout = layout_of(spec, request.precision.compute)
     if source:
         require_space(request.folder, layout.file_bytes + OTHER_FILES_BYTES)
-    with whole_folder(request.folder, tell) as folder:
-        if _standing(request.folder, key, overwrite) is not None:
-            raise BadInput(f"{request.folder} was written meanwhile", "nothing is left to do")
-        files = _write_graphs(folder, spec, contract, layout, progress)
-        casts = CastCounts()
-        if source:
-            files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
-        text = source.text() if source else None
-        if text:
-            files |= _write_text(folder, text)
-        manifest = Manifest(
-            name=request.folder.name,
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            command=request.command,
-            request=key,
-            spec=spec,
-            precision=request.precision,
-            contract=contract,
-            source=_source_record(request, source, ignored),
-            text=text.record if text else None,
-            casts=casts,
-            versions=_versions(),
-            files=files,
-        )
-        write_manifest(folder, manifest)
-    remember_latest(request.folder)
-    return open_artifact(request.folder), True
+    files = _write_graphs(folder, spec, contract, layout, progress)
+    casts = CastCounts()
+    if source:
+        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
+    text = source.text() if source else None
+    if text:
+        files |= _write_text(folder, text)
+    manifest = Manifest(
+        name=request.folder.name,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        command=request.command,
+        request=key,
+        spec=spec,
+        precision=request.precision,
+        contract=contract,
+        source=record,
+        text=text.record if text else None,
+        casts=casts,
+        versions=_versions(),
+        files=files,
+    )
+    write_manifest(folder, manifest)
 
 
 def _preset_of(request: ExportRequest) -> Preset:

@@ -30,9 +30,9 @@ def _run() -> int:
     except LlxError as error:
         return _fail(str(error), error.exit_code)
     except typer.Exit as done:
-        return done.exit_code
+        code = done.exit_code  # 130 where typer has caught Ctrl-C itself
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
@@ -43,6 +43,8 @@ def _run() -> int:
             return _fail_on_usage(error)
         sys.excepthook(*sys.exc_info())
         return _fail("this is a bug of llx: please report the lines above", EXIT_BUG)
+    if code == EXIT_INTERRUPTED:
+        return _fail("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

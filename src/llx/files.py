@@ -43,8 +43,9 @@ def write_whole(path: Path, data: bytes) -> None:
 def whole_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its place when all went well.
 
-    What stood there before is removed last, and is back where it was if anything fails. What a
-    killed run left is removed, and `tell` is told. Raises `BadInput` where another run is writing.
+    What stood there before is removed last, and is back where it was if anything fails, or if the
+    caller removes what it was given. What a killed run left is removed, and `tell` is told. Raises
+    `BadInput` where another run is writing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -60,6 +61,8 @@ def whole_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
                 old.replace(folder)
         try:
             yield partial
+            if not partial.exists():
+                return
             if folder.exists():
                 folder.replace(old)
             try:

@@ -277,21 +277,9 @@ def test_progress_comes_from_the_process_of_the_engine(tiny):
 
 def started(folder, *arguments):
     """A bench in a process group of its own, under way."""
-    command = [
-        sys.executable,
-        "-m",
-        "llx",
-        "bench",
-        str(folder),
-        "-p",
-        "64",
-        "-n",
-        "0",
-        "-r",
-        "100000",
-    ]
+    endless = ("-p", "64", "-n", "0", "-r", "100000", *arguments)
     process = subprocess.Popen(
-        [*command, *arguments],
+        [sys.executable, "-m", "llx", "bench", str(folder), *endless],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
