@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from llx.bench.parity import compare
 from llx.bench.sessions import ENGINES
@@ -13,7 +12,6 @@ from llx.llama.presets import Preset
 from llx.precision import PRECISIONS
 from tests.checkpoints import (
     TINY,
-    random_llama,
     random_tensors,
     write_bin,
     write_checkpoint,
@@ -94,6 +92,3 @@ def test_the_hubs_local_cache_is_used_without_the_network(tmp_path, monkeypatch)
     write_checkpoint(repository / "snapshots" / "abc123", TINY)
     found = locate("nobody/tiny", None)
     assert found == repository / "snapshots" / "abc123"
-    torch.testing.assert_close(
-        random_llama(TINY).norm.weight, random_tensors(TINY)["model.norm.weight"]
-    )
