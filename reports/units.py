@@ -5,20 +5,19 @@ from __future__ import annotations
 
 def binary_bytes(count: float) -> str:
     """Bytes in binary units: 540177664 → 515.2 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+    return _bytes(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"), 1)
 
 
 def decimal_bytes(count: float) -> str:
     """Bytes in the decimal units of datasheets: 13481148416 → 13.48 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
+    return _bytes(count, 1000, ("B", "kB", "MB", "GB", "TB"), 2)
+
+
+def _bytes(count: float, step: int, units: tuple[str, ...], digits: int) -> str:
+    power = 0
+    while abs(count) >= step and power < len(units) - 1:
+        count, power = count / step, power + 1
+    return f"{count:.{digits if power else 0}f} {units[power]}"
 
 
 def parameters(count: int) -> str:

@@ -2,96 +2,37 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import io
 import json
-import pydoc_data.topics
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sentencepiece
 import tiktoken
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from hypothesis import given
+from tokenizers import Regex, pre_tokenizers
 from tokenizers.decoders import DecodeStream
 
 from llx.errors import BadInput
 from llx.exporter import bpe, vocabulary
 from llx.exporter.sources import open_source
 from llx.exporter.vocabulary import read_gguf, read_tokenizer_model
-from tests.checkpoints import TINY, random_tensors, write_checkpoint, write_gguf
-
-PROSE = "\n".join(pydoc_data.topics.topics.values())
-LINES = [line for line in PROSE.split("\n") if line.strip()]
-CASES = {
-    "prose": PROSE,
-    "code": Path(bpe.__file__).read_text(),
-    "empty": "",
-    "space": " ",
-    "leading spaces": "   three, then one",
-    "trailing spaces": "one  two   ",
-    "newlines": "a\n\nb\r\n\tc\n  \n",
-    "digits": "3.14159 2026-11-24 1234567 ½ ٣",
-    "contractions": "I'll, you'RE, it's, they'd've",
-    "emoji": "🙂👩‍👩‍👧‍👦🏳️‍🌈",
-    "cjk": "漢字かな交じり文 한국어",
-    "combining": "e\u0301 naïve ﬁ",
-    "control characters": "\x00\x01\x7f\u2028\ufeff",
-    "runs": "=" * 77 + " " * 41 + "a" * 33 + "ab" * 21,
-    "looks like a byte": "<0x0A> <0xFF>",
-    "the space's own character": "▁▁a ▁ b▁",
-}
-# Characters that make runs, overlaps and words, beside any others.
-TEXTS = st.one_of(
-    st.text(max_size=60),
-    st.text(st.sampled_from(list("aaab  \n▁=tehs'1é🙂漢")), max_size=80),
-    st.lists(st.sampled_from(PROSE[:20000].split(" ")), max_size=20).map(" ".join),
-).filter(lambda text: not re.search(r"<(s|/s|unk|pad|\|.*\|)>", text))  # those are special
-MANY = settings(max_examples=150, deadline=None)
-
-
-def train(**changed):
-    """A SentencePiece model as LLaMA's was trained, on CPython's documentation."""
-    arguments = {
-        "model_type": "bpe",
-        "vocab_size": 1500,
-        "byte_fallback": True,
-        "character_coverage": 0.9999,
-        "split_digits": True,
-        "add_dummy_prefix": True,
-        "allow_whitespace_only_pieces": True,
-        "remove_extra_whitespaces": False,
-        "normalization_rule_name": "identity",
-        "minloglevel": 2,
-    }
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES[:6000]), model_writer=file, **arguments | changed
-    )
-    return file.getvalue()
-
-
-def built(text):
-    assert text is not None
-    return Tokenizer.from_buffer(text.tokenizer)
-
-
-def ids(tokenizer, text):
-    return tokenizer.encode(text, add_special_tokens=False).ids
-
-
-VARIANTS = {
-    "llama": {},
-    "large": {"vocab_size": 2000, "max_sentencepiece_length": 64},
-    "no prefix": {"add_dummy_prefix": False},
-    "user's pieces": {"user_defined_symbols": ["<mid>", "<m", "  ", "the"]},
-    "squeezing": {"remove_extra_whitespaces": True},
-    "no bytes": {"byte_fallback": False, "vocab_size": 700},
-}
+from tests.checkpoints import TINY, write_checkpoint
+from tests.exporter.vocabularies import (
+    CASES,
+    MANY,
+    PROSE,
+    TEXTS,
+    VARIANTS,
+    built,
+    byte_level_fields,
+    gguf_text,
+    ids,
+    sentencepiece_fields,
+    train,
+    write_ranks,
+)
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -101,13 +42,6 @@ def pair(request, tmp_path_factory):
     path.write_bytes(train(**VARIANTS[request.param]))
     theirs = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
     return theirs, built(read_tokenizer_model(path)), request.param
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    path = tmp_path_factory.mktemp("llama") / "tokenizer.model"
-    path.write_bytes(train(control_symbols=["<pad>"]))
-    return path
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -194,49 +128,6 @@ def test_a_sentencepiece_model_that_cannot_be_followed_is_no_tokenizer(tmp_path,
     assert read_tokenizer_model(tmp_path / "tokenizer.model") is None
 
 
-# --- Llama 3's ranks ---
-
-
-def train_ranks(size=1200):
-    """Ranks as tiktoken reads them, out of a byte-level BPE trained on words of Llama 3's split."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = vocabulary._llama3_words()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(LINES[:6000], trainer)
-    byte_of = {character: byte for byte, character in enumerate(bpe.byte_characters())}
-    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return {bytes(byte_of[c] for c in token): rank for token, rank in tokens}
-
-
-def write_ranks(path, ranks):
-    lines = (f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks.items())
-    path.write_text("".join(lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    return train_ranks()
-
-
-@pytest.fixture(scope="module")
-def llama3(ranks, tmp_path_factory):
-    """tiktoken's own encoding; the tokenizer and text that were read from a file of its ranks."""
-    special = {name: len(ranks) + i for i, name in enumerate(vocabulary.LLAMA3_SPECIAL)}
-    # As llama-models and the published tokenizer.json have it.
-    split = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    theirs = tiktoken.Encoding(
-        "llama3", pat_str=split, mergeable_ranks=ranks, special_tokens=special
-    )
-    path = write_ranks(tmp_path_factory.mktemp("llama3") / "tokenizer.model", ranks)
-    text = read_tokenizer_model(path)
-    return theirs, built(text), text
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_tiktokens_own_ids_and_text(llama3, case):
     theirs, ours, _ = llama3
@@ -272,9 +163,6 @@ def test_llama3s_special_tokens_follow_its_ranks(llama3, ranks):
     assert tokenizer.encode("").ids == [first]
     assert text.record.eos_ids == (first + 1, first + 8, first + 9)
     assert text.record.bos_token == "<|begin_of_text|>"
-
-
-# --- folders ---
 
 
 def test_a_folder_without_tokenizer_json_uses_its_tokenizer_model(tmp_path, llama):
@@ -318,50 +206,6 @@ def test_ranks_that_do_not_fill_the_models_vocabulary_are_refused(tmp_path, rank
     write_ranks(folder / "tokenizer.model", fewer)  # as if cut off at the end of a line
     with pytest.raises(BadInput, match=r"1199 ranks and 256 special tokens for a model of 1456"):
         open_source(folder).text()
-
-
-# --- GGUF ---
-
-
-def gguf_text(path, **fields):
-    """The text of a GGUF file with these `tokenizer.ggml` fields, written by gguf's own writer."""
-
-    def describe(writer):
-        for name, value in fields.items():
-            getattr(writer, name)(value)
-
-    return open_source(write_gguf(path, TINY, random_tensors(TINY), describe=describe)).text()
-
-
-def sentencepiece_fields(path):
-    from llx.exporter.protobuf import read_sentencepiece
-
-    model = read_sentencepiece(path.read_bytes(), 10**6)
-    return {
-        "add_tokenizer_model": "llama",
-        "add_tokenizer_pre": "default",
-        "add_token_list": model.pieces,
-        "add_token_scores": model.scores,
-        "add_token_types": model.kinds,
-        "add_bos_token_id": 1,
-        "add_eos_token_id": 2,
-    }
-
-
-def byte_level_fields(ranks, pre):
-    spelled = bpe.byte_characters()
-    tokens = ["".join(spelled[byte] for byte in token) for token in ranks]
-    merges = [" ".join(merge) for merge in bpe.derive_merges(Path("x"), tokens)]
-    special = list(vocabulary.LLAMA3_SPECIAL)
-    return {
-        "add_tokenizer_model": "gpt2",
-        "add_tokenizer_pre": pre,
-        "add_token_list": tokens + special,
-        "add_token_types": [1] * len(tokens) + [3] * len(special),
-        "add_token_merges": merges,
-        "add_bos_token_id": len(ranks),
-        "add_eos_token_id": len(ranks) + 9,
-    }
 
 
 def test_a_gguf_of_llama_2_has_sentencepieces_tokenizer(tmp_path, llama):
@@ -423,135 +267,3 @@ def test_an_unknown_kind_in_a_gguf_is_no_tokenizer(model, pre):
     fields = {"tokenizer.ggml.model": model, "tokenizer.ggml.pre": pre}
     assert read_gguf(Path("x.gguf"), fields) is None
     assert read_gguf(Path("x.gguf"), {}) is None
-
-
-# --- damage ---
-
-
-def refuse(path, match):
-    with pytest.raises(BadInput, match=match) as caught:
-        read_tokenizer_model(path)
-    assert str(path) in str(caught.value)
-    assert "download it again" in caught.value.remedy
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.9, 0.99])
-def test_a_truncated_sentencepiece_model_is_refused(tmp_path, llama, share):
-    data = llama.read_bytes()
-    path = tmp_path / "tokenizer.model"
-    path.write_bytes(data[: int(len(data) * share)])
-    refuse(path, "holds no whole tokenizer")
-
-
-@given(data=st.data())
-@MANY
-def test_a_changed_byte_is_an_error_of_one_line_or_another_tokenizer(llama, data):
-    raw = bytearray(llama.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        raw[data.draw(st.integers(1, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path = llama.with_name("changed.model")
-    path.write_bytes(raw)
-    try:
-        text = read_tokenizer_model(path)
-    except BadInput:
-        return
-    if text is not None:
-        built(text).encode("a b")
-
-
-def lines(*changed):
-    every = [f"{base64.b64encode(bytes([byte])).decode()} {byte}" for byte in range(256)]
-    return "\n".join([*every, *changed])
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("", "empty"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "line 1 is not a token"),
-        (lines("!!!! 256"), "line 257 is not a token in base64"),
-        (lines("YWI"), "line 257 is not"),
-        (lines("YWI= x"), "line 257 is not"),
-        (lines("YWI= 256 7"), "line 257 is not"),
-        (lines("YWI= 256", "YWI= 257"), "line 258 repeats"),
-        (lines("YWI= 255"), "without gap or repetition"),
-        (lines("YWI= 300"), "without gap or repetition"),
-        (lines("YWI= -1"), "without gap or repetition"),
-        ("YWI= 0\n", "byte 0 is none of its tokens"),
-        (lines(f"{base64.b64encode(bytes(2000)).decode()} 256"), "absurdly long"),
-    ],
-)
-def test_a_damaged_list_of_ranks_is_refused(tmp_path, text, match):
-    path = tmp_path / "tokenizer.model"
-    path.write_text(text)
-    refuse(path, match)
-
-
-def test_what_is_no_tokenizer_at_all_is_refused(tmp_path):
-    path = tmp_path / "tokenizer.model"
-    path.write_bytes(bytes(100))
-    refuse(path, "no field begins|ends before")
-    path.write_bytes(b"\n\x05\n\x03<s>")
-    refuse(path, "ends before its settings")
-    refuse(tmp_path, "directory")
-
-
-def test_a_piece_that_stands_twice_is_refused(tmp_path, llama):
-    path = tmp_path / "tokenizer.model"
-    path.write_bytes(llama.read_bytes() + b"\n\x05\n\x03<s>")
-    refuse(path, "'<s>' stands in it twice")
-
-
-def gguf_fields(**changed):
-    fields = {
-        "model": "llama",
-        "tokens": ["?", "<s>", "</s>", *bpe.BYTE_PIECES, "a", "b", "ab"],
-        "token_type": [2, 3, 3, *[6] * 256, 1, 1, 1],
-        "scores": [0.0] * 262,
-    }
-    return {f"tokenizer.ggml.{name}": value for name, value in (fields | changed).items()}
-
-
-def test_a_small_gguf_vocabulary_is_read():
-    tokenizer = built(read_gguf(Path("x.gguf"), gguf_fields(add_space_prefix=False)))
-    assert tokenizer.encode("aba").tokens == ["<s>", "ab", "a"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "match"),
-    [
-        ({"tokens": []}, "0 tokens"),
-        ({"tokens": [1, 2]}, "no list of texts"),
-        ({"tokens": "abc"}, "no list of texts"),
-        ({"tokens": ["a"] * 262}, "'a' stands in it twice"),
-        ({"tokens": [str(i) for i in range(bpe.MOST_TOKENS + 1)]}, "tokens, where 1 to"),
-        ({"tokens": ["a" * 5000] + [str(i) for i in range(261)]}, "absurdly long"),
-        ({"token_type": [1] * 261}, "262 tokens, 261 types"),
-        ({"token_type": [1] * 261 + [6]}, "lacks some of the 256"),
-        ({"scores": [0.0]}, "not every token has a score"),
-        ({"scores": [float("nan")] * 262}, "not every token has a score"),
-        ({"scores": ["0"] * 262}, "no list of numbers"),
-        ({"eos_token_id": 262}, "the text's end, is none"),
-        ({"bos_token_id": -1}, "the text's beginning, is none"),
-        ({"model": "gpt2", "pre": "smollm", "merges": ["a"]}, "no pair"),
-        ({"model": "gpt2", "pre": "smollm", "merges": [3]}, "no list of texts"),
-        ({"model": "gpt2", "pre": "smollm", "merges": ["a c"]}, "out of vocabulary"),
-    ],
-)
-def test_a_damaged_gguf_vocabulary_is_refused(changed, match):
-    with pytest.raises(BadInput, match=match):
-        read_gguf(Path("x.gguf"), gguf_fields(**changed))
-
-
-def test_absurd_vocabularies_are_refused_before_they_are_built():
-    families = [letter * n for letter in map(chr, range(0x4E00, 0x4E20)) for n in range(1, 500)]
-    many = [f"<{i}>" for i in range(bpe.MOST_SPECIAL + 1)]
-    for tokens, kind, match in (
-        (families, 1, "absurdly many ways"),
-        (many, 3, "special tokens"),
-        (many, 4, "user's"),
-    ):
-        fields = {"token_type": [kind] * len(tokens), "scores": [0.0] * len(tokens)}
-        with pytest.raises(BadInput, match=match):
-            read_gguf(Path("x.gguf"), gguf_fields(tokens=tokens, **fields))

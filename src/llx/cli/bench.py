@@ -18,6 +18,7 @@ from llx.errors import (
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
+    from llx.bench.run import Job
     from llx.result import Result
 
 
@@ -41,9 +42,8 @@ def bench(
     """Measure speed and fidelity of one or several engines."""
     from llx.artifact import open_artifact
     from llx.bench.run import Job
-    from llx.bench.run import bench as run
     from llx.bench.speed import Workload
-    from llx.reports.console import progress_bars, show_results, warn
+    from llx.reports.console import show_results, warn
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
@@ -60,25 +60,20 @@ def bench(
         seed=seed,
     )
     artifact = open_artifact(folder)
-    interrupted = False
     workload.require_fit(artifact.manifest.contract.limits)
     if fidelity and any(_runs(name) for name in names):
         artifact = _with_reference(artifact)
-    results: list[Result] = []
-    for name in names:
-        job = Job(
+    jobs = [
+        Job(
             folder=artifact.folder,
             engine=name,
             workload=workload,
             fidelity=fidelity,
             command=command_line(),
         )
-        try:
-            with progress_bars(f"{name}: ") as progress:
-                results.append(run(job, progress))
-        except KeyboardInterrupt:
-            interrupted = True
-            break
+        for name in names
+    ]
+    results, interrupted = _run_all(jobs)
     if write:
         print(write(results), end="")
     else:
@@ -89,6 +84,21 @@ def bench(
     if interrupted:
         raise KeyboardInterrupt
     raise typer.Exit(_exit_code(results))
+
+
+def _run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
+    """The results of one engine after the other, as far as Ctrl-C let them come, and whether."""
+    from llx.bench.run import bench as run
+    from llx.reports.console import progress_bars
+
+    results: list[Result] = []
+    for job in jobs:
+        try:
+            with progress_bars(f"{job.engine}: ") as progress:
+                results.append(run(job, progress))
+        except KeyboardInterrupt:
+            return results, True
+    return results, False
 
 
 def _require_known(name: str) -> None:
