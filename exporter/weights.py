@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from llx.artifact import CastCounts, FileRecord
+from llx.exporter.direct import DirectWriter
 from llx.exporter.sources import COLUMN_STEP, TensorSource
 from llx.exporter.trace import TORCH_DTYPES
 from llx.llama.rope import rope_tables
@@ -33,7 +34,6 @@ from llx.progress import Progress
 PAGE_BYTES = 4096
 ALIGN_BYTES = 64
 TABLE_CHUNK_ROWS = 4096
-WRITE_BYTES = 256 << 10  # fits a core's cache: written half as fast in pieces of 64 MiB
 CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 
@@ -98,14 +98,10 @@ def write_weights(
     """
     digest = hashlib.sha256()
     chunks = _Chunks(source, layout.compute)
-    with path.open("wb") as file, ThreadPoolExecutor(2) as workers, _one_thread():
-
-        def write(data: bytes | memoryview) -> None:
-            for at in range(0, len(data), WRITE_BYTES):
-                file.write(data[at : at + WRITE_BYTES])
+    with DirectWriter(path) as file, ThreadPoolExecutor(2) as workers, _one_thread():
 
         def put(data: bytes | memoryview) -> list[Future[Any]]:
-            return [workers.submit(write, data), workers.submit(digest.update, data)]
+            return [workers.submit(file.write, data), workers.submit(digest.update, data)]
 
         pending, written = put(layout.header), len(layout.header)
         for name, chunk in chunks:
