@@ -124,4 +124,4 @@ def test_an_export_killed_at_any_moment_is_whole_or_not_there(tmp_path):
     assert left_behind, "no kill met an export that was writing"
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert open_artifact(tmp_path / "out").damaged() == []
-    assert names_in(tmp_path) == ["checkpoint", "out"]
+    assert names_in(tmp_path) == ["artifacts", "checkpoint", "out"]  # artifacts/.latest names out
