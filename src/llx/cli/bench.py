@@ -47,9 +47,7 @@ def bench(
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
-    names = [name.strip() for name in engine.split(",")]
-    for name in names:
-        _require_known(name)
+    names = _engine_names(engine)
     workload = Workload(
         prompts=lengths(prompts, "-p"),
         generated=lengths(generated, "-n"),
@@ -84,6 +82,14 @@ def bench(
     if interrupted:
         raise KeyboardInterrupt
     raise typer.Exit(_exit_code(results))
+
+
+def _engine_names(engine: str) -> list[str]:
+    """The engines of a comma list, each of them known."""
+    names = [name.strip() for name in engine.split(",")]
+    for name in names:
+        _require_known(name)
+    return names
 
 
 def _run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
