@@ -42,20 +42,6 @@ def load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def peak_host_bytes() -> int | None:
-    """Largest resident memory of this process so far, or None where the system does not tell.
-
-    Linux's VmHWM begins anew with each program. The maximum of getrusage(2) does not: a process
-    inherits that of the one which started it.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
 def _clocks() -> str:
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None

@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import multiprocessing
-import os
-import queue
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
-from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +14,8 @@ from llx.bench.fidelity import judge
 from llx.bench.reference import read_reference
 from llx.bench.sessions import Engine, Session, engine_named
 from llx.bench.speed import Workload, measure
-from llx.errors import EXIT_BUG, LlxError
+from llx.errors import LlxError
+from llx.processes import in_own_process, peak_host_bytes
 from llx.progress import Progress, silent
 from llx.result import (
     ArtifactRecord,
@@ -36,7 +27,7 @@ from llx.result import (
     TimeRecord,
 )
 
-POLL_S = 0.5
+IF_IT_DIED = "its own words stand above; less memory is needed with a smaller --context or -b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +66,7 @@ def bench(job: Job, progress: Progress = silent) -> Result:
     try:
         engine = engine_named(job.engine)
         engine.require()
-        measured = _in_own_process(job, progress)
+        measured = in_own_process(_measure, job, progress, f"engine {job.engine}", IF_IT_DIED)
     except LlxError as error:
         return _result(job, artifact, None, error, load_before)
     return _result(job, artifact, measured, measured.problem, load_before)
@@ -119,78 +110,6 @@ def _result(
     )
 
 
-def _in_own_process(job: Job, progress: Progress) -> Measured:
-    context = multiprocessing.get_context("spawn")
-    messages: Queue[Any] = context.Queue()
-    process = context.Process(target=_work, args=(job, messages), daemon=True)
-    with _uninterrupted():
-        process.start()
-    try:
-        while True:
-            try:
-                message = messages.get(timeout=POLL_S)
-            except queue.Empty:
-                if not process.is_alive():
-                    raise EngineDied(job.engine, process.exitcode) from None
-                continue
-            if isinstance(message, Measured):
-                return message
-            if isinstance(message, LlxError):
-                raise message
-            progress(*message)
-    except KeyboardInterrupt:
-        process.kill()
-        raise
-    finally:
-        process.join(timeout=10)
-        if process.is_alive():
-            process.kill()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """What starts here ignores Ctrl-C, which a terminal sends to all: the harness answers it."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-class EngineDied(LlxError):
-    """The process of an engine ended without an answer: a crash of the engine, or of ours."""
-
-    exit_code = EXIT_BUG
-
-    def __init__(self, engine: str, exit_code: int | None) -> None:
-        super().__init__(
-            f"the process of engine {engine} ended with {exit_code}",
-            "its own words stand above; less memory is needed with a smaller --context or -b",
-        )
-
-
-def _work(job: Job, messages: Queue[Any]) -> None:
-    """The body of an engine's process."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        messages.put(_measure(job, lambda *news: messages.put(news)))
-    except LlxError as error:
-        messages.put(error)
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        messages.close()
-        messages.join_thread()
-        sys.exit(EXIT_BUG)
-
-
-def _end_with_parent() -> None:
-    """Whatever ended the harness, no engine works on and disturbs the next measurement."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(EXIT_BUG)
-
-
 def _measure(job: Job, progress: Progress) -> Measured:
     artifact = open_artifact(job.folder)
     engine = engine_named(job.engine)
@@ -202,7 +121,7 @@ def _measure(job: Job, progress: Progress) -> Measured:
     speed = measure(
         _Reopen(engine, artifact, first), job.workload, manifest.spec, manifest.precision, progress
     )
-    memory = MemoryRecord(peak_host_bytes=environment.peak_host_bytes(), cache_bytes=cache)
+    memory = MemoryRecord(peak_host_bytes=peak_host_bytes(), cache_bytes=cache)
     measured = Measured(weights, details, speed, None, memory, load_s)
     if not job.fidelity:
         return replace(measured, unjudged="it was not asked for")

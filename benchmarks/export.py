@@ -34,7 +34,7 @@ SETTLE_S = 6
 EXPORT = """
 import sys, time
 from pathlib import Path
-from llx.bench.environment import peak_host_bytes
+from llx.processes import peak_host_bytes
 from llx.exporter.export import ExportRequest, export
 from llx.precision import precision_named
 

@@ -80,7 +80,7 @@ def test_export_stays_within_one_gibibyte_of_memory(tmp_path):
     code = (
         "import atexit, sys\n"
         "from llx.__main__ import main\n"
-        "from llx.bench.environment import peak_host_bytes\n"
+        "from llx.processes import peak_host_bytes\n"
         "atexit.register(lambda: print('PEAK', peak_host_bytes()))\n"
         "sys.argv = ['llx', 'export', '--size', '135m', '-o', 'out']\n"
         "main()\n"

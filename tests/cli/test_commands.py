@@ -240,12 +240,12 @@ def job(folder, engine="ort"):
     return Job(folder=folder, engine=engine, workload=workload, fidelity=False, command="llx bench")
 
 
-def die(job, messages):
+def die(job, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_death_of_an_engine_is_a_result(tiny, monkeypatch):
-    monkeypatch.setattr(running, "_work", die)
+    monkeypatch.setattr(running, "_measure", die)
     result = bench(job(tiny.folder))
     assert result.error is not None
     assert result.error.exit_code == EXIT_BUG
