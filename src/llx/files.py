@@ -40,19 +40,19 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
+def whole_folder(folder: Path, tell: Callable[[str], None], work: str = "export") -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its place when all went well.
 
     What stood there before is removed last, and is back where it was if anything fails, or if the
     caller removes what it was given. What a killed run left is removed, and `tell` is told. Raises
-    `BadInput` where another run is writing.
+    `BadInput` where another run, called `work`, is writing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    with locked_folder(partial, f"another export is writing {folder}"):
+    with locked_folder(partial, f"another {work} is writing {folder}"):
         if any(partial.iterdir()):
-            tell(f"removed {partial}, which an export that was killed had left")
+            tell(f"removed {partial}, which a killed {work} had left")
             _empty(partial)
         if old.exists():  # killed between the two renames below, or before the last removal
             if folder.exists():

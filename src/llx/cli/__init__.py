@@ -12,6 +12,7 @@ import typer
 
 import llx
 from llx.cli.bench import bench
+from llx.cli.build import build
 from llx.cli.check import check
 from llx.cli.doctor import doctor
 from llx.cli.export import export
@@ -29,7 +30,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (models, plan, export, check, inspect, generate, reference, bench, report, doctor):
+for command in (
+    models,
+    plan,
+    export,
+    check,
+    inspect,
+    build,
+    generate,
+    reference,
+    bench,
+    report,
+    doctor,
+):
     app.command()(command)
 
 

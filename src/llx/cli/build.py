@@ -1,0 +1,108 @@
+"""`llx build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llx.cli.arguments import ArtifactFolder, command_line, numbers
+
+if TYPE_CHECKING:
+    from llx.engine import Engine
+
+
+def build(
+    folder: ArtifactFolder = None,
+    engine: Annotated[str, typer.Option(help="trt or trt-rtx.")] = "trt",
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            help="trt-rtx: compute capabilities, with commas: 86,89. [default: one engine for any "
+            "GPU from Ampere on]",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Cache capacity. [default: the artifact's]")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Most rows of a step.")] = 1,
+    max_prefill: Annotated[
+        int | None, typer.Option(help="Most new tokens of a step. [default: 512]")
+    ] = None,
+    profiles: Annotated[
+        int, typer.Option(min=1, max=2, help="2: decoding has a profile, and weights, of its own.")
+    ] = 1,
+    workspace: Annotated[
+        int | None, typer.Option(min=0, help="MiB of scratch memory. [default: TensorRT's]")
+    ] = None,
+    opt_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="Effort, 0 to 5. [default: TensorRT's]")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(help="trt: a file of timings. [default: one per version and GPU]"),
+    ] = None,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave weights out; loading takes them from here.")
+    ] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="trt: loads in later releases too.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Build again what is there already.")] = False,
+) -> None:
+    """Build a TensorRT engine of an artifact: FP16 or INT8, as its graph says."""
+    from llx.artifact import open_artifact
+    from llx.errors import BadInput
+    from llx.exporter.build import BuildRequest, build_engine, timing_cache_of
+    from llx.reports.console import progress_bars, say, warn
+    from llx.tensorrt import RUNTIMES, BuildOptions, load
+
+    runtime = next((name for name in RUNTIMES if name == engine), None)
+    if runtime is None:
+        raise BadInput(f"{engine!r} builds no engines", f"choose {' or '.join(RUNTIMES)}")
+    if sm and runtime == "trt":
+        raise BadInput(
+            "TensorRT builds for the GPU that it runs on, and takes no --sm",
+            "leave --sm out, or choose --engine trt-rtx",
+        )
+    artifact = open_artifact(folder)
+    load(runtime)
+    for target in numbers(sm, "--sm") if sm else (None,):
+        request = BuildRequest(
+            runtime=runtime,
+            sm=target,
+            context=context,
+            batch=batch,
+            max_prefill=max_prefill,
+            options=BuildOptions(
+                profiles=profiles,
+                workspace_mib=workspace,
+                opt_level=opt_level,
+                strip=strip,
+                version_compatible=version_compatible,
+            ),
+            timing_cache=timing_cache or timing_cache_of(runtime),
+            command=command_line(),
+        )
+        with progress_bars() as progress:
+            built, made = build_engine(artifact, request, overwrite, progress, warn)
+        say(summary(built) if made else f"{built.folder} is there already: nothing to do")
+
+
+def summary(engine: Engine) -> str:
+    """What was built, in a few lines."""
+    from llx.reports.units import binary_bytes
+
+    manifest = engine.manifest
+    limits = manifest.key.contract.limits
+    peak = manifest.peak_host_bytes
+    return (
+        f"{engine.folder}: {binary_bytes(engine.plan_bytes)}, "
+        f"{engine.plan_bytes / manifest.weights_bytes:.2f} × its weights, built in "
+        f"{manifest.build_s:.1f} s"
+        + (f" with {binary_bytes(peak)} of memory" if peak else "")
+        + f"; {limits.capacity} positions, up to {limits.max_rows} × {limits.max_new_tokens} "
+        "tokens a step\nbuilt, not run: `llx bench` runs it where its GPU is"
+    )
