@@ -7,7 +7,7 @@ B rows, T new tokens, K picked positions, S cache capacity, Hkv KV heads, D head
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,12 @@ DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_MAX_ROWS = 8
 
 Shape = tuple[int | str, ...]
+CacheKind = Literal["in-place", "delta"]
+"""Whose work it is to write new keys and values into the cache.
+
+in-place: the graph's. Past and present are the whole cache, bound at one address.
+delta: the session's. Past is the whole cache, present only what is new, [B, Hkv, T, D].
+"""
 
 
 def cache_names(layers: int, prefix: str) -> list[str]:
@@ -45,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphContract:
-    """Inputs and outputs of every graph of an artifact, whatever its dialect."""
+    """Inputs and outputs of every graph of an artifact; a dialect adds its kind of cache."""
 
     layers: int
     kv_heads: int
@@ -68,11 +74,13 @@ class GraphContract:
         past = cache_names(self.layers, "past")
         return tokens | dict.fromkeys(past, (self.compute, self.cache_shape))
 
-    def outputs(self) -> dict[str, tuple[str, Shape]]:
+    def outputs(self, cache: CacheKind = "in-place") -> dict[str, tuple[str, Shape]]:
         """Every output: name → (dtype, symbolic shape), in the order of the graph."""
         present = cache_names(self.layers, "present")
+        new: Shape = ("B", self.kv_heads, "T", self.head_dim)
+        shape = self.cache_shape if cache == "in-place" else new
         logits: dict[str, tuple[str, Shape]] = {LOGITS: ("fp32", ("B", "K", self.limits.vocab))}
-        return logits | dict.fromkeys(present, (self.compute, self.cache_shape))
+        return logits | dict.fromkeys(present, (self.compute, shape))
 
 
 def contract_for(spec: LlamaSpec, compute: Compute, context: int | None = None) -> GraphContract:

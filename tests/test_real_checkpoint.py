@@ -16,6 +16,7 @@ from llx.bench.reference import capture, read_reference
 from llx.bench.sessions import ENGINES
 from llx.bench.text import tokenizer_of
 from llx.cli.reference import open_reference
+from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 
 GREEDY = Sampling()
@@ -46,7 +47,7 @@ def test_with_its_template_it_answers_a_question_and_stops(smollm2):
 
 def test_its_graph_is_plain_onnx_of_opset_24(smollm2):
     path = smollm2.path("standard.onnx")
-    assert problems(path, smollm2.manifest.contract) == []
+    assert problems(path, smollm2.manifest.contract, DIALECTS["standard"]) == []
     assert dict(load_graph(path).opset_imports) == {"": 24}
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from llx.graphs.semantic import Builder, Lowering, Results
 
 Inputs = Sequence[ir.Value]
+# The constants that hold the cache's capacity S, by the names that `restamp` finds them by.
+SLOTS = "slots"  # 0 … S-1
+CAPACITY = "capacity"  # S
 
 
 def size(value: ir.Value, axis: int) -> int:
@@ -23,6 +27,16 @@ def split_heads(g: Builder, x: ir.Value, head_dim: int) -> ir.Value:
     """[B, T, heads·D] → [B, heads, T, D]."""
     heads = size(x, -1) // head_dim
     return g.op("Transpose", g.op("Reshape", x, g.ints(0, 0, heads, head_dim)), perm=[0, 2, 1, 3])
+
+
+def merge_heads(g: Builder, x: ir.Value, dim: int) -> ir.Value:
+    """[B, heads, T, D] → [B, T, heads·D]."""
+    return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.ints(0, 0, dim))
+
+
+def slots(g: Builder, capacity: int) -> ir.Value:
+    """The cache's slots, [S]."""
+    return g.named_constant(SLOTS, np.arange(capacity, dtype=np.int64))
 
 
 def _embedding(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from llx.graphs.contract import POSITION_IDS
-from llx.graphs.dialects.common import COMMON, Inputs, size, split_heads
+from llx.graphs.dialects.common import COMMON, Inputs, merge_heads, size, slots, split_heads
 from llx.graphs.semantic import Builder, Dialect
 
 
@@ -45,20 +45,20 @@ def _attention(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     capacity, head_dim = size(k, 2), size(k, 3)
     mask = g.once("mask", lambda: _mask(g, g.inputs[POSITION_IDS], capacity))
     heads = split_heads(g, q, head_dim)
-    out = g.op("Attention", heads, k, v, mask)  # [B, H, T, D]
-    return g.op("Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.ints(0, 0, size(q, -1)))
+    return merge_heads(g, g.op("Attention", heads, k, v, mask), size(q, -1))
 
 
 def _mask(g: Builder, positions: ir.Value, capacity: int) -> ir.Value:
     """A query sees the slots up to its own position: [B, 1, T, S], true where it sees."""
-    slots = g.constant(np.arange(capacity, dtype=np.int64))
     own = g.op("Unsqueeze", positions, g.ints(1, 3))  # [B, 1, T, 1]
-    return g.op("LessOrEqual", slots, own)
+    return g.op("LessOrEqual", slots(g, capacity), own)
 
 
 STANDARD = Dialect(
     name="standard",
     opset=24,
+    ir_version=11,
+    cache="in-place",
     ops={
         **COMMON,
         "rms_norm": _rms_norm,

@@ -20,6 +20,7 @@ RELATIVE_TOLERANCE = {"fp16": 0.2, "bf16": 2.0}
 
 def check(folder: ArtifactFolder = None) -> None:
     """Check every byte, the graphs' structure, and parity with the PyTorch reference."""
+    from llx.graphs.dialects import dialect_named
     from llx.graphs.inspect import problems
     from llx.reports.console import say
 
@@ -32,7 +33,8 @@ def check(folder: ArtifactFolder = None) -> None:
         )
     say(f"bytes: {len(artifact.manifest.files)} files are what the manifest vouches for")
     for dialect in artifact.dialects:
-        found = problems(artifact.path(f"{dialect}.onnx"), artifact.manifest.contract)
+        path = artifact.path(f"{dialect}.onnx")
+        found = problems(path, artifact.manifest.contract, dialect_named(dialect))
         if found:
             raise GateFailed(f"{dialect}.onnx: {found[0]}", "export again with --overwrite")
         say(f"{dialect}: the ONNX checker, the contract and the weights file agree")
