@@ -20,6 +20,7 @@ INPUT_IDS = "input_ids"
 POSITION_IDS = "position_ids"
 LOGIT_INDEX = "logit_index"
 LOGITS = "logits"
+PAST, PRESENT = "past", "present"
 
 DEFAULT_CAPACITY = 2048
 DEFAULT_MAX_NEW_TOKENS = 512
@@ -35,7 +36,7 @@ delta: the session's. Past is the whole cache, present only what is new, [B, Hkv
 
 
 def cache_names(layers: int, prefix: str) -> list[str]:
-    """Names of the cache tensors, key and value of each layer; prefix `past` or `present`."""
+    """Names of the cache tensors, key and value of each layer; prefix `PAST` or `PRESENT`."""
     return [f"{prefix}.{i}.{part}" for i in range(layers) for part in ("key", "value")]
 
 
@@ -71,12 +72,12 @@ class GraphContract:
             POSITION_IDS: ("int64", ("B", "T")),
             LOGIT_INDEX: ("int64", ("B", "K")),
         }
-        past = cache_names(self.layers, "past")
+        past = cache_names(self.layers, PAST)
         return tokens | dict.fromkeys(past, (self.compute, self.cache_shape))
 
     def outputs(self, cache: CacheKind = "in-place") -> dict[str, tuple[str, Shape]]:
         """Every output: name → (dtype, symbolic shape), in the order of the graph."""
-        present = cache_names(self.layers, "present")
+        present = cache_names(self.layers, PRESENT)
         new: Shape = ("B", self.kv_heads, "T", self.head_dim)
         shape = self.cache_shape if cache == "in-place" else new
         logits: dict[str, tuple[str, Shape]] = {LOGITS: ("fp32", ("B", "K", self.limits.vocab))}

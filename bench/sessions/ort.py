@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench.sessions.base import Memory, Tokens
 from llx.errors import BadInput
-from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, LOGITS, POSITION_IDS, StepGuard, cache_names
+from llx.graphs.contract import (
+    INPUT_IDS,
+    LOGIT_INDEX,
+    LOGITS,
+    PAST,
+    POSITION_IDS,
+    PRESENT,
+    StepGuard,
+    cache_names,
+)
 from llx.graphs.dialects import dialect_named
 
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
@@ -42,7 +51,7 @@ class OrtSession:
         )
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
-        past, self._present = (cache_names(contract.layers, end) for end in ("past", "present"))
+        past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
         self._cache = [np.zeros(shape, dtype) for _ in past]
         self._binding = self._session.io_binding()
         for name, cache in zip(past, self._cache, strict=True):
