@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from llx.exporter.weights import Layout
 
 # Read by the no-op check: an export made by other rules is not the same export.
-RULES = 2
+RULES = 3
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 VERSIONS_OF = ("llx", "torch", "onnx", "onnx-ir", "gguf", "numpy")
 

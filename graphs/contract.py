@@ -7,7 +7,7 @@ B rows, T new tokens, K picked positions, S cache capacity, Hkv KV heads, D head
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,23 @@ INPUT_IDS = "input_ids"
 POSITION_IDS = "position_ids"
 LOGIT_INDEX = "logit_index"
 LOGITS = "logits"
+PAST, PRESENT = "past", "present"
 
 DEFAULT_CAPACITY = 2048
 DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_MAX_ROWS = 8
 
 Shape = tuple[int | str, ...]
+CacheKind = Literal["in-place", "delta"]
+"""Whose work it is to write new keys and values into the cache.
+
+in-place: the graph's. Past and present are the whole cache, bound at one address.
+delta: the session's. Past is the whole cache, present only what is new, [B, Hkv, T, D].
+"""
 
 
 def cache_names(layers: int, prefix: str) -> list[str]:
-    """Names of the cache tensors, key and value of each layer; prefix `past` or `present`."""
+    """Names of the cache tensors, key and value of each layer; prefix `PAST` or `PRESENT`."""
     return [f"{prefix}.{i}.{part}" for i in range(layers) for part in ("key", "value")]
 
 
@@ -45,7 +52,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphContract:
-    """Inputs and outputs of every graph of an artifact, whatever its dialect."""
+    """Inputs and outputs of every graph of an artifact; a dialect adds its kind of cache."""
 
     layers: int
     kv_heads: int
@@ -65,14 +72,16 @@ class GraphContract:
             POSITION_IDS: ("int64", ("B", "T")),
             LOGIT_INDEX: ("int64", ("B", "K")),
         }
-        past = cache_names(self.layers, "past")
+        past = cache_names(self.layers, PAST)
         return tokens | dict.fromkeys(past, (self.compute, self.cache_shape))
 
-    def outputs(self) -> dict[str, tuple[str, Shape]]:
+    def outputs(self, cache: CacheKind = "in-place") -> dict[str, tuple[str, Shape]]:
         """Every output: name → (dtype, symbolic shape), in the order of the graph."""
-        present = cache_names(self.layers, "present")
+        present = cache_names(self.layers, PRESENT)
+        new: Shape = ("B", self.kv_heads, "T", self.head_dim)
+        shape = self.cache_shape if cache == "in-place" else new
         logits: dict[str, tuple[str, Shape]] = {LOGITS: ("fp32", ("B", "K", self.limits.vocab))}
-        return logits | dict.fromkeys(present, (self.compute, self.cache_shape))
+        return logits | dict.fromkeys(present, (self.compute, shape))
 
 
 def contract_for(spec: LlamaSpec, compute: Compute, context: int | None = None) -> GraphContract:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from llx.graphs.contract import GraphContract
+from llx.graphs.contract import GraphContract, Shape
+from llx.graphs.semantic import Dialect
+
+DTYPES = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.BFLOAT16: "bf16",
+    ir.DataType.INT64: "int64",
+}
 
 
 def op_counts(path: Path) -> Counter[str]:
@@ -31,12 +40,12 @@ def data_files(path: Path) -> set[str]:
     return {str(tensor.location) for tensor in _external(path).values()}
 
 
-def problems(path: Path, contract: GraphContract) -> list[str]:
+def problems(path: Path, contract: GraphContract, dialect: Dialect) -> list[str]:
     """What is wrong with a graph on disk: empty where ONNX's checker and the contract agree.
 
-    Checked: the ONNX checker with shape inference, the contract's inputs and outputs, no foreign
-    domain, every weight within the weights file and at the place that its header says, and every
-    weight of the file used.
+    Checked: the ONNX checker with shape inference, names, types and shapes of the contract's
+    inputs and outputs as the dialect has them, no opset but the dialect's, every weight within the
+    weights file and at the place that its header says, and every weight of the file used.
     """
     found = []
     try:
@@ -44,13 +53,27 @@ def problems(path: Path, contract: GraphContract) -> list[str]:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         found.append(f"the ONNX checker refuses it: {str(error).splitlines()[0]}")
     graph = ir.load(path).graph
-    names = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    if names != (list(contract.inputs()), list(contract.outputs())):
-        found.append("its inputs and outputs are not those of the contract")
-    foreign = {node.domain for node in graph} - {""}
-    if foreign:
-        found.append(f"it has nodes of foreign domains: {', '.join(sorted(foreign))}")
+    if _described(graph.inputs) != list(contract.inputs().items()):
+        found.append("its inputs are not those of the contract")
+    if _described(graph.outputs) != list(contract.outputs(dialect.cache).items()):
+        found.append("its outputs are not those of the contract")
+    if graph.opset_imports != {"": dialect.opset}:
+        found.append(f"it is not of opset {dialect.opset} of ONNX itself and nothing else")
     return found + _weight_problems(path)
+
+
+def _described(values: Sequence[ir.Value]) -> list[tuple[str | None, tuple[str, Shape]]]:
+    """Names, types and shapes, as the contract has them."""
+    return [(value.name, (_dtype(value), _shape(value))) for value in values]
+
+
+def _dtype(value: ir.Value) -> str:
+    return DTYPES.get(value.dtype or ir.DataType.UNDEFINED, str(value.dtype))
+
+
+def _shape(value: ir.Value) -> Shape:
+    sizes = value.shape or ()
+    return tuple(size if isinstance(size, int) else str(size) for size in sizes)
 
 
 def _weight_problems(path: Path) -> list[str]:

@@ -14,8 +14,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from llx.graphs.contract import CacheKind
+
 DOMAIN = "llx"
 VERSION = 1
+PRODUCER = "llx"
 
 # Arguments that are attributes of a node rather than inputs.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"rms_norm": ("eps",), "split": ("split_sizes",)}
@@ -30,6 +33,8 @@ class Dialect:
 
     name: str
     opset: int
+    ir_version: int
+    cache: CacheKind
     ops: Mapping[str, Lowering]
 
 
@@ -39,7 +44,7 @@ class Builder:
     def __init__(self, inputs: Mapping[str, ir.Value]) -> None:
         self.inputs = inputs
         self.nodes: list[ir.Node] = []
-        self.constants: dict[bytes, ir.Value] = {}
+        self.constants: dict[bytes | str, ir.Value] = {}
         self.shared: dict[str, ir.Value] = {}
         self.scope = ""
 
@@ -66,6 +71,12 @@ class Builder:
             self.constants[key] = ir.val(name, const_value=ir.Tensor(array, name=name))
         return self.constants[key]
 
+    def named_constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """A constant that is found by its name in the graph, and is no other's equal."""
+        if name not in self.constants:
+            self.constants[name] = ir.val(name, const_value=ir.Tensor(array, name=name))
+        return self.constants[name]
+
     def ints(self, *values: int) -> ir.Value:
         """A constant int64 vector: axes, sizes, a shape to reshape to."""
         return self.constant(np.array(values, dtype=np.int64))
@@ -89,7 +100,9 @@ def lower(semantic: ir.Model, dialect: Dialect) -> ir.Model:
         lowered = dialect.ops[node.op_type](builder, node, [here[v] for v in node.inputs if v])
         results = [lowered] if isinstance(lowered, ir.Value) else lowered
         for old, new in zip(node.outputs, results, strict=True):
-            new.name, new.shape, new.type = old.name, old.shape, old.type
+            new.name, new.type = old.name, old.type
+            if new.shape is None:  # unless the dialect gives the value a shape of its own
+                new.shape = old.shape
             here[old] = new
     used = {value for node in builder.nodes for value in node.inputs}
     weights = [here[value] for value in graph.initializers.values() if here[value] in used]
@@ -101,7 +114,7 @@ def lower(semantic: ir.Model, dialect: Dialect) -> ir.Model:
         opset_imports={"": dialect.opset},
         name=graph.name,
     )
-    return ir.Model(lowered_graph, ir_version=11, producer_name="llx")
+    return ir.Model(lowered_graph, ir_version=dialect.ir_version, producer_name=PRODUCER)
 
 
 def _copy(value: ir.Value) -> ir.Value:

@@ -1,4 +1,4 @@
-"""`ort`: ONNX Runtime over an artifact's graph, its cache updated in place."""
+"""`ort`: ONNX Runtime over an artifact's graph, whichever its dialect."""
 
 from __future__ import annotations
 
@@ -11,13 +11,27 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench.sessions.base import Memory, Tokens
 from llx.errors import BadInput
-from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, LOGITS, POSITION_IDS, StepGuard, cache_names
+from llx.graphs.contract import (
+    INPUT_IDS,
+    LOGIT_INDEX,
+    LOGITS,
+    PAST,
+    POSITION_IDS,
+    PRESENT,
+    StepGuard,
+    cache_names,
+)
+from llx.graphs.dialects import dialect_named
 
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
 class OrtSession:
-    """One graph, its I/O bound once: past and present share their memory, logits have their own."""
+    """One graph, its cache bound once.
+
+    In place, past and present share their memory. A delta graph writes what is new into a scratch,
+    and the session copies it from there into its slots.
+    """
 
     def __init__(self, artifact: Artifact, rows: int = 1, dialect: str = "standard") -> None:
         contract = artifact.manifest.contract
@@ -37,13 +51,15 @@ class OrtSession:
         )
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
-        past, present = (cache_names(contract.layers, end) for end in ("past", "present"))
+        past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
         self._cache = [np.zeros(shape, dtype) for _ in past]
         self._binding = self._session.io_binding()
-        for read, written, cache in zip(past, present, self._cache, strict=True):
-            place = ("cpu", 0, dtype, shape, cache.ctypes.data)
-            self._binding.bind_input(read, *place)
-            self._binding.bind_output(written, *place)
+        for name, cache in zip(past, self._cache, strict=True):
+            self._binding.bind_input(name, "cpu", 0, dtype, shape, cache.ctypes.data)
+        self._delta = dialect_named(dialect).cache == "delta"
+        self._new: list[NDArray[Any]] = []
+        if not self._delta:
+            self._bind_present(self._cache)
         self._logits = np.empty((rows, 0, self.limits.vocab), np.float32)
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
@@ -56,7 +72,29 @@ class OrtSession:
         for name, array in steps.items():
             self._binding.bind_cpu_input(name, np.ascontiguousarray(array))
         self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, self._logits.ctypes.data)
+        if self._delta:
+            self._bind_new(tokens.shape[1])
         self._session.run_with_iobinding(self._binding)
+        if self._delta:
+            self._write_new(positions[:, 0])
+
+    def _bind_present(self, places: list[NDArray[Any]]) -> None:
+        for name, place in zip(self._present, places, strict=True):
+            self._binding.bind_output(name, "cpu", 0, place.dtype, place.shape, place.ctypes.data)
+
+    def _bind_new(self, count: int) -> None:
+        """A scratch for the keys and values of `count` new tokens, [B, Hkv, T, D] each."""
+        if not self._new or self._new[0].shape[2] != count:
+            rows, kv_heads, _, head_dim = self._cache[0].shape
+            shape = (rows, kv_heads, count, head_dim)
+            self._new = [np.empty(shape, cache.dtype) for cache in self._cache]
+            self._bind_present(self._new)
+
+    def _write_new(self, starts: Tokens) -> None:
+        """Copy the scratch into the slots, each row's from its own start."""
+        for cache, new in zip(self._cache, self._new, strict=True):
+            for row, start in enumerate(starts):
+                cache[row, :, start : start + new.shape[2]] = new[row]
 
     def sync(self) -> None:
         """Wait for the bound outputs."""
@@ -76,7 +114,7 @@ class OrtSession:
 
     def close(self) -> None:
         """Let go of session and cache."""
-        del self._binding, self._session, self._cache
+        del self._binding, self._session, self._cache, self._new
 
     def details(self) -> dict[str, Any]:
         """Version, provider and threads of ONNX Runtime."""

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from llx.errors import BadInput
+from llx.graphs.dialects.primitive import PRIMITIVE
 from llx.graphs.dialects.standard import STANDARD
 from llx.graphs.semantic import Dialect
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (STANDARD,)}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (STANDARD, PRIMITIVE)}
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect that a graph's file is named after. Raises `BadInput` for an unknown one."""
+    if name not in DIALECTS:
+        raise BadInput(
+            f"unknown dialect {name!r}", f"export again: this version knows {', '.join(DIALECTS)}"
+        )
+    return DIALECTS[name]

@@ -1,4 +1,4 @@
-"""What every engine must do, whichever it is: a new line in `ENGINES` falls in here by itself."""
+"""What every engine must do: a new line in `ENGINES` or `DIALECTS` falls in here by itself."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import pytest
 from llx.bench import steps
 from llx.bench.sessions import ENGINES, engine_named
 from llx.bench.sessions.fake import FakeSession
+from llx.bench.sessions.ort import OrtSession
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import ContractError
+from llx.graphs.dialects import DIALECTS
 
-SESSIONS = [*ENGINES, "fake"]
+# `ort` is ONNX Runtime over its own dialect; it runs the others' graphs as well.
+OTHERS = [f"ort, {dialect}" for dialect in DIALECTS if dialect != ENGINES["ort"].dialect]
+SESSIONS = [*ENGINES, *OTHERS, "fake"]
 
 
 @pytest.fixture(params=SESSIONS)
@@ -21,6 +25,8 @@ def open_session(request, tiny):
     def open_rows(rows=1):
         if request.param == "fake":
             session = FakeSession(tiny.manifest.contract.limits, rows)
+        elif request.param.startswith("ort, "):
+            session = OrtSession(tiny, rows, request.param.removeprefix("ort, "))
         else:
             session = ENGINES[request.param].open(tiny, rows)
         opened.append(session)

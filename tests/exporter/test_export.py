@@ -13,6 +13,7 @@ from llx.errors import BadInput, Lacking
 from llx.exporter import export as exporting
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
+from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from llx.llama.presets import preset_named, preset_of_size
 from llx.precision import PRECISIONS
@@ -44,7 +45,8 @@ def test_an_export_passes_the_checker_the_contract_and_coverage(tmp_path, spec, 
     assert made
     assert artifact.damaged() == []
     for dialect in artifact.dialects:
-        assert problems(artifact.path(f"{dialect}.onnx"), artifact.manifest.contract) == []
+        path = artifact.path(f"{dialect}.onnx")
+        assert problems(path, artifact.manifest.contract, DIALECTS[dialect]) == []
 
 
 def test_the_same_export_again_touches_nothing(request_):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from llx.errors import BadInput, GateFailed, LlxError
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
+    from llx.bench.sessions import Engine, Session
 
 # Largest logit error that passes, by what the graph computes in: absolute for fp32, for the others
 # in standard deviations of the reference's logits. SmolLM2-135M on random tokens shows 1e-4 in
@@ -20,6 +23,7 @@ RELATIVE_TOLERANCE = {"fp16": 0.2, "bf16": 2.0}
 
 def check(folder: ArtifactFolder = None) -> None:
     """Check every byte, the graphs' structure, and parity with the PyTorch reference."""
+    from llx.graphs.dialects import dialect_named
     from llx.graphs.inspect import problems
     from llx.reports.console import say
 
@@ -32,7 +36,8 @@ def check(folder: ArtifactFolder = None) -> None:
         )
     say(f"bytes: {len(artifact.manifest.files)} files are what the manifest vouches for")
     for dialect in artifact.dialects:
-        found = problems(artifact.path(f"{dialect}.onnx"), artifact.manifest.contract)
+        path = artifact.path(f"{dialect}.onnx")
+        found = problems(path, artifact.manifest.contract, dialect_named(dialect))
         if found:
             raise GateFailed(f"{dialect}.onnx: {found[0]}", "export again with --overwrite")
         say(f"{dialect}: the ONNX checker, the contract and the weights file agree")
@@ -52,9 +57,8 @@ def _opened(folder: Path | None) -> Artifact:
 
 
 def _check_parity(artifact: Artifact) -> None:
-    """Compare each engine that is here with the reference, on a few steps."""
+    """Compare each engine and dialect that is here with the reference, on a few steps."""
     from llx.bench.parity import compare
-    from llx.bench.sessions import ENGINES
     from llx.cli.reference import open_reference
     from llx.reports.console import say
 
@@ -63,12 +67,12 @@ def _check_parity(artifact: Artifact) -> None:
     except LlxError as error:
         say(f"parity: not checked: {error}")
         return
-    for engine in ENGINES.values():
+    for name, engine, open_session in _subjects(artifact):
         try:
             engine.require()
-            session = engine.open(artifact, 1)
+            session = open_session()
         except LlxError as error:
-            say(f"parity of {engine.name}: not checked: {error}")
+            say(f"parity of {name}: not checked: {error}")
             continue
         parity = compare(session, reference)
         session.close()
@@ -77,11 +81,29 @@ def _check_parity(artifact: Artifact) -> None:
         tolerance = relative * parity.spread if relative else ABSOLUTE_TOLERANCE
         if not worst <= tolerance:
             raise GateFailed(
-                f"{engine.name} is off by {worst:.1e} from PyTorch fp32, more than {tolerance:.2g}",
+                f"{name} is off by {worst:.1e} from PyTorch fp32, more than {tolerance:.2g}",
                 "if the weights hold no NaN and fit the precision, the export is wrong: report it "
                 "with the output of `llx doctor`",
             )
         say(
-            f"parity of {engine.name}: largest logit error {parity.prefill_error:.1e} in prefill, "
+            f"parity of {name}: largest logit error {parity.prefill_error:.1e} in prefill, "
             f"{parity.decode_error:.1e} in decode, of {tolerance:.2g} allowed"
         )
+
+
+def _subjects(artifact: Artifact) -> Iterator[tuple[str, Engine, Callable[[], Session]]]:
+    """What is compared: every engine, and ONNX Runtime over the graphs that are not its own."""
+    from llx.bench.sessions import ENGINES
+
+    for engine in ENGINES.values():
+        yield engine.name, engine, partial(engine.open, artifact, 1)
+    ort = ENGINES["ort"]
+    for dialect in artifact.dialects:
+        if dialect != ort.dialect:
+            yield f"ort, {dialect}", ort, partial(_open_ort, artifact, dialect)
+
+
+def _open_ort(artifact: Artifact, dialect: str) -> Session:
+    from llx.bench.sessions.ort import OrtSession
+
+    return OrtSession(artifact, 1, dialect)

@@ -1,0 +1,81 @@
+"""Lowerings that the dialects share: what ONNX has spelled alike since opset 13."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from llx.graphs.semantic import Builder, Lowering, Results
+
+Inputs = Sequence[ir.Value]
+# The constants that hold the cache's capacity S, by the names that `restamp` finds them by.
+SLOTS = "slots"  # 0 … S-1
+CAPACITY = "capacity"  # S
+
+
+def size(value: ir.Value, axis: int) -> int:
+    """A dimension that the semantic graph knows as a number."""
+    assert value.shape is not None
+    dim = value.shape[axis]
+    assert isinstance(dim, int)
+    return dim
+
+
+def split_heads(g: Builder, x: ir.Value, head_dim: int) -> ir.Value:
+    """[B, T, heads·D] → [B, heads, T, D]."""
+    heads = size(x, -1) // head_dim
+    return g.op("Transpose", g.op("Reshape", x, g.ints(0, 0, heads, head_dim)), perm=[0, 2, 1, 3])
+
+
+def merge_heads(g: Builder, x: ir.Value, dim: int) -> ir.Value:
+    """[B, heads, T, D] → [B, T, heads·D]."""
+    return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.ints(0, 0, dim))
+
+
+def slots(g: Builder, capacity: int) -> ir.Value:
+    """The cache's slots, [S]."""
+    return g.named_constant(SLOTS, np.arange(capacity, dtype=np.int64))
+
+
+def _embedding(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
+    table, tokens = x
+    return g.op("Gather", table, tokens, axis=0)
+
+
+def _linear(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
+    product = g.op("MatMul", *x[:2])
+    return product if len(x) == 2 else g.op("Add", product, x[2])
+
+
+def _pick(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
+    hidden, index = x
+    return g.op("GatherND", hidden, g.op("Unsqueeze", index, g.ints(2)), batch_dims=1)
+
+
+def _unembed(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
+    hidden, table = x
+    logits = g.op("MatMul", hidden, g.op("Transpose", table, perm=[1, 0]))
+    return logits if hidden.dtype == ir.DataType.FLOAT else g.op("Cast", logits, to=1)
+
+
+def _split(g: Builder, node: ir.Node, x: Inputs) -> Results:
+    sizes = node.attributes["split_sizes"].as_ints()
+    return g.op_multi("Split", len(sizes), x[0], g.ints(*sizes), axis=-1)
+
+
+def _silu(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
+    return g.op("Mul", x[0], g.op("Sigmoid", x[0]))
+
+
+COMMON: Mapping[str, Lowering] = {
+    "embedding": _embedding,
+    "linear": _linear,
+    "pick": _pick,
+    "unembed": _unembed,
+    "split": _split,
+    "silu": _silu,
+    "add": lambda g, node, x: g.op("Add", *x),
+    "mul": lambda g, node, x: g.op("Mul", *x),
+}
