@@ -49,12 +49,13 @@ WITHOUT_GPU = (
 class BuildRequest:
     """What `llx build` was asked for: one engine.
 
-    `sm`: what TensorRT-RTX builds for; None is one engine for any GPU from Ampere on. Sizes that
-    are None are the artifact's own.
+    `sm`: what TensorRT-RTX builds for; None is one engine for any GPU from Ampere on. `dialect`:
+    None is the one that suits the TensorRT that is here. Sizes that are None are the artifact's.
     """
 
     runtime: Runtime
     sm: int | None = None
+    dialect: str | None = None
     context: int | None = None
     batch: int = 1
     max_prefill: int | None = None
@@ -129,7 +130,7 @@ def key_of(artifact: Artifact, request: BuildRequest) -> EngineKey:
         version=api.__version__,
         sm=sm,
         device=device,
-        dialect=dialect_of(api),
+        dialect=request.dialect or dialect_of(api),
         contract=engine_contract(artifact.manifest.contract, request),
         options=request.options,
     )

@@ -31,6 +31,9 @@ def build(
     max_prefill: Annotated[
         int | None, typer.Option(help="Most new tokens of a step. [default: 512]")
     ] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="Which graph. [default: what suits the TensorRT here]")
+    ] = None,
     profiles: Annotated[
         int, typer.Option(min=1, max=2, help="2: decoding has a profile, and weights, of its own.")
     ] = 1,
@@ -73,6 +76,7 @@ def build(
         request = BuildRequest(
             runtime=runtime,
             sm=target,
+            dialect=dialect,
             context=context,
             batch=batch,
             max_prefill=max_prefill,
