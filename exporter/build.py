@@ -103,6 +103,7 @@ def build_engine(
         return standing, False
     graph = artifact.graph(key.dialect)
     _require_buildable(graph, key)
+    artifact.intact(WEIGHTS)
     require_space(folder, 2 * artifact.manifest.files[WEIGHTS].bytes)
     made = True
     with whole_folder(folder, tell, "build") as partial:

@@ -149,15 +149,20 @@ class Artifact:
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
-        path = self.path(f"{dialect}.onnx")
-        if sha256_of(path) != self.manifest.files[path.name].sha256:
-            raise BadInput(f"{path} is not what was exported", "export again with --overwrite")
+        path = self.intact(f"{dialect}.onnx")
         outside = data_files(path) - {WEIGHTS}
         if outside:
             raise BadInput(
                 f"{path} wants data from {sorted(outside)[0]!r}, not from {WEIGHTS}",
                 "do not use it: llx writes no such graph",
             )
+        return path
+
+    def intact(self, name: str) -> Path:
+        """Path of a file, every byte of it read. `BadInput` where it is not what was exported."""
+        path = self.path(name)
+        if sha256_of(path) != self.manifest.files[name].sha256:
+            raise BadInput(f"{path} is not what was exported", "export again with --overwrite")
         return path
 
     def has(self, name: str) -> bool:
