@@ -40,6 +40,7 @@ INSTALL: dict[Runtime, str] = {
 # The first release with TensorScatter as KV-cache update, and with I/O at one address.
 NATIVE_CACHE_SINCE = (10, 15)
 STRONG_TYPING_IS_THE_ONLY_ONE_SINCE = 11
+SHOWN_DEPTH = 3
 # TensorRT-RTX 1.7 tunes nothing at build time, and its wheels have no lean runtime.
 NOT_IN_RTX = ("version_compatible",)
 
@@ -258,23 +259,28 @@ def _logger(api: Any) -> Any:
 
 
 def _monitor(api: Any, progress: Progress) -> Any:
-    """TensorRT's progress as ours: each of its phases by name."""
+    """TensorRT's progress as ours: its phases by name, but for the many small ones deep inside."""
 
     class Monitor(api.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             api.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
+            self.depth: dict[str | None, int] = {None: 0}
 
-        def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
-            self.steps[phase] = steps
-            progress(phase, 0, steps, "step")
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.steps[phase], self.depth[phase] = steps, self.depth.get(parent, 0) + 1
+            self._tell(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            progress(phase, step + 1, self.steps[phase], "step")
+            self._tell(phase, step + 1)
             return True
 
         def phase_finish(self, phase: str) -> None:
-            progress(phase, self.steps[phase], self.steps[phase], "step")
+            self._tell(phase, self.steps[phase])
+
+        def _tell(self, phase: str, done: int) -> None:
+            if self.depth[phase] <= SHOWN_DEPTH and self.steps[phase] > 1:
+                progress(phase, done, self.steps[phase], "step")
 
     return Monitor()
 
