@@ -7,6 +7,7 @@ import pytest
 from llx.artifact import open_artifact
 from llx.engine import engines_of
 from tests.cli.test_bad_input import assert_refused
+from tests.cli.test_commands import fits_80_columns
 from tests.conftest import export_tiny
 
 SMALL = ("--context", 64, "--max-prefill", 16)
@@ -60,3 +61,11 @@ REFUSED = {
 def test_what_cannot_be_built_is_one_line(llx, artifact, words, code, parts):
     assert_refused(llx("build", artifact.folder, *words), code, *parts)
     assert engines_of(open_artifact(artifact.folder)) == []
+
+
+def test_inspect_lists_the_engines(llx, artifact):
+    llx("build", artifact.folder, "--engine", "trt-rtx", "--sm", 86, *SMALL)
+    ended = llx("inspect", artifact.folder.name)
+    assert fits_80_columns(ended.stdout)
+    for part in ("engines, newest first", "sm86", "standard", "1 × 16, 64"):
+        assert part in ended.stdout

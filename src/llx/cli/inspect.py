@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llx.cli.arguments import ArtifactFolder
+
+if TYPE_CHECKING:
+    from llx.engine import Engine
 
 
 def inspect(folder: ArtifactFolder = None) -> None:
     """Show what an artifact holds: ops, bytes, what a decode step reads."""
     from llx.artifact import open_artifact
     from llx.bench.roofline import bytes_per_decode_step
+    from llx.engine import engines_of
     from llx.graphs.inspect import op_counts, weight_groups
     from llx.reports.console import say, show, simple_table
     from llx.reports.units import binary_bytes, parameters
@@ -39,8 +45,39 @@ def inspect(folder: ArtifactFolder = None) -> None:
             [(name, binary_bytes(n), f"{100 * n / total:.1f} %") for name, n in groups.items()],
         )
     )
+    whole = binary_bytes(bytes_per_decode_step(spec, manifest.precision, limits.capacity, 1))
     reads = [
-        (str(filled), binary_bytes(bytes_per_decode_step(spec, manifest.precision, filled, 1)))
+        (
+            str(filled),
+            binary_bytes(bytes_per_decode_step(spec, manifest.precision, filled, 1)),
+            whole,
+        )
         for filled in (1, limits.capacity // 2, limits.capacity)
     ]
-    show(simple_table("\na decode step must read", (">positions filled", ">bytes"), reads))
+    headings = (">positions filled", ">must be read", ">is read: all of the cache")
+    show(simple_table("\nbytes of a decode step", headings, reads))
+    engines = [_engine_row(engine) for engine in engines_of(artifact)]
+    if engines:
+        headings = ("engine", "version", "graph", ">size", ">ratio", ">rows × T, S", ">built")
+        show(
+            simple_table(
+                "\nengines, newest first; ratio: of their size to the weights'", headings, engines
+            )
+        )
+
+
+def _engine_row(engine: Engine) -> tuple[str, ...]:
+    from llx.reports.units import binary_bytes
+
+    manifest = engine.manifest
+    key = manifest.key
+    limits = key.contract.limits
+    return (
+        f"{key.runtime} {key.target}",
+        key.version,
+        key.dialect,
+        binary_bytes(engine.plan_bytes),
+        f"{engine.plan_bytes / manifest.weights_bytes:.2f}",
+        f"{limits.max_rows} × {limits.max_new_tokens}, {limits.capacity}",
+        f"{manifest.build_s:.1f} s",
+    )
