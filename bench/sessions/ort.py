@@ -27,11 +27,14 @@ class OrtSession:
                 "export with --precision fp32, or bench with --engine torch",
             )
         self.limits, self.rows = contract.limits, rows
-        self.weights = "the artifact's dense weights"
+        self.weights = artifact.weights_in_words
         self._guard = StepGuard(self.limits, rows)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _threads()
         options.log_severity_level = 3
+        # The int8 kernels are for fp32 graphs. In fp16, QDQ nodes that wait for them would have every
+        # weight dequantized at every step; without, it is done once. Activations are quantized.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session = onnxruntime.InferenceSession(
             artifact.graph(dialect), options, providers=["CPUExecutionProvider"]
         )

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from llx.graphs.contract import POSITION_IDS
+from llx.graphs.linear import linear
 from llx.graphs.semantic import Builder, Dialect, Results
 
 Inputs = Sequence[ir.Value]
@@ -78,11 +79,6 @@ def _mask(g: Builder, positions: ir.Value, capacity: int) -> ir.Value:
     return g.op("LessOrEqual", slots, own)
 
 
-def _linear(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
-    product = g.op("MatMul", *x[:2])
-    return product if len(x) == 2 else g.op("Add", product, x[2])
-
-
 def _pick(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     hidden, index = x
     return g.op("GatherND", hidden, g.op("Unsqueeze", index, g.ints(2)), batch_dims=1)
@@ -112,7 +108,7 @@ STANDARD = Dialect(
         "rope": _rope,
         "kv_update": _kv_update,
         "attention": _attention,
-        "linear": _linear,
+        "linear": linear,
         "pick": _pick,
         "unembed": _unembed,
         "split": _split,
