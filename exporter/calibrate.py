@@ -38,9 +38,7 @@ class Calibration:
     record: QuantizationRecord
 
 
-def calibrate(
-    source: TensorSource, windows: int, progress: Progress = silent
-) -> Calibration:
+def calibrate(source: TensorSource, windows: int, progress: Progress = silent) -> Calibration:
     """Run the calibration windows through a checkpoint in fp32, one block's weights at a time.
 
     Raises `BadInput` where it has no tokenizer, where an activation is not finite, or where one is

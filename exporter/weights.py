@@ -87,9 +87,7 @@ def layout_of(spec: LlamaSpec, precision: Precision) -> Layout:
     return Layout(len(header).to_bytes(8, "little") + header, places, precision)
 
 
-def _tensors(
-    spec: LlamaSpec, precision: Precision
-) -> Iterator[tuple[str, tuple[int, ...], str]]:
+def _tensors(spec: LlamaSpec, precision: Precision) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Name, shape and dtype of all that the file holds; a quantized projection has its scales."""
     dtype = SAFETENSORS_DTYPES[precision.compute]
     for name in ("rope.cos", "rope.sin"):

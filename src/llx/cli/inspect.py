@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llx.cli.arguments import ArtifactFolder
+from llx.cli.export import quantization
 
 
 def inspect(folder: ArtifactFolder = None) -> None:
@@ -24,6 +25,8 @@ def inspect(folder: ArtifactFolder = None) -> None:
         f"L {spec.layers}, dim {spec.dim}, H {spec.heads}, Hkv {spec.kv_heads}, D {spec.head_dim}, "
         f"F {spec.ffn_dim}, V {spec.vocab}, context {spec.context}, capacity {limits.capacity}"
     )
+    if manifest.quantization:
+        say(quantization(manifest.quantization))
     rows = []
     for dialect in artifact.dialects:
         counts = op_counts(artifact.path(f"{dialect}.onnx"))
