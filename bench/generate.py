@@ -15,7 +15,7 @@ from tokenizers.decoders import DecodeStream
 from llx.artifact import CHAT_TEMPLATE, Artifact
 from llx.bench import steps
 from llx.bench.sessions.base import Session
-from llx.bench.text import require_known
+from llx.corpus import require_known
 from llx.errors import BadInput, GateFailed, Lacking
 
 
@@ -74,7 +74,7 @@ def generate(
             f"the prompt has {len(ids)} tokens, and the cache {session.limits.capacity} positions",
             "shorten it, or export with a larger --context",
         )
-    require_known(max(ids), session.limits)
+    require_known(max(ids), session.limits.vocab)
     rng = np.random.default_rng(sampling.seed)
     stream = DecodeStream(skip_special_tokens=True)
     for token in ids:  # SentencePiece's first space is no text where text begins, and is one here

@@ -25,9 +25,9 @@ from safetensors.numpy import save
 
 from llx.artifact import REFERENCE, WEIGHTS, Artifact
 from llx.bench import steps
-from llx.bench.corpus import WINDOW, WINDOWS, cut_windows, pydoc_topics
 from llx.bench.sessions.base import Session, Tokens
-from llx.bench.text import require_known, tokenizer_of
+from llx.bench.text import tokenizer_of
+from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
 from llx.errors import BadInput, Lacking, LlxError
 from llx.files import locked_folder, write_whole
 from llx.progress import Progress, silent
@@ -138,7 +138,7 @@ def capture(
     capture goes on where it stopped. Raises `Lacking` where the artifact has no tokenizer.
     """
     tokenizer = tokenizer_of(artifact)
-    corpus = pydoc_topics()
+    corpus = evaluation_text()
     cut = cut_windows(tokenizer, corpus, window, windows)
     if window - 1 > artifact.manifest.contract.limits.capacity:
         raise BadInput(
@@ -147,7 +147,7 @@ def capture(
             f"choose --window {artifact.manifest.contract.limits.capacity} or less",
         )
     limits = artifact.manifest.contract.limits
-    require_known(int(cut.tokens.max()), limits)
+    require_known(int(cut.tokens.max()), limits.vocab)
     session = open_reference(artifact)
     protocol = Protocol(
         corpus=corpus.name,

@@ -99,6 +99,7 @@ def _result(
             params=manifest.spec.parameters,
             source=manifest.source.label,
             weights=measured.weights if measured else "none",
+            quantization=manifest.quantization.in_words if manifest.quantization else None,
         ),
         environment=environment.read_environment(threads, load_before, environment.load()),
         speed=measured.speed if measured else [],

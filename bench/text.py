@@ -1,12 +1,11 @@
-"""An artifact's tokenizer, and what keeps its tokens within the model's vocabulary."""
+"""An artifact's tokenizer."""
 
 from __future__ import annotations
 
 from tokenizers import Tokenizer
 
 from llx.artifact import TOKENIZER, Artifact
-from llx.errors import BadInput, Lacking
-from llx.graphs.contract import Limits
+from llx.errors import Lacking
 
 
 def tokenizer_of(artifact: Artifact) -> Tokenizer:
@@ -17,12 +16,3 @@ def tokenizer_of(artifact: Artifact) -> Tokenizer:
             "generation and fidelity need one; export from a checkpoint with a tokenizer.json",
         )
     return Tokenizer.from_file(str(artifact.path(TOKENIZER)))
-
-
-def require_known(highest: int, limits: Limits) -> None:
-    """Raise `BadInput` where a token is beyond the model's vocabulary."""
-    if highest >= limits.vocab:
-        raise BadInput(
-            f"the tokenizer gives token {highest}, and the model knows {limits.vocab}",
-            "export with the tokenizer that belongs to the weights",
-        )

@@ -31,6 +31,7 @@ from llx.artifact import (
     remember_latest,
     write_manifest,
 )
+from llx.corpus import calibration_text
 from llx.errors import BadInput, LlxError, require_modules
 from llx.exporter.locate import RandomWeights, Weights
 from llx.files import require_space, whole_folder
@@ -60,6 +61,7 @@ class ExportRequest:
     folder: Path
     precision: Precision
     context: int | None = None
+    calibration_windows: int = 16  # of the calibration text, where the precision needs any
     preset: Preset | None = None
     label: str = ""  # what the weights are called, where no preset says it
     command: str = ""
@@ -109,17 +111,22 @@ def _write_artifact(
     progress: Progress,
 ) -> None:
     """Graphs, weights, tokenizer and manifest, into an empty folder."""
+    from llx.exporter.calibrate import calibrate
     from llx.exporter.weights import layout_of, write_weights
 
     spec = source.spec if source else _preset_of(request).spec
     contract = contract_for(spec, request.precision.compute, request.context)
-    layout = layout_of(spec, request.precision.compute)
+    layout = layout_of(spec, request.precision)
     if source:
         require_space(request.folder, layout.file_bytes + OTHER_FILES_BYTES)
     files = _write_graphs(folder, spec, contract, layout, progress)
-    casts = CastCounts()
+    casts, quantization = CastCounts(), None
     if source:
-        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
+        maxima = None
+        if request.precision.linear != "dense":
+            calibration = calibrate(source, request.calibration_windows, progress)
+            maxima, quantization = calibration.maxima, calibration.record
+        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress, maxima)
     text = source.text() if source else None
     if text:
         files |= _write_text(folder, text)
@@ -134,6 +141,7 @@ def _write_artifact(
         source=record,
         text=text.record if text else None,
         casts=casts,
+        quantization=quantization,
         versions=_versions(),
         files=files,
     )
@@ -218,7 +226,9 @@ def _key(request: ExportRequest) -> str:
         inside = sorted(p for p in weights.iterdir() if p.is_file()) if weights.is_dir() else None
         weights = [_source_file(path) for path in inside or [weights]]
     spec = request.preset.spec if request.preset else None
-    asked = (RULES, llx.__version__, weights, spec, request.precision, request.context)
+    asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
+    if request.precision.linear != "dense":
+        asked += [request.calibration_windows, calibration_text().sha256]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 
@@ -254,7 +264,7 @@ def _write_graphs(
     semantic = stamped_trace(spec, contract)
     files = {}
     for dialect in DIALECTS.values():
-        model = lower(semantic, dialect)
+        model = lower(semantic, dialect, layout.precision.linear)
         bind_weights(model, layout)
         path = folder / f"{dialect.name}.onnx"
         ir.save(model, path)
@@ -268,9 +278,10 @@ def bind_weights(model: ir.Model, layout: Layout) -> None:
     import onnx_ir as ir
 
     dtypes = {
-        "fp32": ir.DataType.FLOAT,
-        "fp16": ir.DataType.FLOAT16,
-        "bf16": ir.DataType.BFLOAT16,
+        "F32": ir.DataType.FLOAT,
+        "F16": ir.DataType.FLOAT16,
+        "BF16": ir.DataType.BFLOAT16,
+        "I8": ir.DataType.INT8,
     }
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
@@ -279,7 +290,7 @@ def bind_weights(model: ir.Model, layout: Layout) -> None:
                 WEIGHTS,
                 place.offset,
                 place.length,
-                dtypes[layout.compute],
+                dtypes[place.dtype],
                 shape=ir.Shape(place.shape),
                 name=name,
             )

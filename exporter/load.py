@@ -1,4 +1,4 @@
-"""A checkpoint as a PyTorch model in fp32: the reference, straight from the source."""
+"""A checkpoint as a PyTorch model in fp32, whole or block by block, straight from the source."""
 
 from __future__ import annotations
 
@@ -24,13 +24,35 @@ def llama_from_source(source: TensorSource) -> Llama:
     """The model with the source's weights and its own RoPE tables, in fp32."""
     with torch.device("meta"):
         model = Llama(source.spec)
-    state = {
-        weight.name: torch.cat([_stacked(blocks, weight) for blocks in blocks_of(source, weight)])
-        for weight in weights_of(source.spec)
-    }
+    state = {weight.name: _whole(source, weight) for weight in weights_of(source.spec)}
     model.load_state_dict(state, strict=False, assign=True)
-    model.fill_rope()
+    model.rope.fill(source.spec, torch.float32)
     return model.eval()
+
+
+def block_state(source: TensorSource, layer: int) -> dict[str, torch.Tensor]:
+    """One layer's weights in fp32, by their names within the block."""
+    prefix = f"layers.{layer}."
+    return {
+        weight.name.removeprefix(prefix): _whole(source, weight)
+        for weight in weights_of(source.spec)
+        if weight.name.startswith(prefix)
+    }
+
+
+def embedded(source: TensorSource, tokens: torch.Tensor) -> torch.Tensor:
+    """The embeddings of tokens [W, N] in fp32, [W, N, dim]; the table passes in blocks."""
+    hidden = torch.empty(*tokens.shape, source.spec.dim)
+    start = 0
+    for (rows,) in blocks_of(source, next(weights_of(source.spec))):
+        here = (tokens >= start) & (tokens < start + len(rows))
+        hidden[here] = rows[tokens[here] - start].float()
+        start += len(rows)
+    return hidden
+
+
+def _whole(source: TensorSource, weight: Weight) -> torch.Tensor:
+    return torch.cat([_stacked(blocks, weight) for blocks in blocks_of(source, weight)])
 
 
 def _stacked(blocks: list[torch.Tensor], weight: Weight) -> torch.Tensor:

@@ -11,10 +11,10 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ import torch
 
 from llx.artifact import CastCounts, FileRecord
 from llx.exporter.direct import DirectWriter
+from llx.exporter.quantize import quantize_, scales_from
 from llx.exporter.sources import COLUMN_STEP, TensorSource
 from llx.exporter.trace import TORCH_DTYPES
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, weights_of
-from llx.precision import BYTES, Compute
+from llx.precision import Compute, Precision
 from llx.progress import Progress
 
 PAGE_BYTES = 4096
@@ -36,15 +37,20 @@ ALIGN_BYTES = 64
 TABLE_CHUNK_ROWS = 4096
 CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: `offset` counts from the start of the file."""
+    """Where a tensor lies, and its dtype as safetensors spells it.
+
+    `offset` counts from the start of the file.
+    """
 
     shape: tuple[int, ...]
     offset: int
     length: int
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Layout:
 
     header: bytes
     places: dict[str, Place]
-    compute: Compute
+    precision: Precision
 
     @property
     def file_bytes(self) -> int:
@@ -61,27 +67,38 @@ class Layout:
         return max(place.offset + place.length for place in self.places.values())
 
 
-def layout_of(spec: LlamaSpec, compute: Compute) -> Layout:
+def layout_of(spec: LlamaSpec, precision: Precision) -> Layout:
     """Lay out every weight and the RoPE tables of a model, in the order they are written."""
-    table = (spec.context, spec.head_dim // 2)
-    shapes: list[tuple[str, tuple[int, ...]]] = [("rope.cos", table), ("rope.sin", table)]
-    shapes += [(weight.name, weight.shape) for weight in weights_of(spec)]
     entries: dict[str, dict[str, object]] = {}
-    spans: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    places: dict[str, Place] = {}
     end = 0
-    for name, shape in shapes:
+    for name, shape, dtype in _tensors(spec, precision):
         if pad := -end % ALIGN_BYTES:
             entries[f"_pad.{len(entries)}"] = _entry("U8", (pad,), end, pad)
             end += pad
-        length = int(np.prod(shape)) * BYTES[compute]
-        entries[name] = _entry(SAFETENSORS_DTYPES[compute], shape, end, length)
-        spans[name] = (shape, end, length)
+        length = math.prod(shape) * VALUE_BYTES[dtype]
+        entries[name] = _entry(dtype, shape, end, length)
+        places[name] = Place(shape, end, length, dtype)
         end += length
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-(8 + len(header)) % PAGE_BYTES)
     start = 8 + len(header)
-    places = {name: Place(shape, start + at, length) for name, (shape, at, length) in spans.items()}
-    return Layout(len(header).to_bytes(8, "little") + header, places, compute)
+    places = {name: replace(place, offset=start + place.offset) for name, place in places.items()}
+    return Layout(len(header).to_bytes(8, "little") + header, places, precision)
+
+
+def _tensors(spec: LlamaSpec, precision: Precision) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and dtype of all that the file holds; a quantized projection has its scales."""
+    dtype = SAFETENSORS_DTYPES[precision.compute]
+    for name in ("rope.cos", "rope.sin"):
+        yield name, (spec.context, spec.head_dim // 2), dtype
+    for weight in weights_of(spec):
+        if weight.kind == "projection" and precision.linear == "int8":
+            yield weight.name, weight.shape, "I8"
+            yield f"{weight.name}_scale", weight.shape[1:], dtype
+            yield f"{weight.module}.input_scale", (), dtype
+        else:
+            yield weight.name, weight.shape, dtype
 
 
 def _entry(dtype: str, shape: tuple[int, ...], offset: int, length: int) -> dict[str, object]:
@@ -89,15 +106,20 @@ def _entry(dtype: str, shape: tuple[int, ...], offset: int, length: int) -> dict
 
 
 def write_weights(
-    path: Path, source: TensorSource, layout: Layout, progress: Progress
+    path: Path,
+    source: TensorSource,
+    layout: Layout,
+    progress: Progress,
+    input_maxima: Mapping[str, float] | None = None,
 ) -> tuple[FileRecord, CastCounts]:
     """Stream a checkpoint into a weights file, hashing on the way.
 
     Tensors pass in chunks through buffers that are made once, so memory depends on neither their
     number nor the vocabulary. One chunk is made while another is written and hashed.
+    `input_maxima`: for an int8 layout, the largest input of each linear layer by its module.
     """
     digest = hashlib.sha256()
-    chunks = _Chunks(source, layout.compute)
+    chunks = _Chunks(source, layout.precision, input_maxima or {})
     with DirectWriter(path) as file, ThreadPoolExecutor(2) as workers, _one_thread():
 
         def put(data: bytes | memoryview) -> list[Future[Any]]:
@@ -137,20 +159,22 @@ def _one_thread() -> Iterator[None]:
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """A contiguous tensor's bytes. As integers, since NumPy has no bfloat16."""
-    integers = torch.int32 if tensor.element_size() == 4 else torch.int16
-    return tensor.view(integers).numpy().data.cast("B")
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32}
+    return tensor.view(integers[tensor.element_size()]).numpy().data.cast("B")
 
 
 class _Chunks:
-    """Every chunk of the weights file in order, cast; each is valid until the next but one.
+    """Every chunk of the weights file in order, cast or quantized; valid until the next but one.
 
     Fresh memory costs a page fault for every 4 KiB, so all chunks pass through three buffers: one
     where the parts are put together, and two that are written in turns.
     """
 
-    def __init__(self, source: TensorSource, compute: Compute) -> None:
-        self.source, self.compute = source, compute
-        self.dtype = TORCH_DTYPES[compute]
+    def __init__(
+        self, source: TensorSource, precision: Precision, input_maxima: Mapping[str, float]
+    ) -> None:
+        self.source, self.precision, self.input_maxima = source, precision, input_maxima
+        self.dtype = TORCH_DTYPES[precision.compute]
         self.counts = CastCounts()
         widest = max(math.prod(w.shape[1:]) for w in weights_of(source.spec))
         values = max(CHUNK_VALUES, COLUMN_STEP * widest)
@@ -164,11 +188,30 @@ class _Chunks:
                 positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, spec.context))
                 table = rope_tables(spec.rope, spec.head_dim, positions)[part]
                 # Rounded once: to float32 by NumPy, to the half types from float64 by PyTorch.
-                rounded = table.astype(np.float32) if self.compute == "fp32" else table
+                rounded = table.astype(np.float32) if self.dtype == torch.float32 else table
                 yield name, torch.from_numpy(rounded).to(self.dtype)
         for weight in weights_of(spec):
+            if weight.kind == "projection" and self.precision.linear == "int8":
+                yield from self._quantized(weight)
+                continue
             for blocks in blocks_of(self.source, weight):
                 yield weight.name, self._in_file_order(blocks, weight.kind == "projection")
+
+    def _quantized(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
+        """A projection's int8 values, the scales of its output channels, and its input's scale.
+
+        A channel's maximum is over all blocks, so the source is read twice: memory stays that of a
+        chunk, whatever the size of a projection.
+        """
+        maxima = [_channel_maxima(blocks) for blocks in blocks_of(self.source, weight)]
+        scales = scales_from(torch.stack(maxima).amax(0), self.dtype, weight.name)
+        for blocks in blocks_of(self.source, weight):
+            values = quantize_(torch.cat(blocks).float(), scales.unsqueeze(1))
+            yield weight.name, torch.empty(values.shape[::-1], dtype=torch.int8).copy_(values.T)
+        yield f"{weight.name}_scale", scales
+        most = torch.tensor([self.input_maxima[weight.module]])
+        name = f"the input of {weight.module}"
+        yield f"{weight.module}.input_scale", scales_from(most, self.dtype, name)
 
     def _in_file_order(self, blocks: list[torch.Tensor], transposed: bool) -> torch.Tensor:
         """The blocks of a weight's parts below one another, cast, and transposed if need be."""
@@ -190,6 +233,11 @@ class _Chunks:
             overflowed=self.counts.overflowed + overflowed,
             underflowed=self.counts.underflowed + underflowed,
         )
+
+
+def _channel_maxima(blocks: list[torch.Tensor]) -> torch.Tensor:
+    """Largest magnitude of each output channel of a projection's block, [out], in float32."""
+    return torch.cat([block.abs().amax(1) for block in blocks]).float()
 
 
 def blocks_of(source: TensorSource, weight: Weight) -> Iterator[list[torch.Tensor]]:

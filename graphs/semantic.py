@@ -6,7 +6,7 @@ PyTorch. `lower` turns it into a dialect's graph and leaves it as it was, so one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from llx.graphs.contract import CacheKind
+from llx.precision import Linear
 
 DOMAIN = "llx"
 VERSION = 1
@@ -39,12 +40,13 @@ class Dialect:
 
 
 class Builder:
-    """Collects the nodes and constants of a lowered graph."""
+    """Collects the nodes, constants and added weights of a lowered graph."""
 
-    def __init__(self, inputs: Mapping[str, ir.Value]) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: Mapping[str, ir.Value], linear: Linear = "dense") -> None:
+        self.inputs, self.linear = inputs, linear
         self.nodes: list[ir.Node] = []
         self.constants: dict[bytes | str, ir.Value] = {}
+        self.weights: list[ir.Value] = []
         self.shared: dict[str, ir.Value] = {}
         self.scope = ""
 
@@ -77,6 +79,12 @@ class Builder:
             self.constants[name] = ir.val(name, const_value=ir.Tensor(array, name=name))
         return self.constants[name]
 
+    def weight(self, name: str, dtype: ir.DataType, shape: Iterable[int]) -> ir.Value:
+        """A weight that the semantic graph does not have, or has in another dtype: no value yet."""
+        value = ir.Value(name=name, shape=ir.Shape(tuple(shape)), type=ir.TensorType(dtype))
+        self.weights.append(value)
+        return value
+
     def ints(self, *values: int) -> ir.Value:
         """A constant int64 vector: axes, sizes, a shape to reshape to."""
         return self.constant(np.array(values, dtype=np.int64))
@@ -90,11 +98,14 @@ class Builder:
         return self.shared[name]
 
 
-def lower(semantic: ir.Model, dialect: Dialect) -> ir.Model:
-    """A graph of the dialect's ops with the semantic graph's inputs, outputs and weights."""
+def lower(semantic: ir.Model, dialect: Dialect, linear: Linear = "dense") -> ir.Model:
+    """A graph of the dialect's ops with the semantic graph's inputs, outputs and weights.
+
+    `linear`: what its linear layers are stored as, which `llx.graphs.linear` spells.
+    """
     graph = semantic.graph
     here = {value: _copy(value) for value in (*graph.inputs, *graph.initializers.values())}
-    builder = Builder({value.name: here[value] for value in graph.inputs if value.name})
+    builder = Builder({value.name: here[value] for value in graph.inputs if value.name}, linear)
     for node in graph:
         builder.scope = node.name or node.op_type
         lowered = dialect.ops[node.op_type](builder, node, [here[v] for v in node.inputs if v])
@@ -110,7 +121,7 @@ def lower(semantic: ir.Model, dialect: Dialect) -> ir.Model:
         [here[value] for value in graph.inputs],
         [here[value] for value in graph.outputs],
         nodes=builder.nodes,
-        initializers=[*weights, *builder.constants.values()],
+        initializers=[*weights, *builder.weights, *builder.constants.values()],
         opset_imports={"": dialect.opset},
         name=graph.name,
     )

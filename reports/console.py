@@ -151,6 +151,8 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         one = len(row.samples) == 1
         value = significant(row.mean) if one else plus_minus(row.mean, row.sd)
         yield f"{row.test}{batch}", f"{value} tok/s", _speed_detail(row)
+    if result.artifact.quantization:
+        yield "weights", result.precision, result.artifact.quantization
     if result.fidelity:
         yield from _fidelity_lines(result.fidelity)
     else:

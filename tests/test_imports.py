@@ -27,7 +27,10 @@ MAY_IMPORT = {
     "llx.reports": {"llx", "llx.reports"},
 }
 # The only modules, beside the exporter, that may need PyTorch.
-WITH_TORCH = {"llama/ops.py", "llama/model.py", "llama/weights.py", "sessions/torch.py"}
+WITH_TORCH = {
+    *(f"llama/{name}.py" for name in ("ops", "model", "weights", "streamed", "quantized")),
+    "sessions/torch.py",
+}
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "scipy", "numpy")
 
 

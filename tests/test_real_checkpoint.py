@@ -72,8 +72,8 @@ def test_fidelity_over_two_thousand_tokens(smollm2):
         assert phase.kld.mean <= 1e-6
         assert phase.same_top1.value >= 0.999
         assert phase.ppl_ratio.value == pytest.approx(1, abs=1e-4)
-    # 11.66 ± 0.63 with Python 3.11's topics; other releases' topics differ a little.
-    assert found.ppl_reference == pytest.approx(11.66, abs=1.5)
+    # 11.29 with the second half of Python 3.11's topics; other releases' topics differ a little.
+    assert found.ppl_reference == pytest.approx(11.29, abs=1.5)
     assert np.isfinite(found.kld.max)
 
 

@@ -15,13 +15,17 @@ from llx.artifact import WEIGHTS, Artifact
 from llx.bench.sessions.base import Memory, Tokens
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
+from llx.llama.quantized import quantize_linears
 from llx.llama.spec import LlamaSpec
+from llx.precision import Linear
 
 
-def load_llama(spec: LlamaSpec, weights: Path) -> Llama:
-    """A model over a dense weights file, mapped into memory rather than copied."""
+def load_llama(spec: LlamaSpec, weights: Path, linear: Linear = "dense") -> Llama:
+    """A model over a weights file, mapped into memory rather than copied."""
     with torch.device("meta"):
         model = Llama(spec)
+        if linear == "int8":
+            quantize_linears(model)
     with safe_open(weights, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("_pad")}
     model.load_state_dict(state, assign=True)
@@ -41,9 +45,10 @@ class TorchSession:
 
     @classmethod
     def open(cls, artifact: Artifact, rows: int = 1) -> TorchSession:
-        """A session over the artifact's own dense weights."""
-        model = load_llama(artifact.manifest.spec, artifact.path(WEIGHTS))
-        return cls(model, artifact.manifest.contract.limits, rows, "the artifact's dense weights")
+        """A session over the artifact's own weights; int8 ones are dequantized at every step."""
+        manifest = artifact.manifest
+        model = load_llama(manifest.spec, artifact.path(WEIGHTS), manifest.precision.linear)
+        return cls(model, manifest.contract.limits, rows, artifact.weights_in_words)
 
     @torch.inference_mode()
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:

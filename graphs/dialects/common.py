@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from llx.graphs.linear import linear
 from llx.graphs.semantic import Builder, Lowering, Results
 
 Inputs = Sequence[ir.Value]
@@ -44,11 +45,6 @@ def _embedding(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     return g.op("Gather", table, tokens, axis=0)
 
 
-def _linear(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
-    product = g.op("MatMul", *x[:2])
-    return product if len(x) == 2 else g.op("Add", product, x[2])
-
-
 def _pick(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     hidden, index = x
     return g.op("GatherND", hidden, g.op("Unsqueeze", index, g.ints(2)), batch_dims=1)
@@ -71,7 +67,7 @@ def _silu(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
 
 COMMON: Mapping[str, Lowering] = {
     "embedding": _embedding,
-    "linear": _linear,
+    "linear": linear,
     "pick": _pick,
     "unembed": _unembed,
     "split": _split,

@@ -74,6 +74,28 @@ class CastCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizationRecord:
+    """How the linear layers were quantized, and what their activations were calibrated on.
+
+    `max`: the plain method, whose scales follow from the largest magnitudes alone. Random weights
+    are calibrated on random tokens, which no hash is of.
+    """
+
+    scheme: Literal["w8a8"] = "w8a8"  # 8 bits: weights per output channel, activations per tensor
+    method: Literal["max"] = "max"
+    corpus: str
+    corpus_sha256: str | None
+    windows: int
+    window: int
+
+    @property
+    def in_words(self) -> str:
+        """What a reader of any number must know of it."""
+        tokens = "" if self.corpus_sha256 else "random "
+        return f"plain max calibration on {self.windows} windows of {self.window} {tokens}tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything about an artifact that is not weights or nodes."""
 
@@ -88,6 +110,7 @@ class Manifest:
     source: SourceRecord
     text: TextRecord | None
     casts: CastCounts
+    quantization: QuantizationRecord | None = None
     versions: dict[str, str]
     files: dict[str, FileRecord]
 
@@ -97,6 +120,8 @@ class Manifest:
                 raise ValueError(f"file name {name!r} leaves the folder")
         if self.precision not in PRECISIONS.values():
             raise ValueError(f"this version exports no precision {self.precision.name}")
+        if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
+            raise ValueError(f"{self.precision.name} and its quantization record disagree")
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,13 @@ class Artifact:
         """Names of the dialects that the artifact holds a graph of."""
         names = sorted(self.manifest.files)
         return [name.removesuffix(".onnx") for name in names if name.endswith(".onnx")]
+
+    @property
+    def weights_in_words(self) -> str:
+        """Which weights an engine runs, for the result."""
+        how = self.manifest.quantization
+        kind = f"{self.manifest.precision.name} ({how.in_words})" if how else "dense"
+        return f"the artifact's {kind} weights"
 
     @property
     def model_bytes(self) -> int:

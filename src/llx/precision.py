@@ -35,11 +35,11 @@ PRECISIONS: dict[str, Precision] = {
     "fp32": Precision(compute="fp32"),
     "fp16": Precision(compute="fp16"),
     "bf16": Precision(compute="bf16"),
+    "int8": Precision(compute="fp16", linear="int8"),
 }
 # What `llx plan` can say something about: sizes are known before an export exists.
 PREDICTED: dict[str, Precision] = {
     **PRECISIONS,
-    "int8": Precision(compute="fp16", linear="int8"),
     "int8-wo": Precision(compute="fp16", linear="int8-wo"),
     "int4": Precision(compute="fp16", linear="int4"),
 }

@@ -141,6 +141,7 @@ class ArtifactRecord:
     params: int
     source: str
     weights: str
+    quantization: str | None = None  # how, in words; None where nothing is quantized
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,7 @@ def test_a_plan_that_cannot_be_made(llx, arguments, parts):
     assert_refused(llx("plan", *arguments), 2, *parts)
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-wo", "int4"])
+@pytest.mark.parametrize("precision", ["int8-wo", "int4"])
 def test_what_can_be_planned_cannot_be_exported_yet(llx, tmp_path, precision):
     ended = llx("export", "--size", "135m", "--precision", precision)
     assert_refused(ended, 2, f"unknown precision '{precision}'", "fp32, fp16, bf16")

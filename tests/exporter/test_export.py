@@ -34,7 +34,7 @@ def bytes_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_an_export_passes_the_checker_the_contract_and_coverage(tmp_path, spec, precision):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", spec)

@@ -98,9 +98,11 @@ def test_a_disk_that_fills_up_leaves_nothing(llx, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_export_killed_at_any_moment_is_whole_or_not_there(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_export_killed_at_any_moment_is_whole_or_not_there(tmp_path, precision):
     write_checkpoint(tmp_path / "checkpoint")
     command = [sys.executable, "-m", "llx", "export", "--weights", "checkpoint", "-o", "out"]
+    command += ["--precision", precision]
     partial = tmp_path / ".out.partial"
 
     def begun(process):

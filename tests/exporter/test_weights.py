@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from llx.exporter import weights
 from llx.exporter.weights import ALIGN_BYTES, PAGE_BYTES, layout_of, write_weights
 from llx.llama.spec import LlamaSpec
+from llx.precision import PRECISIONS
 from llx.progress import silent
 from tests.checkpoints import BIASED, MHA, TINY, MemorySource, random_llama, random_tensors
 
@@ -32,9 +33,9 @@ SPECS = st.builds(
 )
 
 
-@given(spec=SPECS, compute=st.sampled_from(["fp32", "fp16", "bf16"]))
-def test_tensors_are_aligned_and_do_not_overlap(spec, compute):
-    layout = layout_of(spec, compute)
+@given(spec=SPECS, precision=st.sampled_from(list(PRECISIONS)))
+def test_tensors_are_aligned_and_do_not_overlap(spec, precision):
+    layout = layout_of(spec, PRECISIONS[precision])
     assert len(layout.header) % PAGE_BYTES == 0
     end = len(layout.header)
     for place in layout.places.values():
@@ -49,7 +50,7 @@ def test_tensors_are_aligned_and_do_not_overlap(spec, compute):
 def test_the_safetensors_library_reads_what_was_streamed(spec, tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "weights.safetensors"
     source = MemorySource(spec, random_tensors(spec))
-    record, _ = write_weights(file, source, layout_of(spec, "fp32"), silent)
+    record, _ = write_weights(file, source, layout_of(spec, PRECISIONS["fp32"]), silent)
     assert record.bytes == file.stat().st_size
     model = random_llama(spec)
     state = {name: t for name, t in load_file(file).items() if not name.startswith("_pad")}
@@ -61,28 +62,28 @@ def test_the_safetensors_library_reads_what_was_streamed(spec, tmp_path_factory)
 def test_q_k_and_v_lie_side_by_side_transposed(tmp_path):
     tensors = random_tensors(TINY)
     file = tmp_path / "weights.safetensors"
-    write_weights(file, MemorySource(TINY, tensors), layout_of(TINY, "fp32"), silent)
+    write_weights(file, MemorySource(TINY, tensors), layout_of(TINY, PRECISIONS["fp32"]), silent)
     prefix = "model.layers.1.self_attn."
     parts = [tensors[f"{prefix}{p}_proj.weight"] for p in "qkv"]
     torch.testing.assert_close(load_file(file)["layers.1.qkv.weight"], torch.cat(parts).T)
 
 
 def test_a_tied_table_is_stored_once_and_biases_are_stored():
-    assert "unembed.weight" not in layout_of(MHA, "fp32").places
-    assert "layers.0.qkv.bias" in layout_of(BIASED, "fp32").places
+    assert "unembed.weight" not in layout_of(MHA, PRECISIONS["fp32"]).places
+    assert "layers.0.qkv.bias" in layout_of(BIASED, PRECISIONS["fp32"]).places
 
 
 def test_values_that_fp16_cannot_hold_are_counted(tmp_path):
     tensors = random_tensors(TINY)
     tensors["model.norm.weight"][:3] = torch.tensor([1e6, -1e5, 1e-9])
     source = MemorySource(TINY, tensors)
-    _, casts = write_weights(tmp_path / "w", source, layout_of(TINY, "fp16"), silent)
+    _, casts = write_weights(tmp_path / "w", source, layout_of(TINY, PRECISIONS["fp16"]), silent)
     assert (casts.overflowed, casts.underflowed) == (2, 1)
 
 
 def test_progress_ends_at_the_size_of_the_file(tmp_path):
     seen = []
-    layout = layout_of(TINY, "fp32")
+    layout = layout_of(TINY, PRECISIONS["fp32"])
     write_weights(tmp_path / "w", MemorySource(TINY), layout, lambda *news: seen.append(news))
     assert seen[-1] == ("weights", layout.file_bytes, layout.file_bytes, "B")
     assert [news[1] for news in seen] == sorted(news[1] for news in seen)
@@ -95,6 +96,6 @@ def test_tensors_in_many_chunks_are_the_same_bytes_as_in_one(tmp_path, monkeypat
     for chunk in (1, 1 << 30):
         monkeypatch.setattr(weights, "CHUNK_VALUES", chunk)
         file = tmp_path / f"{chunk}.safetensors"
-        write_weights(file, source, layout_of(spec, "fp16"), silent)
+        write_weights(file, source, layout_of(spec, PRECISIONS["fp16"]), silent)
         files.append(file.read_bytes())
     assert files[0] == files[1]

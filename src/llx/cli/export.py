@@ -10,7 +10,7 @@ import typer
 from llx.cli.arguments import command_line
 
 if TYPE_CHECKING:
-    from llx.artifact import Artifact
+    from llx.artifact import Artifact, QuantizationRecord
 
 
 def export(
@@ -27,7 +27,9 @@ def export(
             show_default=False,
         ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, bf16, or int8 (plain max calibration, fp16 beside it).")
+    ] = "fp32",
     context: Annotated[
         int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
     ] = None,
@@ -74,6 +76,11 @@ def _name_of(weights: str) -> str:
     return path.name.lower()
 
 
+def quantization(record: QuantizationRecord) -> str:
+    """How an artifact was quantized, in a line that promises nothing."""
+    return f"int8: {record.in_words}, {record.corpus}; it costs accuracy: judge it with `llx bench`"
+
+
 def summary(artifact: Artifact) -> str:
     """What was exported, in a few lines."""
     from llx.artifact import TOKENIZER, WEIGHTS
@@ -91,6 +98,8 @@ def summary(artifact: Artifact) -> str:
             f"warning: {manifest.precision.compute} cannot hold {casts.overflowed} weights (too "
             f"large) and {casts.underflowed} (too small)"
         )
+    if manifest.quantization:
+        lines.append(quantization(manifest.quantization))
     if not artifact.has(WEIGHTS):
         lines.append("graphs only: nothing can run them before weights are exported")
     elif manifest.source.format == "random":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llx.cli.arguments import ArtifactFolder
+from llx.cli.export import quantization
 
 if TYPE_CHECKING:
     from llx.engine import Engine
@@ -30,6 +31,8 @@ def inspect(folder: ArtifactFolder = None) -> None:
         f"L {spec.layers}, dim {spec.dim}, H {spec.heads}, Hkv {spec.kv_heads}, D {spec.head_dim}, "
         f"F {spec.ffn_dim}, V {spec.vocab}, context {spec.context}, capacity {limits.capacity}"
     )
+    if manifest.quantization:
+        say(quantization(manifest.quantization))
     rows = []
     for dialect in artifact.dialects:
         counts = op_counts(artifact.path(f"{dialect}.onnx"))
@@ -58,10 +61,10 @@ def inspect(folder: ArtifactFolder = None) -> None:
     show(simple_table("\nbytes of a decode step", headings, reads))
     engines = [_engine_row(engine) for engine in engines_of(artifact)]
     if engines:
-        headings = ("engine", "version", "graph", ">size", ">ratio", ">rows × T, S", ">built")
+        columns = ("engine", "version", "graph", ">size", ">ratio", ">rows × T, S", ">built")
         show(
             simple_table(
-                "\nengines, newest first; ratio: of their size to the weights'", headings, engines
+                "\nengines, newest first; ratio: of their size to the weights'", columns, engines
             )
         )
 

@@ -217,6 +217,11 @@ def _notes(plans: Plans, single: bool) -> list[str]:
         notes.append(f"{plans.precision}: {NOT_YET}.")
     if plans.precision.startswith("int"):
         notes.append("Only the blocks' linear layers are quantized; the rest stays in fp16.")
+    if plans.precision == "int8":
+        notes.append(
+            "int8 is exported with plain max calibration, which costs accuracy: judge an artifact "
+            "with `llx bench`."
+        )
     notes.append(
         f"tok/s of all rows. spec: 100 % of the specification; realistic: "
         f"{100 * plans.bandwidth_share:.0f} % of its bandwidth and {100 * plans.compute_share:.0f} "

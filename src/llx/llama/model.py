@@ -54,16 +54,21 @@ class Table(nn.Module):
 
 
 class Rope(nn.Module):
-    """The cosines and sines of every position of the model's context, [context, D/2] each."""
+    """The cosines and sines of the positions from 0, [positions, D/2] each."""
 
-    def __init__(self, spec: LlamaSpec) -> None:
+    def __init__(self, spec: LlamaSpec, positions: int) -> None:
         super().__init__()
-        shape = (spec.context, spec.head_dim // 2)
+        shape = (positions, spec.head_dim // 2)
         self.register_buffer("cos", torch.empty(shape))
         self.register_buffer("sin", torch.empty(shape))
 
     cos: Tensor
     sin: Tensor
+
+    def fill(self, spec: LlamaSpec, dtype: torch.dtype) -> None:
+        """Compute the tables: they follow from the spec and are in no checkpoint."""
+        tables = rope_tables(spec.rope, spec.head_dim, np.arange(len(self.cos)))
+        self.cos, self.sin = (torch.from_numpy(table).to(dtype) for table in tables)
 
 
 class Block(nn.Module):
@@ -105,7 +110,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(spec) for _ in range(spec.layers))
         self.norm = Norm(spec.dim, spec.norm_eps)
         self.unembed = None if spec.tied else Table(spec.vocab, spec.dim)
-        self.rope = Rope(spec)
+        self.rope = Rope(spec, spec.context)
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, logit_index: Tensor, past: Cache
@@ -122,13 +127,6 @@ class Llama(nn.Module):
             present += [k_cache, v_cache]
         x = self.norm(ops.pick(x, logit_index))
         return ops.unembed(x, (self.unembed or self.embed).weight), present
-
-    def fill_rope(self) -> None:
-        """Compute the RoPE tables: they follow from the spec and are in no checkpoint."""
-        tables = rope_tables(self.spec.rope, self.spec.head_dim, np.arange(self.spec.context))
-        self.rope.cos, self.rope.sin = (
-            torch.from_numpy(table).to(self.embed.weight.dtype) for table in tables
-        )
 
 
 def empty_cache(spec: LlamaSpec, rows: int, capacity: int, dtype: torch.dtype) -> Cache:

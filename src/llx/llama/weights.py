@@ -38,6 +38,11 @@ class Weight:
     parts: tuple[Part, ...]
 
     @property
+    def module(self) -> str:
+        """The module that it belongs to, such as `layers.0.qkv`."""
+        return self.name.rpartition(".")[0]
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the model's weight."""
         rows = sum(part.shape[0] for part in self.parts)

@@ -1,0 +1,160 @@
+"""`--precision int8` from the export to the bench: what it says of itself at every step."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from llx.artifact import WEIGHTS, open_artifact
+from llx.bench.sessions.ort import OrtSession
+from llx.exporter.export import ExportRequest, export
+from llx.exporter.locate import RandomWeights
+from llx.llama.presets import Preset
+from llx.precision import PRECISIONS
+from llx.result import Result
+from tests.checkpoints import TINY, random_tensors, write_checkpoint
+from tests.cli.test_bad_input import assert_refused
+
+PLAIN = "plain max calibration on 16 windows of 96 tokens"
+INT8 = ("--precision", "int8")
+
+
+@pytest.fixture
+def exported(llx, tmp_path):
+    write_checkpoint(tmp_path / "tiny")
+    ended = llx("export", "--weights", "tiny", *INT8)
+    assert (ended.code, ended.stderr) == (0, "")
+    return ended
+
+
+def test_export_and_inspect_say_that_it_is_plain_and_what_to_do(llx, exported, tmp_path):
+    for text in (exported.stdout, llx("inspect").stdout):
+        assert f"int8: {PLAIN}, pydoc topics" in text
+        assert "it costs accuracy: judge it with `llx bench`" in text
+    record = open_artifact(tmp_path / "artifacts" / "tiny-int8").manifest.quantization
+    assert (record.scheme, record.method, record.windows, record.window) == ("w8a8", "max", 16, 96)
+    assert len(record.corpus_sha256) == 64
+
+
+def test_the_same_export_again_is_a_no_op(llx, exported):
+    assert "nothing to do" in llx("export", "--weights", "tiny", *INT8).stdout
+
+
+def test_check_passes_it(llx, exported):
+    ended = llx("check")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert "parity of ort: 8 int8 layers, each on its own input" in ended.stdout
+    assert "`llx bench` measures what int8 costs" in ended.stdout
+
+
+def test_check_fails_a_graph_whose_scales_are_not_the_layers_own(llx, exported, monkeypatch):
+    """Every byte and every name right, and the runtime given other numbers."""
+    from llx.bench import linears
+
+    probes = linears._probes
+
+    def swapped(model):
+        found = probes(model)
+        found["layers.0.o"], found["layers.1.o"] = found["layers.1.o"], found["layers.0.o"]
+        return found
+
+    monkeypatch.setattr(linears, "_probes", swapped)
+    ended = llx("check")
+    assert ended.code == 1
+    assert "layers.0.o in ort is not what its int8 weights and scales say" in ended.stderr
+
+
+@pytest.mark.parametrize("engine", ["ort", "torch"])
+def test_bench_judges_it_against_the_checkpoint_in_fp32(llx, exported, engine):
+    assert llx("reference", "--window", "64", "--windows", "3").code == 0
+    arguments = ("--engine", engine, "-p", "8", "-n", "4", "-r", "2", "-o", "json")
+    ended = llx("bench", *arguments)
+    assert ended.code == 0
+    (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+    assert result.fidelity.reference_weights.startswith("the checkpoint")
+    assert result.fidelity.corpus.endswith("second half")
+    assert 1e-5 < result.fidelity.kld.mean < 0.1
+    assert result.precision == "int8"
+    assert result.artifact.quantization == PLAIN
+    assert PLAIN in result.artifact.weights
+
+
+def test_the_table_of_a_bench_says_how_it_was_quantized(llx, exported):
+    ended = llx("bench", "--engine", "ort", "-p", "8", "-n", "4", "-r", "2", "--no-fidelity")
+    assert "plain max calibration on 16" in ended.stdout
+
+
+def test_random_weights_are_calibrated_on_random_tokens(tmp_path):
+    preset = Preset(
+        name="tiny", family="tiny", size="1k", hub_id="nobody/tiny", licence="none", spec=TINY
+    )
+    made = [
+        export(
+            ExportRequest(
+                weights=RandomWeights(3),
+                folder=tmp_path / name,
+                precision=PRECISIONS["int8"],
+                preset=preset,
+            )
+        )[0]
+        for name in "ab"
+    ]
+    assert made[0].sha256 == made[1].sha256
+    assert made[0].manifest.quantization.in_words == PLAIN.replace("tokens", "random tokens")
+    session = OrtSession(made[0])
+    tokens = np.array([[1, 2, 3]])
+    session.enqueue(tokens, np.array([[0, 1, 2]]), np.array([[2]]))
+    assert np.isfinite(session.logits()).all()
+
+
+def test_graphs_alone_are_those_of_the_whole_export_and_were_not_calibrated(llx, tmp_path):
+    preset = Preset(
+        name="tiny", family="tiny", size="1k", hub_id="nobody/tiny", licence="none", spec=TINY
+    )
+    bare, whole = (
+        export(
+            ExportRequest(
+                weights=weights,
+                folder=tmp_path / f"{weights is None}",
+                precision=PRECISIONS["int8"],
+                preset=preset,
+            )
+        )[0]
+        for weights in (None, RandomWeights(0))
+    )
+    assert bare.manifest.files["standard.onnx"] == whole.manifest.files["standard.onnx"]
+    assert bare.manifest.quantization is None
+    assert not bare.has(WEIGHTS)
+    assert "plain max" not in llx("inspect", bare.folder).stdout
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused_and_nothing_is_left(llx, tmp_path):
+    write_checkpoint(tmp_path / "tiny", tokenizer=False)
+    ended = llx("export", "--weights", "tiny", *INT8)
+    assert_refused(ended, 2, "has no tokenizer", "put its tokenizer.json beside the weights")
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_damaged_weights_are_refused_by_the_layer_that_shows_it(llx, tmp_path):
+    tensors = random_tensors(TINY)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    write_checkpoint(tmp_path / "tiny", tensors=tensors)
+    ended = llx("export", "--weights", "tiny", *INT8)
+    assert_refused(ended, 2, "the input of layers.1.down is not finite", "undamaged checkpoint")
+    assert list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_a_manifest_that_hides_how_it_was_quantized_is_refused(llx, exported, tmp_path):
+    file = tmp_path / "artifacts" / "tiny-int8" / "manifest.json"
+    manifest = msgspec.json.decode(file.read_bytes())
+    manifest["quantization"] = None
+    file.write_bytes(msgspec.json.encode(manifest))
+    assert_refused(llx("inspect"), 2, "int8 and its quantization record disagree")
+
+
+def test_a_plan_of_int8_says_that_it_is_plain(llx):
+    ended = llx("plan", "--size", "7b", *INT8, "--device", "orin-nx-16")
+    text = " ".join(ended.stdout.split())
+    assert "int8 is exported with plain max calibration, which costs accuracy" in text
+    assert "int8: not exportable" not in text

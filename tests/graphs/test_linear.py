@@ -1,0 +1,142 @@
+"""Linear layers in 8 bits: what stands in the graph, and that it means what eager PyTorch does."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from llx.artifact import WEIGHTS
+from llx.bench import parity
+from llx.bench.linears import linear_parities
+from llx.bench.sessions.ort import OrtSession
+from llx.bench.sessions.torch import TorchSession, load_llama
+from llx.graphs.inspect import weight_groups
+from llx.llama.model import Linear
+from llx.llama.quantized import QuantizedLinear
+from llx.precision import PRECISIONS, Precision
+from tests.checkpoints import BIASED, MHA, SPECS, TINY
+from tests.conftest import export_tiny
+
+
+@pytest.fixture(scope="module", params=[TINY, MHA, BIASED], ids=["gqa", "mha-tied", "biased"])
+def artifact(request, tmp_path_factory):
+    return export_tiny(tmp_path_factory.mktemp("int8"), "int8", request.param)
+
+
+@pytest.fixture(scope="module")
+def graph(artifact):
+    return ir.load(artifact.path("standard.onnx")).graph
+
+
+def nodes_of(graph, op_type):
+    return [node for node in graph if node.op_type == op_type]
+
+
+def test_every_linear_layer_quantizes_its_input_and_dequantizes_both_sides(artifact, graph):
+    linears = 4 * artifact.manifest.spec.layers
+    assert len(nodes_of(graph, "QuantizeLinear")) == linears
+    assert len(nodes_of(graph, "DequantizeLinear")) == 2 * linears
+    quantized = [
+        node
+        for node in nodes_of(graph, "MatMul")
+        if all(value.producer().op_type == "DequantizeLinear" for value in node.inputs)
+    ]
+    assert len(quantized) == linears
+    assert len(nodes_of(graph, "MatMul")) == linears + 1  # the logits stay in fp16
+
+
+def test_activations_have_one_scale_each_and_a_zero_point_of_int8(graph):
+    scales = set()
+    for node in nodes_of(graph, "QuantizeLinear"):
+        _, scale, zero = node.inputs
+        (dequantize,) = (use.node for use in node.outputs[0].uses())
+        assert list(dequantize.inputs[1:]) == [scale, zero]
+        assert (zero.dtype, zero.const_value.numpy().tolist()) == (ir.DataType.INT8, 0)
+        assert (scale.dtype, tuple(scale.shape)) == (ir.DataType.FLOAT16, ())
+        assert scale.const_value.numpy() > 0
+        scales.add(scale.name)
+    assert len(scales) == len(nodes_of(graph, "QuantizeLinear"))
+
+
+def test_weights_are_int8_with_a_scale_for_each_output_channel(graph):
+    scales = set()
+    for node in nodes_of(graph, "DequantizeLinear"):
+        if not node.inputs[0].is_initializer():
+            continue
+        weight, scale = node.inputs
+        assert weight.dtype == ir.DataType.INT8
+        assert node.attributes["axis"].as_int() == 1
+        assert tuple(scale.shape) == (weight.shape[1],)
+        assert scale.dtype == ir.DataType.FLOAT16
+        assert scale.name == f"{weight.name}_scale"
+        scales.add(scale.name)
+    assert len(scales) == len(nodes_of(graph, "QuantizeLinear"))
+
+
+def test_what_is_not_a_projection_stays_in_fp16(artifact, graph):
+    int8 = {name for name, v in graph.initializers.items() if v.dtype == ir.DataType.INT8}
+    projections = {
+        f"{n.inputs[1].name.removesuffix('.input_scale')}.weight"
+        for n in graph
+        if n.op_type == "QuantizeLinear"
+    }
+    assert {name for name in int8 if not name.startswith("constant")} == projections
+    assert graph.initializers["embed.weight"].dtype == ir.DataType.FLOAT16
+    assert weight_groups(artifact.path("standard.onnx")).keys() == (
+        weight_groups(artifact.path("standard.onnx")).keys() | {"qkv", "o", "gate_up", "down"}
+    )
+
+
+def eager_in_fp32(artifact):
+    """The artifact's int8 weights and scales, everything else in fp32."""
+    spec = artifact.manifest.spec
+    model = load_llama(spec, artifact.path(WEIGHTS), "int8").float()
+    return TorchSession(model, artifact.manifest.contract.limits)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_in_fp32_onnx_runtime_agrees_with_fake_quantized_pytorch(tmp_path, monkeypatch, spec):
+    """fp16 moves inputs over the edge of a rounding; without it the two are the same numbers."""
+    monkeypatch.setitem(PRECISIONS, "int8-fp32", Precision(compute="fp32", linear="int8"))
+    artifact = export_tiny(tmp_path, "int8-fp32", spec)
+    ort, eager = OrtSession(artifact), eager_in_fp32(artifact)
+    found = parity.compare(ort, eager)
+    assert found.prefill_error <= TOLERANCE
+    assert found.decode_error <= TOLERANCE
+    for ours, theirs in zip(ort._cache, eager._cache, strict=True):
+        assert np.abs(ours).max() > 0.1
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=TOLERANCE, rtol=0)
+
+
+TOLERANCE = 1e-4
+
+
+def test_each_layer_of_the_fp16_graph_is_what_its_weights_and_scales_say(artifact):
+    found = list(linear_parities(artifact))
+    assert len(found) == 4 * artifact.manifest.spec.layers
+    assert all(0.4 < one.rounding < 0.55 for one in found)
+    assert all(one.product < 2e-3 for one in found)
+
+
+def test_int8_is_near_the_dense_model_but_not_it(tmp_path):
+    eight, full = export_tiny(tmp_path / "e", "int8"), export_tiny(tmp_path / "f")
+    for session in (OrtSession(eight), TorchSession.open(eight)):
+        found = parity.compare(session, TorchSession.open(full))
+        assert 1e-3 < found.prefill_error < found.spread
+        assert 1e-3 < found.decode_error < found.spread
+        assert "plain max calibration" in session.weights
+
+
+def test_a_quantized_linear_is_the_formula():
+    dense = Linear(3, 2, True)
+    dense.bias.data = torch.tensor([1.0, -1.0])
+    layer = QuantizedLinear(dense)
+    layer.weight.data = torch.tensor([[10, -127], [0, 64], [5, 1]], dtype=torch.int8)
+    layer.weight_scale.data = torch.tensor([0.5, 0.25])
+    layer.input_scale.data = torch.tensor(0.1)
+    x = torch.tensor([[[0.25, -0.15, 100.0]]])
+    # 2.5 → 2 and -1.5 → -2, to the even one; 1000 → 127, the end of the range.
+    wanted = [0.1 * 0.5 * (2 * 10 + 127 * 5) + 1, 0.1 * 0.25 * (2 * -127 - 2 * 64 + 127) - 1]
+    torch.testing.assert_close(layer(x), torch.tensor([[wanted]]))
