@@ -56,6 +56,8 @@ def test_onnx_runtime_gives_pytorchs_logits_in_prefill_and_decode(smollm2, diale
     session = OrtSession(smollm2, 1, dialect)
     parity = compare(session, open_reference(smollm2))
     session.close()
+    # Measured: at most 1e-4, which is what fp32 leaves. PyTorch's own are as far from those of
+    # fp64, and which way they round depends on a machine's kernels.
     assert parity.prefill_error <= 2e-4
     assert parity.decode_error <= 2e-4
     assert parity.same_top1

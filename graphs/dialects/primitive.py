@@ -1,12 +1,12 @@
 """`primitive`: opset 19 of ONNX itself, all decomposed, for TensorRT 10.3 to 10.13.
 
 TensorRT knows Attention since 10.14, RotaryEmbedding, RMSNormalization and TensorScatter since
-10.15. Opset 19 is the lowest that quantizes fp16 activations, and ONNX 1.14's, which the parser was
-built on long before 10.3.
+10.15. Opset 19 is the lowest that quantizes fp16 activations; it is ONNX 1.14's, which the parser
+is built on since TensorRT 9.0.
 
 The cache is a *delta*: the graph reads the past and gives the new keys and values alone, which the
 session writes into their slots. The two never become one tensor, as a Concat would read and write
-the whole cache at every step: only the scores against them do, which are D/G times smaller.
+the whole cache at every step: only the scores against them do, a token's D/G times smaller.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def _softmax(g: Builder, scores: ir.Value, mask: ir.Value, compute: ir.DataType)
     """Weights of the scores that the mask lets through; exactly zero for the others.
 
     In fp32: no runtime says in what it sums an fp16 softmax over S scores, which stalls at 2048 in
-    fp16. The casts cost little: scores are the small operand (G/D of the cache), and a compiler
-    makes one kernel of cast, mask and softmax.
+    fp16. The casts cost little even where no compiler makes one kernel of cast, mask and softmax:
+    a token's scores are G/D of the keys that they came from.
     """
     wide = _cast(g, scores, compute, FLOAT)
     seen = g.op("Where", mask, wide, g.constant(UNSEEN))

@@ -80,10 +80,9 @@ def test_fp16_graphs_give_logits_in_fp32_close_to_the_reference(tmp_path, dialec
     assert found.decode_error < 2e-2
 
 
-@pytest.mark.parametrize(
-    ("dialect", "other"), [("standard", "primitive"), ("primitive", "standard")]
-)
-def test_a_graph_of_another_dialect_is_found_out(tiny, dialect, other):
+@pytest.mark.parametrize("dialect", ["standard", "primitive"])
+def test_a_graph_of_another_dialect_is_found_out(tiny, dialect):
+    other = "primitive" if dialect == "standard" else "standard"
     path = tiny.path(f"{dialect}.onnx")
     assert problems(path, tiny.manifest.contract, DIALECTS[other]) == [
         "its outputs are not those of the contract",
@@ -101,5 +100,5 @@ def test_inputs_that_are_not_the_contracts_are_found_out(tmp_path):
 
 
 def test_a_dialect_of_another_version_is_bad_input():
-    with pytest.raises(BadInput, match=r"unknown dialect 'ort': export again: .* standard, primi"):
+    with pytest.raises(BadInput, match=r"unknown dialect 'ort': export again: .* standard, p"):
         dialect_named("ort")
