@@ -174,7 +174,7 @@ class Artifact:
         Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
         or it wants weights from anything but the weights file: a runtime opens what a graph names.
         """
-        from llx.graphs.inspect import data_files
+        from llx.graphs.inspect import data_problems
 
         if not self.has(WEIGHTS):
             raise Lacking(
@@ -182,12 +182,9 @@ class Artifact:
                 "export it with weights, or with --weights random",
             )
         path = self.intact(f"{dialect}.onnx")
-        outside = data_files(path) - {WEIGHTS}
-        if outside:
-            raise BadInput(
-                f"{path} wants data from {sorted(outside)[0]!r}, not from {WEIGHTS}",
-                "do not use it: llx writes no such graph",
-            )
+        wrong = data_problems(path, self.folder / WEIGHTS)
+        if wrong:
+            raise BadInput(f"{path} {wrong[0]}", "do not use it: llx writes no such graph")
         return path
 
     def intact(self, name: str) -> Path:

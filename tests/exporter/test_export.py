@@ -180,16 +180,55 @@ def test_a_changed_graph_reaches_no_runtime(request_):
         artifact.graph("standard")
 
 
-@pytest.mark.parametrize("place", ["../outside.bin", "/etc/passwd", "other.safetensors"])
-def test_a_graph_that_names_another_file_reaches_no_runtime(request_, place):
-    artifact, _ = export(request_)
+def with_data(artifact, **entries):
+    """The artifact with a graph that says otherwise of where its first weight lies."""
     model = onnx.load(artifact.path("standard.onnx"), load_external_data=False)
     for entry in model.graph.initializer[0].external_data:
-        if entry.key == "location":
-            entry.value = place
+        entry.value = entries.get(entry.key, entry.value)
+    (artifact.folder / "standard.onnx").write_bytes(model.SerializeToString())
+    return artifact.with_file("standard.onnx")
+
+
+@pytest.mark.parametrize(
+    "place", ["../outside.bin", "/etc/passwd", "other.safetensors", "a/../weights.safetensors"]
+)
+def test_a_graph_that_names_another_file_reaches_no_runtime(request_, place):
+    artifact = with_data(export(request_)[0], location=place)
+    with pytest.raises(BadInput, match=f"wants data from '{place}', not from weights.safetensors"):
+        artifact.graph("standard")
+
+
+def test_a_node_that_names_another_file_reaches_no_runtime_either(request_):
+    artifact, _ = export(request_)
+    model = onnx.load(artifact.path("standard.onnx"), load_external_data=False)
+    hidden = onnx.TensorProto(name="c", data_type=1, dims=[1], data_location=1)
+    hidden.external_data.add(key="location", value="/etc/passwd")
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=hidden))
     (request_.folder / "standard.onnx").write_bytes(model.SerializeToString())
-    artifact = artifact.with_file("standard.onnx")
-    with pytest.raises(BadInput, match="wants data from"):
+    with pytest.raises(BadInput, match="wants data from '/etc/passwd'"):
+        artifact.with_file("standard.onnx").graph("standard")
+
+
+@pytest.mark.parametrize("place", [{"offset": "99999999"}, {"length": "1"}, {"length": "99999999"}])
+def test_a_graph_whose_data_lies_beyond_the_weights_reaches_no_runtime(request_, place):
+    artifact = with_data(export(request_)[0], **place)
+    with pytest.raises(BadInput, match=r"elsewhere than weights\.safetensors can hold it"):
+        artifact.graph("standard")
+
+
+@pytest.mark.parametrize("offset", ["-4", "abc"])
+def test_a_graph_whose_offsets_make_no_sense_reaches_no_runtime(request_, offset):
+    artifact = with_data(export(request_)[0], offset=offset)
+    with pytest.raises(BadInput, match="not a graph that can be read"):
+        artifact.graph("standard")
+
+
+def test_weights_behind_a_symbolic_link_reach_no_runtime(request_, tmp_path):
+    artifact, _ = export(request_)
+    weights = request_.folder / "weights.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="no plain file"):
         artifact.graph("standard")
 
 
