@@ -112,6 +112,7 @@ def _write_artifact(
 ) -> None:
     """Graphs, weights, tokenizer and manifest, into an empty folder."""
     from llx.exporter.calibrate import calibrate
+    from llx.exporter.rescale import with_one_input_scale
     from llx.exporter.weights import layout_of, write_weights
 
     spec = source.spec if source else _preset_of(request).spec
@@ -122,11 +123,12 @@ def _write_artifact(
     files = _write_graphs(folder, spec, contract, layout, progress)
     casts, quantization = CastCounts(), None
     if source:
-        maxima = None
+        stored, maxima = source, None
         if request.precision.linear != "dense":
             calibration = calibrate(source, request.calibration_windows, progress)
-            maxima, quantization = calibration.maxima, calibration.record
-        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress, maxima)
+            stored, maxima = with_one_input_scale(source, calibration.maxima)
+            quantization = calibration.record
+        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, stored, layout, progress, maxima)
     text = source.text() if source else None
     if text:
         files |= _write_text(folder, text)
