@@ -267,6 +267,11 @@ BAD = {
         ),
         "TensorScatter", "[B, Hkv, S, D]", "four dimensions", REFUSES,
     ),
+    "a cache that grows along another axis": Bad(
+        scatter("float16[1,16,2,8] c, float16[1,4,2,8] u, int64[1] i", "float16[1,16,2,8] y",
+                "<axis=1>"),
+        "TensorScatter", "axis must be that of the positions", "axis 2", REFUSES,
+    ),
     "a cache with no fixed capacity": Bad(
         scatter(CACHE.replace("16,8", "S,8"), DONE.replace("16,8", "S,8")),
         "TensorScatter", "capacity S must be a number", "--context", REFUSES,
