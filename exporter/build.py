@@ -31,6 +31,7 @@ from llx.errors import BadInput, LlxError
 from llx.files import require_space, whole_folder
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
+from llx.graphs.tensorrt_rules import Target, require_buildable
 from llx.processes import in_own_process, peak_host_bytes
 from llx.progress import Progress, silent
 from llx.tensorrt import NOT_IN_RTX, BuildOptions, Runtime, build, dialect_of, load, targets
@@ -102,7 +103,7 @@ def build_engine(
     if standing is not None:
         return standing, False
     graph = artifact.graph(key.dialect)
-    _require_buildable(graph, key)
+    require_buildable(graph, Target(runtime=key.runtime, version=key.version_numbers, sm=key.sm))
     artifact.intact(WEIGHTS)
     require_space(folder, 2 * artifact.manifest.files[WEIGHTS].bytes)
     made = True
@@ -131,7 +132,7 @@ def key_of(artifact: Artifact, request: BuildRequest) -> EngineKey:
         version=api.__version__,
         sm=sm,
         device=device,
-        dialect=request.dialect or dialect_of(api),
+        dialect=request.dialect or dialect_of(api, artifact.manifest.precision.compute),
         contract=engine_contract(artifact.manifest.contract, request),
         options=request.options,
     )
@@ -205,10 +206,6 @@ def _standing(folder: Path, overwrite: bool) -> Engine | None:
         return open_engine(folder)
     except LlxError:
         return None  # damaged: what is built now takes its place
-
-
-def _require_buildable(graph: Path, key: EngineKey) -> None:
-    """Raise `BadInput` for what TensorRT would fail at, or get silently wrong."""
 
 
 def _write_engine(

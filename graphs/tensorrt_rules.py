@@ -17,7 +17,7 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from llx.errors import BadInput
 from llx.graphs.inspect import load
-from llx.tensorrt import Runtime
+from llx.tensorrt import NATIVE_CACHE_SINCE, Runtime, dialect_of_version
 
 Version = tuple[int, ...]
 
@@ -28,9 +28,9 @@ OLDEST: Mapping[Runtime, Version] = {"trt": (10, 3), "trt-rtx": (1, 7)}
 NATIVE_SINCE: Mapping[Runtime, Mapping[str, Version]] = {
     "trt": {
         "Attention": (10, 14),
-        "RMSNormalization": (10, 15),
-        "RotaryEmbedding": (10, 15),
-        "TensorScatter": (10, 15),
+        "RMSNormalization": NATIVE_CACHE_SINCE,
+        "RotaryEmbedding": NATIVE_CACHE_SINCE,
+        "TensorScatter": NATIVE_CACHE_SINCE,
     },
     "trt-rtx": dict.fromkeys(
         ("Attention", "RMSNormalization", "RotaryEmbedding", "TensorScatter"), (1, 7)
@@ -108,8 +108,7 @@ class Target:
     @property
     def dialect(self) -> str:
         """The dialect whose graph this target can build."""
-        newest = max(NATIVE_SINCE[self.runtime].values())
-        return "standard" if self.version >= newest else "primitive"
+        return dialect_of_version(self.version) if self.runtime == "trt" else "standard"
 
     @property
     def newest_opset(self) -> int:

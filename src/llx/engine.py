@@ -50,6 +50,11 @@ class EngineKey:
         return f"{self.runtime}-{self.version}-{self.target}-{digest}"
 
     @property
+    def version_numbers(self) -> tuple[int, ...]:
+        """TensorRT's version, to be compared."""
+        return tuple(int(part) for part in self.version.split(".") if part.isdigit())
+
+    @property
     def target(self) -> str:
         """The GPU that it is for, in a word."""
         return f"sm{self.sm}" if self.sm else "portable"

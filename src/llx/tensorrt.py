@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import GraphContract, Shape
+from llx.precision import Compute
 from llx.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -81,12 +82,16 @@ def load(runtime: Runtime) -> Any:
     raise Lacking(f"{runtime} needs {MODULES[runtime][0]}, not installed here", INSTALL[runtime])
 
 
-def dialect_of(api: Any) -> str:
-    """The dialect that a TensorRT takes: `standard` where it updates a cache in place."""
-    return "standard" if hasattr(api.INetworkDefinition, "add_kv_cache_update") else "primitive"
+def dialect_of(api: Any, compute: Compute) -> str:
+    """The dialect that a TensorRT takes: `standard` where it updates a cache in place.
+
+    Its Attention has no kernel for fp32, so that an fp32 graph must be the decomposed one.
+    """
+    native = hasattr(api.INetworkDefinition, "add_kv_cache_update")
+    return "standard" if native and compute != "fp32" else "primitive"
 
 
-def dialect_of_version(version: tuple[int, int]) -> str:
+def dialect_of_version(version: tuple[int, ...]) -> str:
     """The same for a TensorRT that is not here, by its version."""
     return "standard" if version >= NATIVE_CACHE_SINCE else "primitive"
 

@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 
 import msgspec
+import onnx
 import pytest
 
 from llx.artifact import open_artifact
@@ -135,6 +136,26 @@ def test_a_graph_with_a_changed_byte_is_not_built(artifact):
     with pytest.raises(BadInput, match=r"standard\.onnx is not what was exported"):
         build_engine(artifact, SM86)
     assert not (artifact.folder / ENGINES).exists()
+
+
+def test_a_graph_with_a_contrib_op_names_it_before_tensorrt_is_asked(artifact):
+    path = artifact.path("standard.onnx")
+    model = onnx.load(path, load_external_data=False)
+    norm = next(node for node in model.graph.node if node.op_type == "RMSNormalization")
+    norm.domain = "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    with pytest.raises(BadInput, match=r"take RMSNormalization .*com\.microsoft") as raised:
+        build_engine(artifact.with_file("standard.onnx"), SM86)
+    assert raised.value.remedy
+    assert not (artifact.folder / ENGINES).exists()
+
+
+def test_fp32_builds_from_the_decomposed_graph_since_attention_has_no_fp32_kernel(tmp_path):
+    artifact = export_tiny(tmp_path)
+    with pytest.raises(BadInput, match=r"Attention .*fp32"):
+        build_engine(artifact, replace(SM86, dialect="standard"))
+    assert build_engine(artifact, SM86)[0].manifest.key.dialect == "primitive"
 
 
 def test_weights_with_a_changed_byte_are_not_built(artifact):
