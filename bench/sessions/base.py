@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +16,21 @@ Tokens = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Memory:
-    """What an engine holds: `cache_bytes` of KV cache, `device_bytes` where it has its own."""
+    """What an engine holds: `cache_bytes` of KV cache, `device_bytes` in all on a GPU, at most."""
 
     cache_bytes: int
     device_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """Which built engine runs, where the engine is one that is built.
+
+    `folder`: None is the newest that fits. `trust`: load it although this user did not build it.
+    """
+
+    folder: Path | None = None
+    trust: bool = False
 
 
 class Session(Protocol):
@@ -32,6 +44,7 @@ class Session(Protocol):
     limits: Limits
     rows: int
     weights: str  # which weights these are, in words, for the result
+    reads_capacity: bool  # whether attention reads all slots of the cache, or the filled ones
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         """Start one step: tokens and positions [B, T], logit_index [B, K]."""

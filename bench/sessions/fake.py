@@ -18,6 +18,7 @@ class FakeSession:
     """Answers token t with the logits of `next_token(t)` = (t + 1) mod V, at a given sharpness."""
 
     weights = "none: a recording double"
+    reads_capacity = False
 
     def __init__(self, limits: Limits, rows: int = 1, sharpness: float = 4.0) -> None:
         self.limits, self.rows, self.sharpness = limits, rows, sharpness
