@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import llx
 from llx.artifact import REFERENCE, Artifact, open_artifact
@@ -13,6 +12,7 @@ from llx.bench import clock, environment
 from llx.bench.fidelity import judge
 from llx.bench.reference import read_reference
 from llx.bench.sessions import Built, Engine, Session, engine_named
+from llx.bench.sessions.base import Details
 from llx.bench.speed import Workload, measure
 from llx.errors import LlxError
 from llx.gpu import find_gpu
@@ -41,6 +41,7 @@ class Job:
     fidelity: bool
     command: str
     built: Built = field(default_factory=Built)
+    problem: LlxError | None = None  # why it cannot run, where that is known already
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Measured:
     """What the process of an engine found."""
 
     weights: str
-    details: dict[str, Any]
+    details: Details
     speed: list[SpeedRow]
     fidelity: Fidelity | None
     memory: MemoryRecord
@@ -68,6 +69,8 @@ def bench(job: Job, progress: Progress = silent) -> Result:
     load_before = environment.load()
     engine = engine_named(job.engine)
     try:
+        if job.problem:
+            raise job.problem
         engine.require()
         limits = engine.limits(artifact, max(job.workload.batches), job.built)
     except LlxError as error:

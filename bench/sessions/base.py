@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from llx.graphs.contract import Limits
 
 Tokens = NDArray[np.int64]
+Details = dict[str, Any]  # plain text and numbers: it becomes JSON
 
 
 @dataclass(frozen=True)
@@ -64,5 +65,5 @@ class Session(Protocol):
     def close(self) -> None:
         """Let go of the engine and its cache."""
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Versions and settings that a result must name."""

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
-from llx.bench.sessions.base import Memory, Tokens
+from llx.bench.sessions.base import Details, Memory, Tokens
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import (
     INPUT_IDS,
@@ -147,7 +147,7 @@ class OrtSession:
         del self._binding, self._session, self._cache, self._new
         self._on_device = []
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Version, provider, threads and settings of ONNX Runtime."""
         return {
             "session.disable_quant_qdq": "1",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from llx.artifact import WEIGHTS, Artifact
-from llx.bench.sessions.base import Memory, Tokens
+from llx.bench.sessions.base import Details, Memory, Tokens
 from llx.errors import Lacking
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
@@ -98,9 +97,9 @@ class TorchSession:
         del self._model, self._cache
         gc.collect()
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Version and threads of PyTorch."""
-        return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 def require_cuda() -> None:

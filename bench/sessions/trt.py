@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench.cuda import Cuda, CudaError
-from llx.bench.sessions.base import Built, Memory, Tokens
+from llx.bench.sessions.base import Built, Details, Memory, Tokens
 from llx.errors import BadInput, Lacking, LlxError
 from llx.gpu import find_gpu, require_gpu
 from llx.graphs.contract import (
@@ -84,7 +84,7 @@ class TrtSession:
         *,
         weights: str = "the engine's",
         refit: tuple[bytes, Path] | None = None,
-        about: dict[str, Any] | None = None,
+        about: Details | None = None,
     ) -> None:
         """A session over an engine's bytes, which must be trusted by now.
 
@@ -119,7 +119,7 @@ class TrtSession:
         self._last, self._pending = self._decode, False
         self._graph, graph_note = self._record(runtime)
         gpu = find_gpu()
-        self._details = {
+        self._details: Details = {
             "tensorrt" if runtime == "trt" else "tensorrt-rtx": self._loaded.api.__version__,
             "gpu": f"{gpu.name}, SM {gpu.sm}" if gpu else None,
             "dialect": dialect,
@@ -198,7 +198,7 @@ class TrtSession:
         del self._decode, self._other, self._last, self._loaded
         self._cuda.close()
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Versions, the engine, and how it is run."""
         return self._details
 

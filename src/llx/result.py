@@ -208,7 +208,7 @@ class Result:
     fidelity: Fidelity | None = None
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
-    details: dict[str, Any] = field(default_factory=dict)  # what the engine says of itself
+    details: dict[str, str | int | float | None] = field(default_factory=dict)  # of the engine
     energy: dict[str, Any] | None = None
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None

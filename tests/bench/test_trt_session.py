@@ -188,6 +188,8 @@ def test_a_step_begun_before_the_last_was_waited_for_disturbs_nothing(opened):
     steps.prefill(session, tokens)
     wanted = session.logits().copy()
     session.reset()
+    steps.prefill(session, np.ascontiguousarray(tokens[:, ::-1]))  # nothing of the answer is left
+    session.reset()
     for at in range(6):
         session.enqueue(tokens[:, at : at + 1], np.array([[at]]), np.array([[0]]))
     session.sync()
