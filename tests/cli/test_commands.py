@@ -221,7 +221,7 @@ def test_check_fails_where_an_engine_disagrees(llx, exported, monkeypatch):
             "doctor",
             ("engine ort", "ready", "memory", "GPU", "runtime trt-rtx", "no NVIDIA GPU here"),
         ),
-        ("inspect", ("TensorScatter", "qkv", "a decode step must read")),
+        ("inspect", ("TensorScatter", "qkv", "bytes of a decode step")),
     ],
 )
 def test_what_is_shown_fits_80_columns(llx, exported, command, parts):
