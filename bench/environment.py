@@ -10,10 +10,14 @@ from pathlib import Path
 
 import psutil
 
+from llx.gpu import Gpu
 from llx.result import EnvironmentRecord
 
 NOT_MEASURED = "not measured"
-PACKAGES = ("llx", "torch", "onnxruntime", "onnxruntime-gpu", "numpy")
+PACKAGES = (
+    *("llx", "torch", "onnxruntime", "onnxruntime-gpu", "numpy"),
+    *("tensorrt", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx", "polygraphy"),
+)
 
 
 def installed_versions() -> dict[str, str]:
@@ -52,10 +56,18 @@ def _clocks() -> str:
 
 
 def read_environment(
-    threads: int | None, load_before: float | None, load_after: float | None
+    threads: int | None,
+    load_before: float | None,
+    load_after: float | None,
+    gpu: Gpu | None = None,
 ) -> EnvironmentRecord:
-    """Describe this machine. The fingerprint is equal only where wall clocks may be compared."""
+    """Describe this machine, and the GPU where an engine ran on it.
+
+    The fingerprint is equal only where wall clocks may be compared.
+    """
     device = f"{cpu_name()}, {psutil.cpu_count()} CPUs"
+    if gpu:
+        device = f"{gpu.name} ({gpu.memory_bytes / 2**30:.0f} GiB, SM {gpu.sm}) with {device}"
     memory_gib = round(psutil.virtual_memory().total / 2**30)
     identity = "|".join((device, platform.machine(), platform.system(), str(memory_gib)))
     return EnvironmentRecord(

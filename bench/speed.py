@@ -43,8 +43,11 @@ class Workload:
             for length in self.generated:
                 yield SpeedTest(prefill=False, length=length, depth=depth, batch=batch)
 
-    def require_fit(self, limits: Limits) -> None:
-        """Raise `BadInput` where there is no test, or one does not fit the artifact's limits."""
+    def require_fit(self, limits: Limits, of: str = "artifact", make: str = "export") -> None:
+        """Raise `BadInput` where there is no test, or one does not fit the limits.
+
+        `of` says whose they are, `make` what makes others.
+        """
         if not self.prompts and not self.generated:
             raise BadInput("there is nothing to measure", "give -p or -n a length above 0")
         for test in self.tests():
@@ -52,11 +55,11 @@ class Workload:
             if needed > limits.capacity:
                 raise BadInput(
                     f"{test.name} fills {needed} positions and the cache holds {limits.capacity}",
-                    f"shorten it, or export with --context {needed} or more",
+                    f"shorten it, or {make} with --context {needed} or more",
                 )
             if test.batch > limits.max_rows:
                 raise BadInput(
-                    f"batch {test.batch} is over the artifact's {limits.max_rows} rows",
+                    f"batch {test.batch} is over the {of}'s {limits.max_rows} rows",
                     f"choose -b {limits.max_rows} or less",
                 )
 
@@ -83,13 +86,18 @@ def measure(
     spec: LlamaSpec,
     precision: Precision,
     progress: Progress = silent,
+    before_close: Callable[[Session], None] = lambda _: None,
 ) -> list[SpeedRow]:
-    """Run every test of a workload; a session is opened once for each batch size."""
+    """Run every test of a workload; a session is opened once for each batch size.
+
+    `before_close` is given each session when its tests are done.
+    """
     rows = []
     for batch, tests in itertools.groupby(workload.tests(), key=lambda test: test.batch):
         session = open_session(batch)
         for test in tests:
             rows.append(_measure(session, test, workload, spec, precision, progress))
+        before_close(session)
         session.close()
     return rows
 
@@ -112,8 +120,11 @@ def _measure(
             step_ns.append(nanoseconds)
     progress(test.name, total, total, "run")
     mean_depth = test.depth + (test.length + 1) // 2
-    bytes_read = bytes_per_decode_step(spec, precision, mean_depth, test.batch)
-    return _row(test, step_ns, None if test.prefill else bytes_read)
+    needed = bytes_per_decode_step(spec, precision, mean_depth, test.batch)
+    read = needed
+    if session.reads_capacity:
+        read = bytes_per_decode_step(spec, precision, session.limits.capacity, test.batch)
+    return _row(test, step_ns, None if test.prefill else (needed, read))
 
 
 def _run_once(session: Session, test: SpeedTest, rng: np.random.Generator) -> list[int]:
@@ -132,7 +143,10 @@ def _run_once(session: Session, test: SpeedTest, rng: np.random.Generator) -> li
     ]
 
 
-def _row(test: SpeedTest, step_ns: list[list[int]], bytes_per_step: int | None) -> SpeedRow:
+def _row(
+    test: SpeedTest, step_ns: list[list[int]], decode_bytes: tuple[int, int] | None
+) -> SpeedRow:
+    """A row of the samples; `decode_bytes` are those that a decode step must and does read."""
     total_s = np.array([sum(run) for run in step_ns]) / 1e9
     samples = test.batch * test.length / total_s
     reason = None
@@ -158,7 +172,8 @@ def _row(test: SpeedTest, step_ns: list[list[int]], bytes_per_step: int | None) 
         ttft_ms=_times(total_s * 1e3) if test.prefill else None,
         tpot_ms=None if test.prefill else _times(total_s * 1e3 / test.length),
         itl_ms=itl,
-        bytes_per_step=bytes_per_step,
+        bytes_per_step=decode_bytes[0] if decode_bytes else None,
+        bytes_per_step_actual=decode_bytes[1] if decode_bytes else None,
         valid=reason is None,
         invalid_reason=reason,
     )

@@ -235,14 +235,10 @@ def _write_engine(
 
 def _build(job: _Job, progress: Progress) -> _Built:
     """The body of the builder's process: the graph with the engine's capacity, then the engine."""
-    import onnx_ir as ir
-
-    from llx.graphs.capacity import restamp
+    from llx.graphs.capacity import stamped
 
     key = job.key
-    model = ir.load(job.graph)
-    restamp(model, key.contract.limits.capacity)
-    graph = ir.to_proto(model).SerializeToString()
+    graph = stamped(job.graph, key.contract.limits.capacity)
     plan = build(
         key.runtime, graph, job.graph, key.contract, key.options, key.sm, job.timing_cache, progress
     )

@@ -7,6 +7,7 @@ else: what lies between follows from them when a runtime loads it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ from llx.graphs.dialects.common import CAPACITY, SLOTS
 from llx.graphs.semantic import PRODUCER
 
 ROPE_TABLE = "rope.cos"  # [context, D/2]
+
+
+def stamped(graph: Path, capacity: int) -> bytes:
+    """A graph of a file with a cache of `capacity` positions; its weights stay where they are."""
+    model = ir.load(graph)
+    restamp(model, capacity)
+    data: bytes = ir.to_proto(model).SerializeToString()
+    return data
 
 
 def restamp(model: ir.Model, capacity: int) -> None:

@@ -146,6 +146,8 @@ class StepGuard:
             raise ContractError(f"the session was opened for {rows} rows, not {b}")
         if not 1 <= t <= limits.max_new_tokens:
             raise ContractError(f"{t} new tokens are outside 1…{limits.max_new_tokens}")
+        if logit_index.shape[1] > limits.max_new_tokens:
+            raise ContractError(f"{logit_index.shape[1]} picks are over {limits.max_new_tokens}")
         start = positions[:, 0]
         if not np.array_equal(positions, start[:, None] + np.arange(t)):
             raise ContractError("a row's positions must be contiguous")

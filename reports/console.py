@@ -24,7 +24,7 @@ from rich.text import Text
 
 from llx.progress import Progress, silent
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
-from llx.result import Fidelity, Result, SpeedRow
+from llx.result import Fidelity, MemoryRecord, Result, SpeedRow
 
 
 class _Pipe(Console):
@@ -161,6 +161,17 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         peak = result.memory.peak_host_bytes
         shown = "not measured" if peak is None else binary_bytes(peak)
         yield "peak memory", shown, f"cache {binary_bytes(result.memory.cache_bytes or 0)}"
+        yield from _device_lines(result, result.memory)
+
+
+def _device_lines(result: Result, memory: MemoryRecord) -> Iterator[tuple[str, str, str]]:
+    """What lies on a GPU, and the engine that was built for it."""
+    if memory.peak_device_bytes is not None:
+        yield "GPU memory", binary_bytes(memory.peak_device_bytes), "weights, cache and scratch"
+    if memory.engine_bytes is not None:
+        build_s = result.time.build_s if result.time else None
+        built = f", built in {significant(build_s)} s" if build_s is not None else ""
+        yield "engine", binary_bytes(memory.engine_bytes), f"dialect {result.dialect}{built}"
 
 
 def _speed_detail(row: SpeedRow) -> str:
@@ -169,7 +180,11 @@ def _speed_detail(row: SpeedRow) -> str:
     times, name = (row.ttft_ms, "TTFT") if row.ttft_ms else (row.tpot_ms, "TPOT")
     low, high = row.ci95
     took = f"{name} {significant(times.mean)} ms" if times else ""
-    return f"{took}, CI95 {significant(low)}…{significant(high)}"
+    detail = f"{took}, CI95 {significant(low)}…{significant(high)}"
+    if row.bytes_per_step is None or row.bytes_per_step_actual is None:
+        return detail
+    read, needed = map(binary_bytes, (row.bytes_per_step_actual, row.bytes_per_step))
+    return f"{detail}, a step reads {read} and must read {needed}"
 
 
 def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:

@@ -51,10 +51,16 @@ def _speed(results: Sequence[Result]) -> str:
                     plus_minus(row.mean, row.sd) if row.valid else f"INVALID: {row.invalid_reason}",
                     f"{significant(low)} … {significant(high)}",
                     took,
+                    *map(_bytes, (row.bytes_per_step_actual, row.bytes_per_step)),
                 )
             )
     headings = ("model", ">params", ">size", "precision", "engine", ">batch", ">test")
-    return markdown_table((*headings, ">tok/s", ">CI95", ">ms"), rows) if rows else ""
+    ends = (">tok/s", ">CI95", ">ms", ">read a step", ">must be read")
+    return markdown_table((*headings, *ends), rows) if rows else ""
+
+
+def _bytes(count: int | None) -> str:
+    return "" if count is None else binary_bytes(count)
 
 
 def _fidelity(results: Sequence[Result]) -> str:
@@ -101,6 +107,7 @@ def _conditions(results: Sequence[Result]) -> str:
     lines += sorted(protocols)
     lines += dict.fromkeys(_machine(result) for result in results)
     lines += list(_loads(results))
+    lines += [_engine(result) for result in results if result.memory and result.memory.engine_bytes]
     commands = dict.fromkeys(result.command for result in results)
     return "\n\n".join(lines + [f"Repeat with `{command}`." for command in commands])
 
@@ -124,6 +131,13 @@ def _loads(results: Sequence[Result]) -> Iterator[str]:
                 f"load {before:.1f} before, {after:.1f} after; weights: {result.artifact.weights}; "
                 f"{result.created}."
             )
+
+
+def _engine(result: Result) -> str:
+    """A built engine, and what it says of itself."""
+    details = ", ".join(f"{name} {value}" for name, value in result.details.items())
+    memory = result.memory.peak_device_bytes if result.memory else None
+    return f"{result.artifact.name}, {result.engine}: {details}; GPU memory {_bytes(memory)}."
 
 
 def protocol_sentence(fidelity: Fidelity) -> str:

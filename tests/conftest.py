@@ -14,11 +14,34 @@ from llx.__main__ import main
 from llx.artifact import Artifact
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
+from llx.gpu import find_gpu
 from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS
 from tests.checkpoints import TINY, write_checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, wherever it runs
+
+
+NOT_RUN = pytest.StashKey[int]()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count the GPU tests that are left out."""
+    if items:
+        stash = items[0].config.stash
+        left_out = sum("gpu" in item.keywords for item in items)
+        stash[NOT_RUN] = stash.get(NOT_RUN, 0) + left_out
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what no GPU has checked: a test that was left out or skipped has not passed."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = config.stash.get(NOT_RUN, 0) + sum("gpu" in report.keywords for report in skipped)
+    if count:
+        where = "`make test-gpu` runs them" if find_gpu() else "no GPU here (make test-gpu)"
+        terminalreporter.write_line(f"{count} GPU tests not run: {where}", yellow=True)
 
 
 def export_tiny(folder: Path, precision: str = "fp32", spec=TINY, context=None) -> Artifact:

@@ -34,7 +34,10 @@ def answer(artifact, engine, prompt, most, add_special_tokens=True):
 
 
 def test_it_continues_the_capital_of_france_with_paris_on_every_engine(smollm2):
-    texts = {engine: answer(smollm2, engine, "The capital of France is", 16) for engine in ENGINES}
+    texts = {
+        engine: answer(smollm2, engine, "The capital of France is", 16)
+        for engine in ("torch", "ort")
+    }
     assert all(text.startswith(" Paris") for text in texts.values())
     assert len(set(texts.values())) == 1
 

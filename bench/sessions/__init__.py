@@ -1,4 +1,7 @@
-"""The engines. A new one is a file beside this and a line in `ENGINES`."""
+"""The engines. A new one is a file beside this and a line in `ENGINES`.
+
+What an edge machine may lack is imported where it is used: this file runs on a JetPack too.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +9,98 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from llx.artifact import Artifact
-from llx.bench.sessions.base import Memory, Session, Tokens
+from llx.bench.sessions.base import Built, Memory, Session, Tokens
 from llx.errors import BadInput, Lacking
+from llx.gpu import require_gpu
+from llx.tensorrt import Runtime, load
 
-__all__ = ["ENGINES", "Engine", "Memory", "Session", "Tokens", "engine_named"]
+if TYPE_CHECKING:
+    from llx.artifact import Artifact
+    from llx.graphs.contract import Limits
+
+__all__ = ["ENGINES", "Built", "Engine", "Memory", "Session", "Tokens", "engine_named"]
+
+Open = Callable[["Artifact", int, Built], Session]
 
 
-def _open_torch(artifact: Artifact, rows: int) -> Session:
-    from llx.bench.sessions.torch import TorchSession
+def _open_torch(device: str) -> Open:
+    def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
+        from llx.bench.sessions.torch import TorchSession
 
-    return TorchSession.open(artifact, rows)
+        return TorchSession.open(artifact, rows, device)
+
+    return open_session
 
 
-def _open_ort(artifact: Artifact, rows: int) -> Session:
-    from llx.bench.sessions.ort import OrtSession
+def _open_ort(device: Literal["cpu", "cuda"]) -> Open:
+    def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
+        from llx.bench.sessions.ort import OrtSession
 
-    return OrtSession(artifact, rows)
+        return OrtSession(artifact, rows, device=device)
+
+    return open_session
+
+
+def _open_trt(runtime: Runtime) -> Open:
+    def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
+        from llx.bench.sessions.trt import TrtSession
+
+        return TrtSession.open(runtime, artifact, rows, built)
+
+    return open_session
+
+
+def _require_torch_cuda() -> None:
+    from llx.bench.sessions.torch import require_cuda
+
+    require_cuda()
+
+
+def _require_ort_cuda() -> None:
+    from llx.bench.sessions.ort import require_cuda
+
+    require_cuda()
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine by name: what it needs, what installs that, which dialect's graph it runs."""
+    """An engine by name: what it needs, what installs that, which dialect's graph it runs.
+
+    `runtime`: it runs what `llx build` built, of whichever dialect. `check` raises `Lacking` for
+    what its module alone does not tell.
+    """
 
     name: str
     module: str
     install: str
     dialect: str | None
-    open: Callable[[Artifact, int], Session]
-    packages: tuple[str, ...]  # any of them brings the module,
-    oldest: tuple[int, int]  # in this release or a newer one
+    session: Open
+    packages: tuple[str, ...] = ()  # any of them brings the module,
+    oldest: tuple[int, int] = (0, 0)  # in this release or a newer one
+    gpu: bool = False
+    runtime: Runtime | None = None
+    check: Callable[[], None] = lambda: None
+
+    def open(self, artifact: Artifact, rows: int, built: Built | None = None) -> Session:
+        """A session of so many rows. Raises `LlxError` where it cannot be."""
+        return self.session(artifact, rows, built or Built())
+
+    def limits(self, artifact: Artifact, rows: int, built: Built | None = None) -> Limits:
+        """What its session takes: the artifact's limits, or those of the engine that was built."""
+        if self.runtime is None:
+            return artifact.manifest.contract.limits
+        from llx.bench.sessions.trt import chosen_engine
+
+        engine = chosen_engine(artifact, self.runtime, rows, built or Built())
+        return engine.manifest.key.contract.limits
 
     def require(self) -> None:
         """Raise `Lacking` where this machine cannot run the engine."""
-        if importlib.util.find_spec(self.module) is None:
+        if self.runtime:
+            load(self.runtime)  # says itself what is missing
+        elif importlib.util.find_spec(self.module) is None:
             raise Lacking(
                 f"engine {self.name} needs {self.module}, which is not installed", self.install
             )
@@ -51,6 +111,9 @@ class Engine:
                 f"engine {self.name} needs {self.module} {oldest} or newer, not {version}",
                 self.install,
             )
+        if self.gpu:
+            require_gpu(f"engine {self.name}", WITHOUT_GPU)
+        self.check()
 
     def _version(self) -> str | None:
         for package in self.packages:
@@ -61,21 +124,48 @@ class Engine:
         return None
 
 
+WITHOUT_GPU = (
+    "bench on a machine with one; here `--engine ort` measures on the CPU, and `llx build --engine "
+    "trt-rtx --sm 86` builds without a GPU"
+)
+INSTALL_TORCH = "pip install 'llx[export]'"
+# Its wheels for Python 3.10 end at 1.23, which knows no opset 24.
+INSTALL_ORT = "pip install 'llx[cpu]' on Python 3.11 or newer"
+INSTALL_ORT_CUDA = "pip install 'llx[gpu]' in an environment without llx[cpu]"
+ORT_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
+        Engine("torch", "torch", INSTALL_TORCH, None, _open_torch("cpu"), ("torch",), (2, 8)),
         Engine(
-            "torch", "torch", "pip install 'llx[export]'", None, _open_torch, ("torch",), (2, 8)
+            "ort", "onnxruntime", INSTALL_ORT, "standard", _open_ort("cpu"), ORT_PACKAGES, (1, 24)
         ),
         Engine(
-            "ort",
+            "torch-cuda",
+            "torch",
+            INSTALL_TORCH,
+            None,
+            _open_torch("cuda"),
+            ("torch",),
+            (2, 8),
+            gpu=True,
+            check=_require_torch_cuda,
+        ),
+        Engine(
+            "ort-cuda",
             "onnxruntime",
-            # Its wheels for Python 3.10 end at 1.23, which knows no opset 24.
-            "pip install 'llx[cpu]' on Python 3.11 or newer",
+            INSTALL_ORT_CUDA,
             "standard",
-            _open_ort,
-            ("onnxruntime", "onnxruntime-gpu"),
+            _open_ort("cuda"),
+            ORT_PACKAGES,
             (1, 24),
+            gpu=True,
+            check=_require_ort_cuda,
+        ),
+        Engine("trt", "tensorrt", "", None, _open_trt("trt"), gpu=True, runtime="trt"),
+        Engine(
+            "trt-rtx", "tensorrt_rtx", "", None, _open_trt("trt-rtx"), gpu=True, runtime="trt-rtx"
         ),
     )
 }
@@ -83,11 +173,6 @@ ENGINES: dict[str, Engine] = {
 
 def engine_named(name: str) -> Engine:
     """The engine that `--engine NAME` means. Raises `BadInput` for an unknown name."""
-    if name in ("trt", "trt-rtx"):
-        raise Lacking(
-            f"engine {name} cannot be run by this version yet",
-            f"choose one of {', '.join(ENGINES)}; standard.onnx is what TensorRT will build from",
-        )
     if name not in ENGINES:
         raise BadInput(f"unknown engine {name!r}", f"choose one of {', '.join(ENGINES)}")
     return ENGINES[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,14 +12,26 @@ from numpy.typing import NDArray
 from llx.graphs.contract import Limits
 
 Tokens = NDArray[np.int64]
+Details = dict[str, Any]  # plain text and numbers: it becomes JSON
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What an engine holds: `cache_bytes` of KV cache, `device_bytes` where it has its own."""
+    """What an engine holds: `cache_bytes` of KV cache, `device_bytes` in all on a GPU, at most."""
 
     cache_bytes: int
     device_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """Which built engine runs, where the engine is one that is built.
+
+    `folder`: None is the newest that fits. `trust`: load it although this user did not build it.
+    """
+
+    folder: Path | None = None
+    trust: bool = False
 
 
 class Session(Protocol):
@@ -32,6 +45,7 @@ class Session(Protocol):
     limits: Limits
     rows: int
     weights: str  # which weights these are, in words, for the result
+    reads_capacity: bool  # whether attention reads all slots of the cache, or the filled ones
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         """Start one step: tokens and positions [B, T], logit_index [B, K]."""
@@ -51,5 +65,5 @@ class Session(Protocol):
     def close(self) -> None:
         """Let go of the engine and its cache."""
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Versions and settings that a result must name."""

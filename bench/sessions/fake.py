@@ -5,12 +5,10 @@ Its logits follow from the last token alone, so a test can predict them; it reco
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.bench.sessions.base import Memory, Tokens
+from llx.bench.sessions.base import Details, Memory, Tokens
 from llx.graphs.contract import Limits, StepGuard
 
 
@@ -18,6 +16,7 @@ class FakeSession:
     """Answers token t with the logits of `next_token(t)` = (t + 1) mod V, at a given sharpness."""
 
     weights = "none: a recording double"
+    reads_capacity = False
 
     def __init__(self, limits: Limits, rows: int = 1, sharpness: float = 4.0) -> None:
         self.limits, self.rows, self.sharpness = limits, rows, sharpness
@@ -55,6 +54,6 @@ class FakeSession:
         """Record that it was closed."""
         self.closed = True
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Nothing that a result must name."""
         return {"threads": 1}

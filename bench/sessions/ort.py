@@ -1,16 +1,16 @@
-"""`ort`: ONNX Runtime over an artifact's graph, whichever its dialect."""
+"""`ort`, `ort-cuda`: ONNX Runtime over an artifact's graph, whichever its dialect."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
-from llx.bench.sessions.base import Memory, Tokens
-from llx.errors import BadInput
+from llx.bench.sessions.base import Details, Memory, Tokens
+from llx.errors import BadInput, Lacking
 from llx.graphs.contract import (
     INPUT_IDS,
     LOGIT_INDEX,
@@ -23,6 +23,8 @@ from llx.graphs.contract import (
 )
 from llx.graphs.dialects import dialect_named
 
+Device = Literal["cpu", "cuda"]
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
@@ -30,37 +32,58 @@ class OrtSession:
     """One graph, its cache bound once.
 
     In place, past and present share their memory. A delta graph writes what is new into a scratch,
-    and the session copies it from there into its slots.
+    and the session copies it from there into its slots; on the CPU alone. On a GPU the cache lies
+    in its memory, and only ids and logits cross.
     """
 
-    def __init__(self, artifact: Artifact, rows: int = 1, dialect: str = "standard") -> None:
+    reads_capacity = True
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        rows: int = 1,
+        dialect: str = "standard",
+        device: Device = "cpu",
+    ) -> None:
         contract = artifact.manifest.contract
         if contract.compute not in NUMPY_DTYPES:
             raise BadInput(
-                f"ONNX Runtime's CPU has no kernels for {contract.compute}",
+                f"ONNX Runtime's CPU has no kernels for {contract.compute}, and llx binds no cache "
+                "of it",
                 "export with --precision fp32, or bench with --engine torch",
             )
+        self._delta = dialect_named(dialect).cache == "delta"
+        if device == "cuda" and self._delta:
+            raise BadInput(f"ort-cuda runs no {dialect}", "let it run the graph standard.onnx")
         self.limits, self.rows = contract.limits, rows
         self.weights = artifact.weights_in_words
         self._guard = StepGuard(self.limits, rows)
         self._session = onnxruntime.InferenceSession(
-            artifact.graph(dialect), session_options(), providers=["CPUExecutionProvider"]
+            artifact.graph(dialect), session_options(), providers=[PROVIDERS[device]]
         )
+        if self._session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU
+            raise Lacking(
+                "ONNX Runtime cannot load its CUDA provider here",
+                "pip install 'onnxruntime-gpu[cuda,cudnn]', for the CUDA of this driver",
+            )
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
         past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
         self._cache = [np.zeros(shape, dtype) for _ in past]
+        self._cache_bytes = sum(cache.nbytes for cache in self._cache)
         self._binding = self._session.io_binding()
-        for name, cache in zip(past, self._cache, strict=True):
-            self._binding.bind_input(name, "cpu", 0, dtype, shape, cache.ctypes.data)
-        self._delta = dialect_named(dialect).cache == "delta"
         self._new: list[NDArray[Any]] = []
-        if not self._delta:
-            self._bind_present(self._cache)
+        if device == "cuda":
+            self._bind_on_device(past)
+        else:
+            for name, cache in zip(past, self._cache, strict=True):
+                self._binding.bind_input(name, "cpu", 0, dtype, shape, cache.ctypes.data)
+            if not self._delta:
+                self._bind_present(self._cache)
         self._logits = np.empty((rows, 0, self.limits.vocab), np.float32)
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
-        """Run one step: the CPU provider is done when it returns."""
+        """Run one step; it is done when this returns, on a GPU as well."""
         self._guard.admit(tokens, positions, logit_index)
         shape = (*logit_index.shape, self.limits.vocab)
         if self._logits.shape != shape:
@@ -74,6 +97,16 @@ class OrtSession:
         self._session.run_with_iobinding(self._binding)
         if self._delta:
             self._write_new(positions[:, 0])
+
+    def _bind_on_device(self, past: list[str]) -> None:
+        """Give the cache to the GPU, past and present in the same memory."""
+        self._on_device = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(cache, "cuda", 0) for cache in self._cache
+        ]
+        self._cache = []
+        for name, present, value in zip(past, self._present, self._on_device, strict=True):
+            self._binding.bind_ortvalue_input(name, value)
+            self._binding.bind_ortvalue_output(present, value)
 
     def _bind_present(self, places: list[NDArray[Any]]) -> None:
         for name, place in zip(self._present, places, strict=True):
@@ -107,13 +140,14 @@ class OrtSession:
 
     def memory(self) -> Memory:
         """Size of the cache."""
-        return Memory(cache_bytes=sum(cache.nbytes for cache in self._cache))
+        return Memory(cache_bytes=self._cache_bytes)
 
     def close(self) -> None:
         """Let go of session and cache."""
         del self._binding, self._session, self._cache, self._new
+        self._on_device = []
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Version, provider, threads and settings of ONNX Runtime."""
         return {
             "session.disable_quant_qdq": "1",
@@ -121,6 +155,16 @@ class OrtSession:
             "provider": self._session.get_providers()[0],
             "threads": _threads(),
         }
+
+
+def require_cuda() -> None:
+    """Raise `Lacking` where this ONNX Runtime is one for the CPU alone."""
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        raise Lacking(
+            f"onnxruntime {onnxruntime.__version__} has no CUDA provider",
+            "pip install 'llx[gpu]' in an environment without llx[cpu]: both bring onnxruntime",
+        )
+    onnxruntime.preload_dlls()  # of CUDA and cuDNN, from their wheels where there are any
 
 
 def session_options() -> onnxruntime.SessionOptions:

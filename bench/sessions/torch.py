@@ -1,10 +1,9 @@
-"""`torch`: the model in eager PyTorch on the CPU. In fp32 it is the reference."""
+"""`torch`, `torch-cuda`: the model in eager PyTorch. In fp32 on the CPU it is the reference."""
 
 from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from llx.artifact import WEIGHTS, Artifact
-from llx.bench.sessions.base import Memory, Tokens
+from llx.bench.sessions.base import Details, Memory, Tokens
+from llx.errors import Lacking
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
 from llx.llama.quantized import quantize_linears
@@ -35,50 +35,77 @@ def load_llama(spec: LlamaSpec, weights: Path, linear: Linear = "dense") -> Llam
 class TorchSession:
     """Eager PyTorch over a model's own in-place cache."""
 
-    def __init__(self, model: Llama, limits: Limits, rows: int = 1, weights: str = "given") -> None:
+    reads_capacity = False
+
+    def __init__(
+        self,
+        model: Llama,
+        limits: Limits,
+        rows: int = 1,
+        weights: str = "given",
+        device: str = "cpu",
+    ) -> None:
         self.limits, self.rows, self.weights = limits, rows, weights
         self._guard = StepGuard(limits, rows)
-        self._model = model
+        self._model, self._device = model.to(device), torch.device(device)
         self._dtype = model.embed.weight.dtype
-        self._cache = empty_cache(model.spec, rows, limits.capacity, self._dtype)
-        self._logits: NDArray[np.float32] | None = None
+        cache = empty_cache(model.spec, rows, limits.capacity, self._dtype)
+        self._cache = [tensor.to(device) for tensor in cache]
+        self._logits: torch.Tensor | None = None
 
     @classmethod
-    def open(cls, artifact: Artifact, rows: int = 1) -> TorchSession:
+    def open(cls, artifact: Artifact, rows: int = 1, device: str = "cpu") -> TorchSession:
         """A session over the artifact's own weights; int8 ones are dequantized at every step."""
         manifest = artifact.manifest
         model = load_llama(manifest.spec, artifact.path(WEIGHTS), manifest.precision.linear)
-        return cls(model, manifest.contract.limits, rows, artifact.weights_in_words)
+        return cls(model, manifest.contract.limits, rows, artifact.weights_in_words, device)
 
     @torch.inference_mode()
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
-        """Run one step: eager PyTorch on the CPU is done when it returns."""
+        """Run one step: on the CPU eager PyTorch is done when it returns."""
         self._guard.admit(tokens, positions, logit_index)
-        inputs = [torch.from_numpy(array) for array in (tokens, positions, logit_index)]
-        logits, _ = self._model(*inputs, self._cache)
-        self._logits = logits.numpy()
+        inputs = [
+            torch.from_numpy(array).to(self._device) for array in (tokens, positions, logit_index)
+        ]
+        self._logits, _ = self._model(*inputs, self._cache)
 
     def sync(self) -> None:
-        """Nothing to wait for on the CPU."""
+        """Wait for the GPU; on the CPU there is nothing to wait for."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
 
     def logits(self) -> NDArray[np.float32]:
         """The last step's logits, [B, K, V]."""
         assert self._logits is not None, "no step has run"
-        return self._logits
+        logits: NDArray[np.float32] = self._logits.cpu().numpy()
+        return logits
 
     def reset(self) -> None:
         """Forget the cache; its bytes stay, and are overwritten before they are read."""
         self._guard.reset()
 
     def memory(self) -> Memory:
-        """Size of the cache."""
-        return Memory(cache_bytes=sum(t.nbytes for t in self._cache))
+        """Size of the cache, and PyTorch's own record of the most that it held on a GPU."""
+        on_gpu = self._device.type == "cuda"
+        return Memory(
+            cache_bytes=sum(t.nbytes for t in self._cache),
+            device_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
+        )
 
     def close(self) -> None:
         """Let go of model and cache."""
         del self._model, self._cache
         gc.collect()
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """Version and threads of PyTorch."""
-        return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+
+
+def require_cuda() -> None:
+    """Raise `Lacking` where this PyTorch cannot use the GPU."""
+    if not torch.cuda.is_available():
+        raise Lacking(
+            f"PyTorch {torch.__version__} does not use the GPU",
+            "install a build of PyTorch for the CUDA of this driver: https://pytorch.org",
+        )

@@ -21,6 +21,18 @@ class Gpu:
     memory_bytes: int
 
 
+def driver_cuda() -> str | None:
+    """The newest CUDA that the driver supports, such as 12.6; None where there is no driver."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    if driver.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
 def find_gpu() -> Gpu | None:
     """The first GPU that this process may use, or None where there is no driver or no GPU."""
     try:

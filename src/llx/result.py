@@ -66,7 +66,8 @@ class SpeedRow:
     ttft_ms: Times | None = None
     tpot_ms: Times | None = None
     itl_ms: Percentiles | None = None
-    bytes_per_step: int | None = None
+    bytes_per_step: int | None = None  # what a decode step must read: weights and filled cache
+    bytes_per_step_actual: int | None = None  # what it does: attention may read all of the cache
     predicted_ms: float | None = None
     roofline_probe: float | None = None
     roofline_spec: float | None = None
@@ -162,11 +163,15 @@ class EnvironmentRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRecord:
-    """Peak of the process that measured speed, and the cache that it held."""
+    """Peak of the process that measured speed, and the cache that it held.
+
+    `engine_bytes`: size of a built engine's file.
+    """
 
     peak_host_bytes: int | None
     peak_device_bytes: int | None = None
     cache_bytes: int | None = None
+    engine_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +208,7 @@ class Result:
     fidelity: Fidelity | None = None
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
+    details: dict[str, str | int | float | None] = field(default_factory=dict)  # of the engine
     energy: dict[str, Any] | None = None
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None

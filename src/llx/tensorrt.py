@@ -174,6 +174,79 @@ def build(
     return Plan(data, dict(layers.most_common()), seconds)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """An engine that a runtime has loaded: the runtime's module, and what it complained of."""
+
+    api: Any
+    engine: Any  # ICudaEngine
+    complaints: Any
+
+    def reason(self) -> str:
+        """The last thing that TensorRT complained of."""
+        return _one_line(" ".join(self.complaints.errors[-1:])) or "no reason given"
+
+
+def load_engine(runtime: Runtime, plan: bytes, weights: tuple[bytes, Path] | None = None) -> Loaded:
+    """Load an engine, on the GPU that it was built for.
+
+    `weights`: of a stripped engine, the graph that it was built from and the path beside which the
+    graph's weights lie. Loading runs code that the plan may bring: it must be trusted by now.
+    Raises `Lacking` where the runtime is not installed, `BadInput` where it refuses the engine.
+    """
+    api = load(runtime)
+    complaints = _logger(api)
+    loader: trt.Runtime = api.Runtime(complaints)
+    loader.engine_host_code_allowed = True
+    engine: trt.ICudaEngine | None = loader.deserialize_cuda_engine(plan)
+    loaded = Loaded(api, engine, complaints)
+    if engine is None:
+        raise BadInput(
+            f"{runtime} {api.__version__} cannot load the engine: {loaded.reason()}",
+            "build it on this machine with `llx build --overwrite`",
+        )
+    if weights:
+        _refit(loaded, *weights)
+    return loaded
+
+
+def _refit(loaded: Loaded, graph: bytes, path: Path) -> None:
+    """Give a stripped engine its weights again."""
+    refitter: trt.Refitter = loaded.api.Refitter(loaded.engine, loaded.complaints)
+    parser = loaded.api.OnnxParserRefitter(refitter, loaded.complaints)
+    if not parser.refit_from_bytes(graph, str(path)) or not refitter.refit_cuda_engine():
+        raise BadInput(
+            f"the stripped engine cannot be given the weights of {path.name}: {loaded.reason()}",
+            "build it again with `llx build --overwrite`, or without --strip",
+        )
+
+
+def new_context(runtime: Runtime, loaded: Loaded) -> Any:
+    """An execution context that is given its scratch memory: `device_memory_size_v2` bytes.
+
+    TensorRT-RTX compiles kernels for each shape when it first runs. It does so at once here rather
+    than in the background, where a measurement would change under way; and it captures its CUDA
+    graphs by itself, since only it knows when those kernels are there.
+    """
+    api, engine = loaded.api, loaded.engine
+    strategy = api.ExecutionContextAllocationStrategy.USER_MANAGED
+    if runtime == "trt":
+        context = engine.create_execution_context(strategy)
+    else:
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.cuda_graph_strategy = api.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        specialization = api.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = specialization
+        context = engine.create_execution_context(config)
+    if context is None:
+        raise Lacking(
+            f"{runtime} has no memory to run the engine: {loaded.reason()}",
+            "choose an engine with a smaller --context, --max-prefill or --batch",
+        )
+    return context
+
+
 def _network_flags(api: Any) -> int:
     """Strong typing, which is the only kind from TensorRT 11 on and has no flag there."""
     if int(api.__version__.split(".")[0]) >= STRONG_TYPING_IS_THE_ONLY_ONE_SINCE:

@@ -10,25 +10,40 @@ from llx.bench.sessions import ENGINES, engine_named
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.ort import OrtSession
 from llx.errors import BadInput, Lacking
+from llx.gpu import Gpu
 from llx.graphs.contract import ContractError
 from llx.graphs.dialects import DIALECTS
+from llx.tensorrt import RUNTIMES
+from tests.doubles.session import open_trt
+from tests.doubles.tensorrt import FakeTensorRT
 
 # `ort` is ONNX Runtime over its own dialect; it runs the others' graphs as well.
 OTHERS = [f"ort, {dialect}" for dialect in DIALECTS if dialect != ENGINES["ort"].dialect]
-SESSIONS = [*ENGINES, *OTHERS, "fake"]
+# TensorRT runs here on doubles, for each kind of cache; tests/gpu has the real one.
+DOUBLES = [f"{runtime}, {dialect}" for runtime in RUNTIMES for dialect in DIALECTS]
+REGISTERED = [
+    pytest.param(name, marks=pytest.mark.gpu) if engine.gpu else name
+    for name, engine in ENGINES.items()
+    if not engine.runtime
+]
+SESSIONS = [*REGISTERED, *OTHERS, *DOUBLES, "fake"]
 
 
 @pytest.fixture(params=SESSIONS)
-def open_session(request, tiny):
+def open_session(request, tiny, monkeypatch):
     opened = []
+    name, _, dialect = request.param.partition(", ")
 
     def open_rows(rows=1):
         if request.param == "fake":
             session = FakeSession(tiny.manifest.contract.limits, rows)
-        elif request.param.startswith("ort, "):
-            session = OrtSession(tiny, rows, request.param.removeprefix("ort, "))
+        elif name in RUNTIMES:
+            session, _, _ = open_trt(tiny, dialect, monkeypatch, rows, name)
+        elif dialect:
+            session = OrtSession(tiny, rows, dialect)
         else:
-            session = ENGINES[request.param].open(tiny, rows)
+            ENGINES[name].require()
+            session = ENGINES[name].open(tiny, rows)
         opened.append(session)
         return session
 
@@ -98,11 +113,30 @@ def test_a_step_past_the_capacity_is_refused(open_session):
         steps.decode_step(session, np.array([[1]]), capacity)
 
 
-def test_an_unknown_engine_and_one_to_come_are_told_apart():
-    with pytest.raises(BadInput, match="unknown engine 'tvm': choose one of torch, ort"):
+def test_an_unknown_engine_is_refused_with_those_that_are_known():
+    with pytest.raises(BadInput, match=r"unknown engine 'tvm': choose one of torch, .*trt-rtx"):
         engine_named("tvm")
-    with pytest.raises(Lacking, match="trt cannot be run by this version yet"):
-        engine_named("trt")
+
+
+@pytest.mark.parametrize("name", [name for name, engine in ENGINES.items() if engine.gpu])
+def test_an_engine_without_its_gpu_says_what_would_work(monkeypatch, name):
+    monkeypatch.setattr("llx.gpu.find_gpu", lambda: None)
+    monkeypatch.setattr("llx.bench.sessions.load", lambda _: FakeTensorRT())
+    with pytest.raises(Lacking, match=f"engine {name} needs an NVIDIA GPU.*--engine ort`.*--sm 86"):
+        engine_named(name).require()
+
+
+def test_packages_for_the_cpu_alone_are_told_from_no_gpu(monkeypatch):
+    monkeypatch.setattr("llx.gpu.find_gpu", lambda: Gpu("a GPU", 86, 2**33))
+    with pytest.raises(Lacking, match=r"no CUDA provider: pip install 'llx\[gpu\]'"):
+        engine_named("ort-cuda").require()
+    with pytest.raises(Lacking, match=r"PyTorch .* does not use the GPU"):
+        engine_named("torch-cuda").require()
+
+
+def test_tensorrt_that_is_not_installed_says_what_installs_it():
+    with pytest.raises(Lacking, match=r"trt needs tensorrt, not installed here: .*llx\[trt\]"):
+        engine_named("trt").require()
 
 
 def test_an_engine_that_is_not_installed_says_what_installs_it(monkeypatch):

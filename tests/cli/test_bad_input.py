@@ -255,3 +255,20 @@ def test_a_config_with_sizes_that_do_not_go_together(llx, tmp_path):
     assert_refused(
         llx("export", "--weights", "checkpoint", "-o", "out"), 2, "6 heads", "4 KV heads"
     )
+
+
+@pytest.mark.parametrize("name", ["torch-cuda", "ort-cuda", "trt-rtx"])
+def test_an_engine_without_its_gpu(llx, tiny, monkeypatch, name):
+    monkeypatch.setattr("llx.gpu.find_gpu", lambda: None)
+    assert_refused(
+        llx("generate", tiny.folder, "hi", "--engine", name),
+        3,
+        f"engine {name} needs an NVIDIA GPU",
+        "`--engine ort`",
+        "--sm 86",
+    )
+
+
+def test_a_selftest_of_a_gpu_that_is_not_here(llx, monkeypatch):
+    monkeypatch.setattr("llx.gpu.find_gpu", lambda: None)
+    assert_refused(llx("selftest", "--gpu"), 3, "needs an NVIDIA GPU", "leave --gpu out")

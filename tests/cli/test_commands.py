@@ -24,6 +24,7 @@ from llx.bench.speed import Workload
 from llx.cli.reference import open_reference
 from llx.errors import EXIT_BUG
 from llx.result import Result, read_results
+from llx.tensorrt import INSTALL
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
 from tests.conftest import export_tiny
 
@@ -91,8 +92,7 @@ def test_bench_prints_one_table_of_80_columns(llx, exported):
     for part in ("pp16", "tg8", "KLD prefill", "KLD decode", "PPL", "peak memory", "no numbers"):
         assert part in ended.stdout
     assert ended.stderr.splitlines() == [
-        "llx: engine trt cannot be run by this version yet: choose one of torch, ort; "
-        "standard.onnx is what TensorRT will build from"
+        f"llx: trt needs tensorrt, not installed here: {INSTALL['trt']}"
     ]
 
 
@@ -217,8 +217,11 @@ def test_check_fails_where_an_engine_disagrees(llx, exported, monkeypatch):
     ("command", "parts"),
     [
         ("models", ("llama-2-7b", "smollm2-135m", "licence")),
-        ("doctor", ("engine ort", "ready", "memory")),
-        ("inspect", ("TensorScatter", "qkv", "a decode step must read")),
+        (
+            "doctor",
+            ("engine ort", "ready", "memory", "GPU", "runtime trt-rtx", "no NVIDIA GPU here"),
+        ),
+        ("inspect", ("TensorScatter", "qkv", "bytes of a decode step")),
     ],
 )
 def test_what_is_shown_fits_80_columns(llx, exported, command, parts):

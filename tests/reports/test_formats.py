@@ -27,6 +27,7 @@ from llx.result import (
     PhaseFidelity,
     Result,
     SpeedRow,
+    TimeRecord,
     Times,
     read_results,
 )
@@ -161,6 +162,32 @@ def test_speed_that_was_measured_is_shown_where_fidelity_failed():
     for text in (rendered([half]), FORMATS["md"]([half])):
         assert "tg128" in text
     assert "logits are not finite" in rendered([half])
+
+
+def test_what_a_step_reads_stands_beside_what_it_must():
+    row = replace(ROW, bytes_per_step=270 * 2**20, bytes_per_step_actual=312 * 2**20)
+    for text in (
+        rendered([replace(RESULT, speed=[row])]),
+        FORMATS["md"]([replace(RESULT, speed=[row])]),
+    ):
+        assert "312.0 MiB" in text
+        assert "270.0 MiB" in text
+
+
+def test_an_engine_that_was_built_says_its_size_and_what_it_cost():
+    built = replace(
+        RESULT,
+        engine="trt",
+        dialect="primitive",
+        memory=replace(RESULT.memory, engine_bytes=5 * 2**20, peak_device_bytes=7 * 2**20),
+        time=TimeRecord(load_s=1.0, build_s=61.5),
+        details={"cuda_graph": "one for a decode step", "capacity": 96},
+    )
+    shown = rendered([built])
+    for part in ("5.0 MiB", "7.0 MiB", "dialect primitive, built in 61.5 s"):
+        assert part in shown
+    for part in ("cuda_graph one for a decode step", "capacity 96", "GPU memory 7.0 MiB"):
+        assert part in FORMATS["md"]([built])
 
 
 def test_a_single_repetition_has_no_deviation():

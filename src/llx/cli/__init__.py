@@ -22,6 +22,7 @@ from llx.cli.models import models
 from llx.cli.plan import plan
 from llx.cli.reference import reference
 from llx.cli.report import report
+from llx.cli.selftest import selftest
 
 app = typer.Typer(
     help="Export LLaMA models to ONNX and TensorRT, measure them, prove them against PyTorch.",
@@ -42,6 +43,7 @@ for command in (
     bench,
     report,
     doctor,
+    selftest,
 ):
     app.command()(command)
 

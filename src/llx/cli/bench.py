@@ -19,12 +19,21 @@ from llx.errors import (
 if TYPE_CHECKING:
     from llx.artifact import Artifact
     from llx.bench.run import Job
+    from llx.bench.sessions import Built
+    from llx.bench.speed import Workload
+    from llx.engine import Engine
     from llx.result import Result
+    from llx.tensorrt import Runtime
 
 
 def bench(
     folder: ArtifactFolder = None,
-    engine: Annotated[str, typer.Option(help="Engines, with commas: torch,ort.")] = "ort",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Engines, with commas: torch, ort; on a GPU torch-cuda, ort-cuda, trt, trt-rtx."
+        ),
+    ] = "ort",
     prompts: Annotated[str, typer.Option("-p", help="Prompt lengths; 0 for none.")] = "512",
     generated: Annotated[str, typer.Option("-n", help="Generated lengths; 0 for none.")] = "128",
     depths: Annotated[str, typer.Option("-d", help="Positions filled before.")] = "0",
@@ -35,15 +44,17 @@ def bench(
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
     fidelity: Annotated[bool, typer.Option(help="Judge against the PyTorch reference.")] = True,
+    trust_engine: Annotated[
+        bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
+    ] = False,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="md, json, jsonl or csv. [default: table]")
     ] = None,
 ) -> None:
     """Measure speed and fidelity of one or several engines."""
     from llx.artifact import open_artifact
-    from llx.bench.run import Job
     from llx.bench.speed import Workload
-    from llx.reports.console import show_results, warn
+    from llx.reports.console import show_results
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
@@ -59,43 +70,107 @@ def bench(
     )
     artifact = open_artifact(folder)
     workload.require_fit(artifact.manifest.contract.limits)
+    jobs = jobs_for(artifact, names, workload, fidelity, trust_engine)
+    results, interrupted = run_all(jobs)
+    if write:
+        print(write(results), end="")
+    else:
+        show_results(results)
+    if interrupted:
+        raise KeyboardInterrupt
+    raise typer.Exit(exit_code(results))
+
+
+def jobs_for(
+    artifact: Artifact, names: list[str], workload: Workload, fidelity: bool, trust: bool = False
+) -> list[Job]:
+    """A job for each engine, with what it needs: an engine that was built, the reference.
+
+    Raises `BadInput` where the workload does not fit an engine that was built.
+    """
+    from llx.bench.run import Job
+
+    built: dict[str, tuple[Built, LlxError | None]] = {
+        name: _built(artifact, name, workload, trust) for name in names
+    }
     if fidelity and any(_runs(name) for name in names):
         artifact = _with_reference(artifact)
-    jobs = [
+    return [
         Job(
             folder=artifact.folder,
             engine=name,
             workload=workload,
             fidelity=fidelity,
             command=command_line(),
+            built=which,
+            problem=problem,
         )
-        for name in names
+        for name, (which, problem) in built.items()
     ]
-    results, interrupted = _run_all(jobs)
-    if write:
-        print(write(results), end="")
-    else:
-        show_results(results)
-    for result in results:
-        if result.error:
-            warn(f"{result.error.message}: {result.error.remedy}")
-    if interrupted:
-        raise KeyboardInterrupt
-    raise typer.Exit(_exit_code(results))
+
+
+def _built(
+    artifact: Artifact, name: str, workload: Workload, trust: bool
+) -> tuple[Built, LlxError | None]:
+    """Which engine runs, built now where there is none; or why there can be none."""
+    from llx.bench.sessions import Built, engine_named
+    from llx.reports.console import warn
+
+    runtime = engine_named(name).runtime
+    if runtime is None or not _runs(name):
+        return Built(trust=trust), None
+    try:
+        engine = engine_for(artifact, runtime, max(workload.batches))
+    except LlxError as error:
+        return Built(trust=trust), error
+    workload.require_fit(engine.manifest.key.contract.limits, "engine", "build")
+    warn(f"{name} runs {engine.folder}")
+    return Built(engine.folder, trust), None
+
+
+def engine_for(artifact: Artifact, runtime: Runtime, rows: int) -> Engine:
+    """The newest engine that fits this machine and so many rows, built now where there is none."""
+    from llx.bench.sessions import Built
+    from llx.bench.sessions.trt import chosen_engine
+    from llx.errors import Lacking
+    from llx.exporter.build import BuildRequest, build_engine, timing_cache_of
+    from llx.gpu import require_gpu
+    from llx.reports.console import progress_bars, warn
+    from llx.tensorrt import load, targets
+
+    try:
+        return chosen_engine(artifact, runtime, rows, Built())
+    except Lacking as missing:
+        warn(f"{missing.message}: it is built now")
+    sm = require_gpu(f"engine {runtime}", "bench on a machine with one").sm
+    request = BuildRequest(
+        runtime=runtime,
+        sm=sm if sm in targets(load(runtime)) and runtime == "trt-rtx" else None,
+        batch=rows,
+        timing_cache=timing_cache_of(runtime),
+        command=command_line(),
+    )
+    with progress_bars(f"{runtime}: ") as progress:
+        return build_engine(artifact, request, progress=progress, tell=warn)[0]
 
 
 def _engine_names(engine: str) -> list[str]:
     """The engines of a comma list, each of them known."""
     names = [name.strip() for name in engine.split(",")]
+    from llx.bench.sessions import engine_named
+
     for name in names:
-        _require_known(name)
+        engine_named(name)
     return names
 
 
-def _run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
-    """The results of one engine after the other, as far as Ctrl-C let them come, and whether."""
+def run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
+    """The results of one engine after the other, as far as Ctrl-C let them come, and whether.
+
+    What has no numbers is said at once.
+    """
     from llx.bench.run import bench as run
-    from llx.reports.console import progress_bars
+    from llx.reports.console import progress_bars, warn
 
     results: list[Result] = []
     for job in jobs:
@@ -104,18 +179,9 @@ def _run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
                 results.append(run(job, progress))
         except KeyboardInterrupt:
             return results, True
+        if error := results[-1].error:
+            warn(f"{error.message}: {error.remedy}")
     return results, False
-
-
-def _require_known(name: str) -> None:
-    """Refuse a name that no machine could run; one that this machine lacks becomes a row."""
-    from llx.bench.sessions import engine_named
-    from llx.errors import Lacking
-
-    try:
-        engine_named(name)
-    except Lacking:
-        return
 
 
 def _runs(name: str) -> bool:
@@ -146,7 +212,8 @@ def _with_reference(artifact: Artifact) -> Artifact:
         return artifact
 
 
-def _exit_code(results: list[Result]) -> int:
+def exit_code(results: list[Result]) -> int:
+    """The worst of what went wrong."""
     codes = [result.error.exit_code for result in results if result.error]
     for code in (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED):
         if code in codes:

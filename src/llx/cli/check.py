@@ -129,10 +129,16 @@ def _check_parity(artifact: Artifact) -> None:
 
 
 def _subjects(artifact: Artifact) -> Iterator[tuple[str, Engine, Callable[[], Session]]]:
-    """What is compared: every engine, and ONNX Runtime over the graphs that are not its own."""
+    """What is compared: every engine, and ONNX Runtime over the graphs that are not its own.
+
+    Where there is no GPU, nothing is said of the engines that need one.
+    """
     from llx.bench.sessions import ENGINES
+    from llx.gpu import find_gpu
 
     for engine in ENGINES.values():
+        if engine.gpu and not find_gpu():
+            continue
         yield engine.name, engine, partial(engine.open, artifact, 1)
     ort = ENGINES["ort"]
     for dialect in artifact.dialects:

@@ -14,18 +14,24 @@ def generate(
         typer.Argument(metavar="[DIR] PROMPT", help="An artifact's folder, and what to continue."),
     ],
     engine: Annotated[
-        str | None, typer.Option(help="torch or ort. [default: ort, else torch]")
+        str | None,
+        typer.Option(
+            help="torch, ort, torch-cuda, ort-cuda, trt or trt-rtx. [default: ort, else torch]"
+        ),
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the chat template.")] = False,
     most: Annotated[int, typer.Option("--tokens", "-n", min=1, help="Most new tokens.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    trust_engine: Annotated[
+        bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
+    ] = False,
 ) -> None:
     """Continue a prompt, or answer a question with --chat."""
     from llx.artifact import open_artifact
     from llx.bench import generate as generation
-    from llx.bench.sessions import default_engine, engine_named
+    from llx.bench.sessions import Built, default_engine, engine_named
     from llx.bench.text import tokenizer_of
     from llx.errors import BadInput
 
@@ -42,7 +48,7 @@ def generate(
     chosen = engine_named(engine) if engine else default_engine()
     chosen.require()
     text = artifact.manifest.text
-    session = chosen.open(artifact, 1)
+    session = chosen.open(artifact, 1, Built(trust=trust_engine))
     pieces = generation.generate(
         session,
         tokenizer,
