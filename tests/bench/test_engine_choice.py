@@ -119,9 +119,7 @@ def test_an_engine_for_any_gpu_fits_this_one(artifact):
 
 def test_where_none_fits_it_says_what_builds_one(artifact):
     built(artifact, rows=2)
-    with pytest.raises(
-        Lacking, match=r"for SM 87 and 3 rows: .*--engine trt --batch 3"
-    ):
+    with pytest.raises(Lacking, match=r"for SM 87 and 3 rows: .*--engine trt --batch 3"):
         chosen_engine(artifact, "trt", 3, Built())
 
 
