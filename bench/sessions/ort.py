@@ -25,6 +25,8 @@ from llx.graphs.dialects import dialect_named
 
 Device = Literal["cpu", "cuda"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# On a GPU it would round fp32 to TF32's 10 bits by default, which is no fp32 any more.
+PROVIDER_OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
@@ -59,7 +61,9 @@ class OrtSession:
         self.weights = artifact.weights_in_words
         self._guard = StepGuard(self.limits, rows)
         self._session = onnxruntime.InferenceSession(
-            artifact.graph(dialect), session_options(), providers=[PROVIDERS[device]]
+            artifact.graph(dialect),
+            session_options(),
+            providers=[(PROVIDERS[device], PROVIDER_OPTIONS[device])],
         )
         if self._session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU
             raise Lacking(

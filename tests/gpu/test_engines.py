@@ -18,7 +18,12 @@ from llx.cli.reference import open_reference
 from llx.graphs.contract import ContractError
 from tests.gpu.conftest import GPU_ENGINES, ready
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.usefixtures("state")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(1800),
+    pytest.mark.usefixtures("state"),
+    pytest.mark.filterwarnings("default"),  # CUDA's packages warn of what is not ours
+]
 
 
 @pytest.fixture(params=["tiny_fp16", "smollm2_fp16"])
