@@ -26,6 +26,7 @@ from safetensors.numpy import save
 from llx.artifact import REFERENCE, WEIGHTS, Artifact
 from llx.bench import steps
 from llx.bench.corpus import WINDOW, WINDOWS, cut_windows, pydoc_topics
+from llx.bench.observed import log_sum_exp
 from llx.bench.sessions.base import Session, Tokens
 from llx.bench.text import require_known, tokenizer_of
 from llx.errors import BadInput, Lacking, LlxError
@@ -75,14 +76,6 @@ class Reference:
 
     protocol: Protocol
     scores: Scores
-
-
-def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log of the sum of exponentials over the vocabulary, in float64: [..., V] → [...]."""
-    wide = logits.astype(np.float64)
-    most = wide.max(-1, keepdims=True)
-    np.exp(np.subtract(wide, most, out=wide), out=wide)
-    return np.asarray(np.log(wide.sum(-1)) + most[..., 0])
 
 
 def score_window(session: Session, tokens: Tokens, top_k: int, tail_samples: int) -> Scores:

@@ -42,7 +42,7 @@ def bench(
     """Measure speed and fidelity of one or several engines."""
     from llx.artifact import open_artifact
     from llx.bench.run import Job
-    from llx.bench.speed import Workload
+    from llx.bench.samples import Workload
     from llx.reports.console import show_results, warn
     from llx.reports.formats import format_named
 
