@@ -41,7 +41,7 @@ IF_IT_DIED = (
 )
 WITHOUT_GPU = (
     "`llx build --engine trt-rtx --sm 86` builds for a GPU that is not here, and `--device "
-    "orin-agx-64` writes a bundle that builds on a Jetson"
+    "agx-orin-64` writes a bundle that builds on a Jetson"
 )
 
 

@@ -89,7 +89,7 @@ def make_bundle(
             "leave --strip out",
         )
     major, minor = (int(part) for part in place.tensorrt.split(".")[:2])
-    dialect = request.dialect or dialect_of_version((major, minor))
+    dialect = request.dialect or dialect_of_version(request.runtime, (major, minor))
     contract = engine_contract(artifact.manifest.contract, request)
     key = EngineKey(
         artifact_sha256=artifact.sha256,

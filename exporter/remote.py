@@ -131,7 +131,9 @@ async def _build(
         tell(f"{remote.name}: sent {len(missing)} of {len(files)} files, {left} bytes")
         if request.overwrite:
             await there.forget(f"{folder}/{OUT}/{BUILD}")
-        await _run(there, folder, "build", progress, tell)
+        problem = await _run(there, folder, "build", progress, tell)
+        if problem:
+            raise problem
         engine, made = await _fetch_engine(there, folder, artifact, bundle, request, progress)
         samples, observed = await _measure(there, folder, artifact, bundle, progress, tell)
     return Brought(
@@ -147,11 +149,9 @@ async def _build(
 async def _machine(there: There, runtime: Runtime, folder: str) -> Machine:
     """What the machine is: asked of its Python, which nothing of ours has reached yet."""
     arguments = json.dumps([list(MODULES[runtime]), folder])
-    data = await _ask(
-        there, f"__import__('dataclasses').asdict(describe(*json.loads({arguments!r})))"
-    )
+    data = await _ask(there, f"vars(describe(*json.loads({arguments!r})))")
     machine = _decoded(there, data, Machine, "machine")
-    shown = {
+    shown: dict[str, Any] = {
         field.name: clean(value)
         for field in fields(machine)
         if isinstance(value := getattr(machine, field.name), str)
@@ -206,8 +206,13 @@ async def _send(
         await send(RECIPE)
 
 
-async def _run(there: There, folder: str, command: str, progress: Progress, tell: Tell) -> None:
-    """Run a command of the bundle there; raise the error that it ends with."""
+async def _run(
+    there: There, folder: str, command: str, progress: Progress, tell: Tell
+) -> LlxError | None:
+    """Run a command of the bundle there; return the error that it ended with.
+
+    Raises `Lacking` where it ended without a word.
+    """
     failed: list[Any] = []
     last = ""
 
@@ -226,12 +231,13 @@ async def _run(there: There, folder: str, command: str, progress: Progress, tell
     words = [there.remote.python, f"{folder}/{SCRIPT}", command, "--json"]
     code = await there.run(words, hear)
     if failed:
-        raise error_of(failed[0], there.remote)
+        return error_of(failed[0], there.remote)
     if code:
         raise Lacking(
             f"{there.remote.name}: {command} ended with {code}: {last or 'it said nothing'}",
             f"run `{there.remote.python} {folder}/{SCRIPT} {command}` there to see more",
         )
+    return None
 
 
 def _is_progress(content: Any) -> bool:
@@ -336,13 +342,11 @@ async def _measure(
     tell: Tell,
 ) -> tuple[SampleRecord, bytes | None]:
     """Measure there; a failure of it is in the record, for the engine is good all the same."""
-    try:
-        await _run(there, folder, "bench", progress, tell)
-    except Lacking:
-        raise  # the connection, or a program that was killed
-    except LlxError:
-        pass  # the record tells more
+    await there.forget(f"{folder}/{OUT}/{SAMPLES}")
+    problem = await _run(there, folder, "bench", progress, tell)
     data = await there.fetch_small(f"{folder}/{OUT}/{SAMPLES}", SAMPLES_BYTES)
+    if problem and data is None:
+        raise problem
     samples = _decoded(there, data, SampleRecord, SAMPLES)
     if samples.recipe != bundle.contents[RECIPE][1]:
         raise there.hostile("samples of another recipe")

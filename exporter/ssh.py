@@ -85,7 +85,7 @@ class There:
 
     remote: Remote
     connection: asyncssh.SSHClientConnection
-    sftp: asyncssh.SFTPClient
+    sftp: asyncssh.SFTPClient  # its files are opened for bytes
 
     async def python(self, script: str) -> str:
         """Run a script in the Python there and return the last line that it printed.
@@ -166,7 +166,7 @@ class There:
 
         try:
             async with self.sftp.open(path, "rb") as file:
-                data = bytes(await file.read(most_bytes + 1, 0))
+                data: bytes = await file.read(most_bytes + 1, 0)
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
             return None
         if len(data) > most_bytes:
@@ -182,7 +182,7 @@ class There:
         async with self.sftp.open(path, "rb") as there:
             with target.open("wb") as file:
                 while at < size:
-                    chunk = bytes(await there.read(min(CHUNK_BYTES, size - at), at))
+                    chunk: bytes = await there.read(min(CHUNK_BYTES, size - at), at)
                     if not chunk:
                         break
                     digest.update(chunk)
@@ -255,7 +255,7 @@ async def _connect(remote: Remote) -> asyncssh.SSHClientConnection:
                 f"~/.ssh/config turns the check of {remote.name}'s key off",
                 "take its UserKnownHostsFile none out",
             )
-        return await asyncssh.connect(options=options)
+        return await asyncssh.connect(remote.host, options=options)
     except asyncssh.HostKeyNotVerifiable:
         raise BadInput(
             f"the key of {remote.name} is unknown or has changed",

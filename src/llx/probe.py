@@ -45,7 +45,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a bundle needs of a machine. `tensorrt`: major.minor, "" for any; `jetpack`: of a Jetson."""
+    """What a bundle needs. `tensorrt`: major.minor, "" for any; `jetpack`: None elsewhere."""
 
     runtime: str
     tensorrt: str
