@@ -158,7 +158,7 @@ def _measure(here: Here, record: SampleRecord) -> SampleRecord:
     recipe = here.recipe
     gpu = require_gpu("an engine", NO_GPU)
     opened = _opener(here)
-    workload = Workload(**{name: _tuple(value) for name, value in recipe.workload.items()})
+    workload = Workload(**recipe.workload)
     start = clock.now_ns()
     first = opened(workload.batches[0])
     load_s = (clock.now_ns() - start) / 1e9
@@ -245,10 +245,6 @@ def tensors_bytes(tensors: dict[str, NDArray[Any]]) -> bytes:
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
     return b"".join((len(head).to_bytes(8, "little"), head, *blobs))
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _load() -> float | None:

@@ -25,7 +25,7 @@ from llx.artifact import Artifact
 from llx.bundle import LIB, RECIPE, REFERENCE, SCRIPT, WEIGHTS, Recipe
 from llx.engine import EngineKey
 from llx.errors import BadInput, require_modules
-from llx.exporter.build import BuildRequest, engine_contract
+from llx.exporter.build import BuildRequest, _require_buildable, engine_contract
 from llx.files import require_space, sha256_of, whole_folder
 from llx.graphs.capacity import restamp
 from llx.probe import Needs
@@ -136,13 +136,6 @@ def make_bundle(
     _require_buildable(graph, key)
     files[RECIPE] = msgspec.json.format(msgspec.json.encode(recipe), indent=1) + b"\n"
     return Bundle(recipe, files)
-
-
-def _require_buildable(graph: Path, key: EngineKey) -> None:
-    """The same rules as for a build that runs here."""
-    from llx.exporter import build
-
-    build._require_buildable(graph, key)
 
 
 def write_bundle(

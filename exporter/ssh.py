@@ -58,7 +58,7 @@ def remote_named(text: str, python: str = "python3") -> Remote:
     port: int | None = None
     if host.startswith("["):
         host, bracket, rest = host[1:].partition("]")
-        digits = rest.removeprefix(":") if bracket else "none"
+        digits = rest.removeprefix(":") if bracket and rest[:1] in ("", ":") else "none"
     else:
         host, _, digits = host.partition(":")
     if digits or text.endswith(":"):
@@ -245,6 +245,7 @@ async def _connect(remote: Remote) -> asyncssh.SSHClientConnection:
     try:
         options = await asyncssh.SSHClientConnectionOptions.construct(
             host=remote.host,
+            config=(),  # the user's own, which would otherwise be read too late for the check below
             connect_timeout=CONNECT_S,
             keepalive_interval=KEEPALIVE_S,
             keepalive_count_max=KEEPALIVES_MISSED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -49,7 +50,7 @@ class Server:
 
     @property
     def user(self):
-        return subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+        return pwd.getpwuid(os.geteuid()).pw_name
 
     def at(self, port=None):
         return f"{self.user}@127.0.0.1:{port or self.port}"
@@ -78,7 +79,9 @@ def serving(folder):
     (own / "authorized").write_text(" ".join(keygen(client / ".ssh" / "id_ed25519")) + "\n")
     (client / ".ssh" / "known_hosts").touch()
     enter = own / "enter"
-    enter.write_text(f'#!/bin/sh\ncd {home} && export HOME={home} && eval "$SSH_ORIGINAL_COMMAND"\n')
+    enter.write_text(
+        f'#!/bin/sh\ncd {home} && export HOME={home} && eval "$SSH_ORIGINAL_COMMAND"\n'
+    )
     enter.chmod(0o700)
     sftp = next(
         path
@@ -118,6 +121,7 @@ class Wire:
         self._target, self._left = target, cut_after
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
+        self._ends = []
         self._threads = [threading.Thread(target=self._serve)]
         self._threads[0].start()
 
@@ -127,6 +131,8 @@ class Wire:
         self._listener.close()
         for thread in self._threads:
             thread.join(timeout=20)
+        for end in self._ends:
+            end.close()
 
     def _serve(self):
         while True:
@@ -135,6 +141,7 @@ class Wire:
             except OSError:
                 return
             far = socket.create_connection(("127.0.0.1", self._target))
+            self._ends += [near, far]
             for source, sink, counted in ((near, far, True), (far, near, False)):
                 thread = threading.Thread(target=self._pump, args=(source, sink, counted))
                 self._threads.append(thread)
@@ -152,9 +159,3 @@ class Wire:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        if counted:
-            source.close()
-        else:
-            sink.close()
-
-

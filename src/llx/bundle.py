@@ -103,8 +103,14 @@ def read_recipe(folder: Path) -> Recipe:
             "contract": GraphContract(**contract),
             "options": BuildOptions(**values["options"]),
             "needs": Needs(**values["needs"]),
+            "workload": {name: _tuple(value) for name, value in values["workload"].items()},
+            "files": {name: (size, sha256) for name, (size, sha256) in values["files"].items()},
         }
     )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def write_record(folder: Path, name: str, record: Any) -> None:

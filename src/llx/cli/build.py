@@ -70,8 +70,12 @@ def build(
         Path | None,
         typer.Option("--output", "-o", help="The bundle. [default: under ./bundles]"),
     ] = None,
-    prompts: Annotated[str, typer.Option("-p", help="Prompt lengths to measure there.")] = "128",
-    generated: Annotated[str, typer.Option("-n", help="Generated lengths.")] = "64",
+    prompts: Annotated[
+        str | None, typer.Option("-p", help="Prompt lengths to measure there. [default: 128]")
+    ] = None,
+    generated: Annotated[
+        str | None, typer.Option("-n", help="Generated lengths. [default: 64]")
+    ] = None,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
 ) -> None:
     """Build a TensorRT engine of an artifact: FP16 or INT8, as its graph says."""
@@ -96,11 +100,9 @@ def build(
         remote=remote,
         python=python,
         output=output,
-        workload={
-            "prompts": lengths(prompts, "-p"),
-            "generated": lengths(generated, "-n"),
-            "repetitions": repetitions,
-        },
+        prompts=lengths(prompts, "-p") if prompts else None,
+        generated=lengths(generated, "-n") if generated else None,
+        repetitions=repetitions,
     )
     artifact = open_artifact(folder)
     if not where.asked:

@@ -15,26 +15,42 @@ if TYPE_CHECKING:
     from llx.devices import Device
     from llx.exporter.build import BuildRequest
     from llx.exporter.bundle import Bundle, Place
+    from llx.graphs.contract import Limits
     from llx.probe import Machine
 
 DEFAULT_ROOT = Path("bundles")
+USUAL_PROMPT, USUAL_GENERATED = 128, 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """Where to build, as it was typed, and what to measure there."""
+    """Where to build, as it was typed, and what to measure there: lengths that fit where None."""
 
     device: str | None = None
     jetpack: str | None = None
     remote: str | None = None
     python: str = "python3"
     output: Path | None = None
-    workload: dict[str, Any]
+    prompts: tuple[int, ...] | None = None
+    generated: tuple[int, ...] | None = None
+    repetitions: int = 5
+
+    def workload(self, limits: Limits) -> dict[str, Any]:
+        """The fields of `llx.bench.samples.Workload`. Raises `BadInput` where it does not fit."""
+        from llx.bench.samples import Workload
+
+        usual = (min(length, limits.capacity) for length in (USUAL_PROMPT, USUAL_GENERATED))
+        prompts, generated = (
+            (length,) if given is None else given
+            for given, length in zip((self.prompts, self.generated), usual, strict=True)
+        )
+        Workload(prompts=prompts, generated=generated).require_fit(limits)
+        return {"prompts": prompts, "generated": generated, "repetitions": self.repetitions}
 
     @property
     def asked(self) -> bool:
         """Whether another machine was named at all. Raises `BadInput` for half a name."""
-        if self.device or self.remote:
+        if self.device is not None or self.remote is not None:
             return True
         for option in ("jetpack", "output"):
             if getattr(self, option) is not None:
@@ -49,20 +65,23 @@ def build_elsewhere(
     artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrite: bool
 ) -> None:
     """Build on the machine that `--remote` names, or write the bundle that builds on a Jetson."""
-    from llx.bench.samples import Workload
     from llx.exporter.build import engine_contract
 
     if request.timing_cache:
         raise BadInput("--timing-cache is a file of this machine", "leave it out")
     limits = engine_contract(artifact.manifest.contract, request).limits
-    Workload(**where.workload).require_fit(limits)
-    if where.remote:
-        _build_remotely(artifact, request, where, overwrite)
-    else:
-        _write(artifact, request, where, overwrite)
+    workload = where.workload(limits)
+    work = _write if where.remote is None else _build_remotely
+    work(artifact, request, where, workload, overwrite)
 
 
-def _write(artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrite: bool) -> None:
+def _write(
+    artifact: Artifact,
+    request: BuildRequest,
+    where: Elsewhere,
+    workload: dict[str, Any],
+    overwrite: bool,
+) -> None:
     from llx.exporter.bundle import make_bundle, write_bundle
     from llx.jetpack import jetpack_for
     from llx.reports.console import progress_bars, say
@@ -71,7 +90,7 @@ def _write(artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrit
     device = _device(where)
     assert device is not None
     place = _on_jetpack(device, jetpack_for(device, where.jetpack).version)
-    bundle = make_bundle(artifact, request, place, where.workload)
+    bundle = make_bundle(artifact, request, place, workload)
     name = f"{artifact.folder.resolve().name}-{device.name}-jetpack{place.jetpack}"
     folder = where.output or DEFAULT_ROOT / name
     with progress_bars() as progress:
@@ -88,7 +107,11 @@ def _write(artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrit
 
 
 def _build_remotely(
-    artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrite: bool
+    artifact: Artifact,
+    request: BuildRequest,
+    where: Elsewhere,
+    workload: dict[str, Any],
+    overwrite: bool,
 ) -> None:
     from llx.bench.collect import collect
     from llx.cli.build import summary
@@ -105,7 +128,7 @@ def _build_remotely(
 
     def bundle_for(machine: Machine) -> Bundle:
         place = _place(machine, device, request, where.jetpack)
-        return make_bundle(artifact, request, place, where.workload)
+        return make_bundle(artifact, request, place, workload)
 
     task = RemoteRequest(
         remote=remote,
@@ -147,7 +170,7 @@ def _device(where: Elsewhere) -> Device | None:
     if len(named) != 1:
         raise BadInput("an engine is built for one device", "name one with --device")
     (device,) = named
-    if device.kind != "jetson" and not where.remote:
+    if device.kind != "jetson" and where.remote is None:
         raise BadInput(
             f"{device.name} is no Jetson: a bundle is for machines that llx is not installed on",
             "run `llx build` on the machine that has it, or name that with --remote user@host",
