@@ -6,21 +6,16 @@ one window are not quite, so windows' effects make the true error somewhat large
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.bench import steps
-from llx.bench.reference import Reference, Scores, log_sum_exp
-from llx.bench.sessions.base import Session
-from llx.errors import GateFailed
+from llx.bench.observed import Observed, observe_decode, observe_prefill
+from llx.bench.reference import Reference, Scores
+from llx.bench.samples import OpenSession
 from llx.progress import Progress, silent
 from llx.result import Divergence, Estimate, Fidelity, PhaseFidelity
-
-OpenSession = Callable[[int], Session]
-"""Opens a session of an engine for the given number of rows."""
 
 
 @dataclass
@@ -41,14 +36,21 @@ class _Tokens:
 
 
 def judge(open_session: OpenSession, reference: Reference, progress: Progress = silent) -> Fidelity:
-    """Run the reference's windows through an engine, by prefill and by decode.
+    """Run the reference's windows through an engine, by prefill and by decode."""
+    tokens, ids = reference.scores.tokens, reference.scores.ids
+    prefill = observe_prefill(open_session, tokens, ids, progress)
+    return verdict(reference, prefill, observe_decode(open_session, tokens, ids, progress))
 
-    Prefill: one window at a time, chunks as long as the engine takes. Decode: every token a step
-    of its own from an empty cache, the windows being rows that go in lockstep.
-    """
+
+def verdict(
+    reference: Reference, prefill_observed: Observed, decode_observed: Observed
+) -> Fidelity:
+    """Fidelity from what was observed, here or on another machine."""
     protocol, scores = reference.protocol, reference.scores
-    prefill = _summary(_prefill(open_session, reference, progress), scores)
-    decode = _summary(_decode(open_session, reference, progress), scores)
+    prefill, decode = (
+        _summary(_compare(observed, scores, protocol.top_k), scores)
+        for observed in (prefill_observed, decode_observed)
+    )
     return Fidelity(
         reference_weights=protocol.weights,
         corpus=protocol.corpus,
@@ -72,73 +74,20 @@ def judge(open_session: OpenSession, reference: Reference, progress: Progress = 
     )
 
 
-def _prefill(open_session: OpenSession, reference: Reference, progress: Progress) -> _Tokens:
-    scores, top_k = reference.scores, reference.protocol.top_k
+def _compare(observed: Observed, scores: Scores, top_k: int) -> _Tokens:
+    """What each token shows, a window at a time."""
     found = _Tokens.empty(scores.true_logprob.shape)
-    session = open_session(1)
-    windows = len(scores.tokens)
-    for w in range(windows):
-        progress("fidelity: prefill", w, windows, "window")
-        session.reset()
-        at = 0
-        for logits in steps.prefill_logits(session, scores.tokens[w : w + 1, :-1]):
-            span = np.s_[w, at : at + logits.shape[1]]
-            _compare(found, span, logits[0], scores, scores.tokens[w, 1:][span[1]], top_k)
-            at += logits.shape[1]
-    progress("fidelity: prefill", windows, windows, "window")
-    session.close()
-    return found
-
-
-def _decode(open_session: OpenSession, reference: Reference, progress: Progress) -> _Tokens:
-    scores, top_k = reference.scores, reference.protocol.top_k
-    found = _Tokens.empty(scores.true_logprob.shape)
-    windows, length = scores.true_logprob.shape
-    rows = 1
-    session = open_session(rows)
-    most = session.limits.max_rows
-    for first in range(0, windows, most):
-        group = np.s_[first : min(first + most, windows)]
-        tokens = scores.tokens[group]
-        if len(tokens) != rows:
-            session.close()
-            rows = len(tokens)
-            session = open_session(rows)
-        session.reset()
-        for at in range(length):
-            progress("fidelity: decode", first * length + at * rows, windows * length, "token")
-            steps.decode_step(session, np.ascontiguousarray(tokens[:, at : at + 1]), at)
-            span = (group, at)
-            _compare(found, span, session.logits()[:, 0], scores, tokens[:, at + 1], top_k)
-    progress("fidelity: decode", windows * length, windows * length, "token")
-    session.close()
-    return found
-
-
-def _compare(
-    found: _Tokens,
-    span: tuple[int | slice, int | slice],
-    logits: NDArray[np.float32],
-    scores: Scores,
-    targets: NDArray[np.int64],
-    top_k: int,
-) -> None:
-    """Compare logits [n, V] with the reference at `span`, and note what each token shows."""
-    ids, wanted = scores.ids[span], scores.logits[span].astype(np.float64)
-    here = np.take_along_axis(logits, ids.astype(np.int64), -1).astype(np.float64)
-    sums = log_sum_exp(logits)
-    if not np.isfinite(sums).all():
-        raise GateFailed(
-            "the engine's logits are not finite, where PyTorch's in fp32 are",
-            "the precision cannot hold this model: export with --precision fp32 or bf16",
+    for w in range(len(scores.tokens)):
+        wanted, here = (x[w].astype(np.float64) for x in (scores.logits, observed.at_ids))
+        sums = observed.log_sum_exp[w]
+        error = np.abs(here - wanted)
+        found.nll[w] = sums - observed.true_logit[w]
+        found.kld[w] = divergence(
+            wanted - scores.log_sum_exp[w][:, None], here - sums[:, None], top_k
         )
-    p_log = wanted - scores.log_sum_exp[span][:, None]
-    q_log = here - sums[:, None]
-    error = np.abs(here - wanted)
-    found.nll[span] = sums - logits[np.arange(len(logits)), targets]
-    found.kld[span] = divergence(p_log, q_log, top_k)
-    found.same[span] = logits.argmax(-1) == ids[:, 0]
-    found.worst[span], found.mean_abs[span] = error.max(-1), error.mean(-1)
+        found.same[w] = observed.best[w] == scores.ids[w, :, 0]
+        found.worst[w], found.mean_abs[w] = error.max(-1), error.mean(-1)
+    return found
 
 
 def divergence(

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from llx.artifact import REFERENCE, WEIGHTS, Artifact
 from llx.bench import steps
+from llx.bench.observed import log_sum_exp
 from llx.bench.sessions.base import Session, Tokens
 from llx.bench.text import tokenizer_of
 from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
@@ -75,14 +76,6 @@ class Reference:
 
     protocol: Protocol
     scores: Scores
-
-
-def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log of the sum of exponentials over the vocabulary, in float64: [..., V] → [...]."""
-    wide = logits.astype(np.float64)
-    most = wide.max(-1, keepdims=True)
-    np.exp(np.subtract(wide, most, out=wide), out=wide)
-    return np.asarray(np.log(wide.sum(-1)) + most[..., 0])
 
 
 def score_window(session: Session, tokens: Tokens, top_k: int, tail_samples: int) -> Scores:

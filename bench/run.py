@@ -11,9 +11,10 @@ from llx.artifact import REFERENCE, Artifact, open_artifact
 from llx.bench import clock, environment
 from llx.bench.fidelity import judge
 from llx.bench.reference import read_reference
+from llx.bench.samples import Workload
 from llx.bench.sessions import Built, Engine, Session, engine_named
 from llx.bench.sessions.base import Details
-from llx.bench.speed import Workload, measure
+from llx.bench.speed import measure
 from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import in_own_process, peak_host_bytes

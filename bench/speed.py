@@ -1,20 +1,16 @@
-"""Speed: the tests of a workload, run on a session and turned into rows with uncertainty."""
+"""Speed: the samples of a workload, turned into rows with uncertainty."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from llx.bench import steps
 from llx.bench.roofline import bytes_per_decode_step
+from llx.bench.samples import OpenSession, SpeedTest, Workload, samples
 from llx.bench.sessions.base import Session
-from llx.errors import BadInput
-from llx.graphs.contract import Limits
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -23,65 +19,8 @@ from llx.result import Percentiles, SpeedRow, Times
 MIN_REPETITIONS = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What to measure: a full cross product of lengths, depths and batch sizes."""
-
-    prompts: tuple[int, ...] = (512,)
-    generated: tuple[int, ...] = (128,)
-    depths: tuple[int, ...] = (0,)
-    batches: tuple[int, ...] = (1,)
-    repetitions: int = 5
-    warmup: int = 1
-    seed: int = 0
-
-    def tests(self) -> Iterator[SpeedTest]:
-        """Every test, batch by batch."""
-        for batch, depth in itertools.product(self.batches, self.depths):
-            for length in self.prompts:
-                yield SpeedTest(prefill=True, length=length, depth=depth, batch=batch)
-            for length in self.generated:
-                yield SpeedTest(prefill=False, length=length, depth=depth, batch=batch)
-
-    def require_fit(self, limits: Limits, of: str = "artifact", make: str = "export") -> None:
-        """Raise `BadInput` where there is no test, or one does not fit the limits.
-
-        `of` says whose they are, `make` what makes others.
-        """
-        if not self.prompts and not self.generated:
-            raise BadInput("there is nothing to measure", "give -p or -n a length above 0")
-        for test in self.tests():
-            needed = test.depth + test.length
-            if needed > limits.capacity:
-                raise BadInput(
-                    f"{test.name} fills {needed} positions and the cache holds {limits.capacity}",
-                    f"shorten it, or {make} with --context {needed} or more",
-                )
-            if test.batch > limits.max_rows:
-                raise BadInput(
-                    f"batch {test.batch} is over the {of}'s {limits.max_rows} rows",
-                    f"choose -b {limits.max_rows} or less",
-                )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedTest:
-    """One measurement: `length` tokens prefilled, or generated one by one, after `depth` others."""
-
-    prefill: bool
-    length: int
-    depth: int
-    batch: int
-
-    @property
-    def name(self) -> str:
-        """The field's name for it: pp512, tg128, tg128 @ d4096."""
-        depth = f" @ d{self.depth}" if self.depth else ""
-        return f"{'pp' if self.prefill else 'tg'}{self.length}{depth}"
-
-
 def measure(
-    open_session: Callable[[int], Session],
+    open_session: OpenSession,
     workload: Workload,
     spec: LlamaSpec,
     precision: Precision,
@@ -92,55 +31,29 @@ def measure(
 
     `before_close` is given each session when its tests are done.
     """
-    rows = []
-    for batch, tests in itertools.groupby(workload.tests(), key=lambda test: test.batch):
-        session = open_session(batch)
-        for test in tests:
-            rows.append(_measure(session, test, workload, spec, precision, progress))
-        before_close(session)
-        session.close()
-    return rows
+    return [
+        speed_row(test, step_ns, spec, precision, read)
+        for test, step_ns, read in samples(open_session, workload, progress, before_close)
+    ]
 
 
-def _measure(
-    session: Session,
+def speed_row(
     test: SpeedTest,
-    workload: Workload,
+    step_ns: list[list[int]],
     spec: LlamaSpec,
     precision: Precision,
-    progress: Progress,
+    read: int | None,
 ) -> SpeedRow:
-    rng = np.random.default_rng(workload.seed)
-    total = workload.warmup + workload.repetitions
-    step_ns = []
-    for repetition in range(total):
-        progress(test.name, repetition, total, "run")
-        nanoseconds = _run_once(session, test, rng)
-        if repetition >= workload.warmup:
-            step_ns.append(nanoseconds)
-    progress(test.name, total, total, "run")
+    """What the samples of a test show: nanoseconds of each step of each repetition.
+
+    `read`: positions of the cache that each step reads, where it reads more than the filled ones.
+    """
     mean_depth = test.depth + (test.length + 1) // 2
-    needed = bytes_per_decode_step(spec, precision, mean_depth, test.batch)
-    read = needed
-    if session.reads_capacity:
-        read = bytes_per_decode_step(spec, precision, session.limits.capacity, test.batch)
-    return _row(test, step_ns, None if test.prefill else (needed, read))
-
-
-def _run_once(session: Session, test: SpeedTest, rng: np.random.Generator) -> list[int]:
-    """One repetition from an empty cache, on fresh random tokens; each step's nanoseconds."""
-    vocab = session.limits.vocab
-    tokens = rng.integers(0, vocab, (test.batch, test.depth + test.length), dtype=np.int64)
-    session.reset()
-    if test.depth:
-        steps.prefill(session, tokens[:, : test.depth])
-    rest = tokens[:, test.depth :]
-    if test.prefill:
-        return steps.prefill(session, rest, test.depth)
-    return [
-        steps.decode_step(session, np.ascontiguousarray(rest[:, i : i + 1]), test.depth + i)
-        for i in range(test.length)
-    ]
+    needed, actual = (
+        bytes_per_decode_step(spec, precision, positions, test.batch)
+        for positions in (mean_depth, read or mean_depth)
+    )
+    return _row(test, step_ns, None if test.prefill else (needed, actual))
 
 
 def _row(

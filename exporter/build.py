@@ -42,7 +42,7 @@ IF_IT_DIED = (
 )
 WITHOUT_GPU = (
     "`llx build --engine trt-rtx --sm 86` builds for a GPU that is not here, and `--device "
-    "orin-agx-64` writes a bundle that builds on a Jetson"
+    "agx-orin-64` writes a bundle that builds on a Jetson"
 )
 
 
@@ -102,8 +102,7 @@ def build_engine(
     standing = _standing(folder, overwrite)
     if standing is not None:
         return standing, False
-    graph = artifact.graph(key.dialect)
-    require_buildable(graph, Target(runtime=key.runtime, version=key.version_numbers, sm=key.sm))
+    graph = checked_graph(artifact, key)
     artifact.intact(WEIGHTS)
     require_space(folder, 2 * artifact.manifest.files[WEIGHTS].bytes)
     made = True
@@ -136,6 +135,13 @@ def key_of(artifact: Artifact, request: BuildRequest) -> EngineKey:
         contract=engine_contract(artifact.manifest.contract, request),
         options=request.options,
     )
+
+
+def checked_graph(artifact: Artifact, key: EngineKey) -> Path:
+    """The graph to build. `BadInput` for what TensorRT would refuse, or silently get wrong."""
+    graph = artifact.graph(key.dialect)
+    require_buildable(graph, Target(runtime=key.runtime, version=key.version_numbers, sm=key.sm))
+    return graph
 
 
 def engine_contract(contract: GraphContract, request: BuildRequest) -> GraphContract:

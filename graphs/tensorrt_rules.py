@@ -108,7 +108,7 @@ class Target:
     @property
     def dialect(self) -> str:
         """The dialect whose graph this target can build."""
-        return dialect_of_version(self.version) if self.runtime == "trt" else "standard"
+        return dialect_of_version(self.runtime, self.version, "fp16")
 
     @property
     def newest_opset(self) -> int:

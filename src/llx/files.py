@@ -29,7 +29,7 @@ def is_plain_name(name: str) -> bool:
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0:")
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

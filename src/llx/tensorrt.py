@@ -35,7 +35,7 @@ MODULES: dict[Runtime, tuple[str, ...]] = {
 }
 INSTALL: dict[Runtime, str] = {
     "trt": "pip install 'llx[trt]' on a machine with an NVIDIA GPU; with none, `llx build --engine "
-    "trt-rtx --sm 86` builds, and `--device orin-agx-64` writes a bundle for a Jetson",
+    "trt-rtx --sm 86` builds, and `--device agx-orin-64` writes a bundle for a Jetson",
     "trt-rtx": "pip install 'llx[rtx]'",
 }
 # The first release with TensorScatter as KV-cache update, and with I/O at one address.
@@ -91,9 +91,10 @@ def dialect_of(api: Any, compute: Compute) -> str:
     return "standard" if native and compute != "fp32" else "primitive"
 
 
-def dialect_of_version(version: tuple[int, ...]) -> str:
-    """The same for a TensorRT that is not here, by its version."""
-    return "standard" if version >= NATIVE_CACHE_SINCE else "primitive"
+def dialect_of_version(runtime: Runtime, version: tuple[int, ...], compute: Compute) -> str:
+    """The same for a TensorRT that is not here, by its version; RTX counts its own."""
+    native = runtime == "trt-rtx" or version >= NATIVE_CACHE_SINCE
+    return "standard" if native and compute != "fp32" else "primitive"
 
 
 def targets(api: Any) -> list[int]:

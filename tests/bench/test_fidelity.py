@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 from llx.artifact import REFERENCE, open_artifact
 from llx.bench import reference as referencing
 from llx.bench.fidelity import divergence, judge
-from llx.bench.reference import PARTIAL, capture, log_sum_exp, read_reference, score_window
+from llx.bench.observed import log_sum_exp
+from llx.bench.reference import PARTIAL, capture, read_reference, score_window
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput, Lacking

@@ -8,8 +8,9 @@ from scipy import stats
 
 from llx.bench import clock
 from llx.bench.roofline import bytes_per_decode_step
+from llx.bench.samples import Workload
 from llx.bench.sessions.fake import FakeSession
-from llx.bench.speed import Workload, confidence_interval, measure
+from llx.bench.speed import confidence_interval, measure
 from llx.errors import BadInput
 from llx.graphs.contract import Limits
 from llx.llama.presets import preset_of_size

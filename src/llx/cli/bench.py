@@ -19,8 +19,8 @@ from llx.errors import (
 if TYPE_CHECKING:
     from llx.artifact import Artifact
     from llx.bench.run import Job
+    from llx.bench.samples import Workload
     from llx.bench.sessions import Built
-    from llx.bench.speed import Workload
     from llx.engine import Engine
     from llx.result import Result
     from llx.tensorrt import Runtime
@@ -53,7 +53,7 @@ def bench(
 ) -> None:
     """Measure speed and fidelity of one or several engines."""
     from llx.artifact import open_artifact
-    from llx.bench.speed import Workload
+    from llx.bench.samples import Workload
     from llx.reports.console import show_results
     from llx.reports.formats import format_named
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder, command_line, numbers
+from llx.cli.arguments import ArtifactFolder, command_line, lengths, numbers
 
 if TYPE_CHECKING:
     from llx.engine import Engine
@@ -54,9 +55,32 @@ def build(
         bool, typer.Option("--version-compatible", help="trt: loads in later releases too.")
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Build again what is there already.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="A Jetson of `llx plan`: write a bundle that builds there."),
+    ] = None,
+    jetpack: Annotated[
+        str | None, typer.Option(help="The Jetson's. [default: its newest]", show_default=False)
+    ] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="user@host[:port]: build and measure there, over SSH.")
+    ] = None,
+    python: Annotated[str, typer.Option(help="The Python there.")] = "python3",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The bundle. [default: under ./bundles]"),
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option("-p", help="Prompt lengths to measure there. [default: 128]")
+    ] = None,
+    generated: Annotated[
+        str | None, typer.Option("-n", help="Generated lengths. [default: 64]")
+    ] = None,
+    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
 ) -> None:
     """Build a TensorRT engine of an artifact: FP16 or INT8, as its graph says."""
     from llx.artifact import open_artifact
+    from llx.cli.elsewhere import Elsewhere, build_elsewhere
     from llx.errors import BadInput
     from llx.exporter.build import BuildRequest, build_engine, timing_cache_of
     from llx.reports.console import progress_bars, say, warn
@@ -70,8 +94,19 @@ def build(
             "TensorRT builds for the GPU that it runs on, and takes no --sm",
             "leave --sm out, or choose --engine trt-rtx",
         )
+    where = Elsewhere(
+        device=device,
+        jetpack=jetpack,
+        remote=remote,
+        python=python,
+        output=output,
+        prompts=lengths(prompts, "-p") if prompts else None,
+        generated=lengths(generated, "-n") if generated else None,
+        repetitions=repetitions,
+    )
     artifact = open_artifact(folder)
-    load(runtime)
+    if not where.asked:
+        load(runtime)
     for target in numbers(sm, "--sm") if sm else (None,):
         request = BuildRequest(
             runtime=runtime,
@@ -87,9 +122,14 @@ def build(
                 strip=strip,
                 version_compatible=version_compatible,
             ),
-            timing_cache=timing_cache or timing_cache_of(runtime),
+            timing_cache=timing_cache,
             command=command_line(),
         )
+        if where.asked:
+            build_elsewhere(artifact, request, where, overwrite)
+            continue
+        if timing_cache is None:
+            request = replace(request, timing_cache=timing_cache_of(runtime))
         with progress_bars() as progress:
             built, made = build_engine(artifact, request, overwrite, progress, warn)
         say(summary(built) if made else f"{built.folder} is there already: nothing to do")

@@ -1,0 +1,118 @@
+"""What a bundle says (`llx.bundle/1`), and what comes back from the machine that ran it.
+
+A bundle is a folder that builds an engine where it is copied to. What comes back is untrusted data:
+whoever reads it decodes it against these types.
+
+Like `llx.tensorrt`, this file also runs on the device: the standard library and numpy will do.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from llx.files import write_whole
+from llx.graphs.contract import GraphContract, Limits
+from llx.probe import OUT, Needs
+from llx.tensorrt import BuildOptions, Runtime
+
+RECIPE = "recipe.json"
+SCRIPT = "run.py"
+LIB = "lib"
+WEIGHTS, REFERENCE = "weights.safetensors", "reference.safetensors"  # as in the artifact
+# Under `out/`, made where the bundle ran.
+MACHINE, PLAN, TIMING, BUILD = "device.json", "engine.plan", "timing.cache", "build.json"
+SAMPLES, OBSERVED = "samples.json", "fidelity.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a machine must know to build and measure one engine.
+
+    `contract` has the engine's own limits. `workload`: the fields of `llx.bench.samples.Workload`.
+    `files`: name → (bytes, SHA-256) of everything in the bundle but the recipe.
+    """
+
+    schema: Literal["llx.bundle/1"] = "llx.bundle/1"
+    llx: str
+    artifact: str
+    artifact_sha256: str
+    runtime: Runtime
+    sm: int | None
+    dialect: str
+    contract: GraphContract
+    options: BuildOptions
+    needs: Needs
+    workload: dict[str, Any]
+    files: dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An `LlxError` of there."""
+
+    message: str
+    remedy: str
+    exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRecord:
+    """What was built. `recipe` is the hash of the recipe that it was built by."""
+
+    recipe: str
+    tensorrt: str
+    gpu: str | None
+    sm: int | None
+    plan_bytes: int
+    plan_sha256: str
+    timing_bytes: int
+    seconds: float
+    peak_host_bytes: int | None
+    layers: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecord:
+    """What was measured, raw: `step_ns` of each test of the workload, repetition and step."""
+
+    recipe: str
+    gpu: str | None = None
+    weights: str = "none"
+    details: dict[str, Any] = field(default_factory=dict)
+    step_ns: list[list[list[int]]] = field(default_factory=list)
+    load_s: float | None = None
+    peak_host_bytes: int | None = None
+    cache_bytes: int | None = None
+    device_bytes: int | None = None
+    load_before: float | None = None
+    load_after: float | None = None
+    judged: bool = False  # the observations of fidelity lie beside
+    problem: Problem | None = None
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a bundle whose bytes were checked."""
+    values = json.loads((folder / RECIPE).read_text())
+    contract = values["contract"] | {"limits": Limits(**values["contract"]["limits"])}
+    return Recipe(
+        **values
+        | {
+            "contract": GraphContract(**contract),
+            "options": BuildOptions(**values["options"]),
+            "needs": Needs(**values["needs"]),
+            "workload": {name: _tuple(value) for name, value in values["workload"].items()},
+            "files": {name: (size, sha256) for name, (size, sha256) in values["files"].items()},
+        }
+    )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def write_record(folder: Path, name: str, record: Any) -> None:
+    """Write a record into the bundle's `out/`, whole or not at all."""
+    write_whole(folder / OUT / name, (json.dumps(asdict(record), indent=1) + "\n").encode())
