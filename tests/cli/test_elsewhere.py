@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +43,22 @@ def server(tmp_path, monkeypatch):
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         monkeypatch.delenv("XDG_STATE_HOME", raising=False)
         yield running
+
+
+@pytest.fixture(scope="module")
+def built_there(exported, tmp_path_factory):
+    """A home in which the bundle of `exported` has arrived and was built."""
+    folder = tmp_path_factory.mktemp("first")
+    copy = shutil.copytree(exported.folder, folder / "tiny-fp16")
+    with serving(folder / "ssh") as server:
+        server.know()
+        environment = {**os.environ, "HOME": str(server.client), "SSH_AUTH_SOCK": ""}
+        command = [sys.executable, "-m", "llx", "build", copy, *RTX]
+        ended = subprocess.run(
+            [*command, "--remote", server.at()], env=environment, capture_output=True, check=False
+        )
+        assert ended.returncode == 3, ended.stderr
+        return server.home
 
 
 def half_written(folder):
@@ -180,8 +198,8 @@ def test_a_python_without_tensorrt(llx, artifact, server):
     assert_refused(ended, 3, "has no trt", "--python")
 
 
-def test_what_was_tampered_with_there_is_sent_again(llx, artifact, server):
-    llx("build", artifact.folder, *RTX, "--remote", server.at())
+def test_what_was_tampered_with_there_is_sent_again(llx, artifact, server, built_there):
+    shutil.copytree(built_there, server.home, dirs_exist_ok=True)
     library = server.bundle / "lib" / "llx" / "tensorrt.py"
     whole = library.read_bytes()
     library.write_bytes(whole + b"print('mine')\n")
@@ -207,7 +225,7 @@ def liar(folder, name, change):
         "sys.exit(code)\n"
     )
     program.chmod(0o700)
-    return ("--engine", "trt-rtx", "--sm", "86", "--python", program)
+    return (*RTX, "--python", program)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +242,10 @@ def liar(folder, name, change):
         ("samples.json", "value['recipe'] = 'x'", "samples of another recipe"),
     ],
 )
-def test_lies_are_refused_and_nothing_stays(llx, artifact, server, tmp_path, name, change, says):
+def test_lies_are_refused_and_nothing_stays(
+    llx, artifact, server, built_there, tmp_path, name, change, says
+):
+    shutil.copytree(built_there, server.home, dirs_exist_ok=True)
     ended = llx("build", artifact.folder, *liar(tmp_path, name, change), "--remote", server.at())
     assert ended.code == 2, ended.stderr
     assert ended.stderr.splitlines()[-1].startswith(f"llx: {server.user}@127.0.0.1 answered with ")
