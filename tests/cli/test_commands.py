@@ -238,6 +238,20 @@ def test_reference_is_captured_once(llx, exported):
     assert "sha256" in ended.stdout
 
 
+def test_a_selftest_writes_one_file_of_results_for_every_engine(llx, judged, monkeypatch, tmp_path):
+    selftest = sys.modules["llx.cli.selftest"]  # the package has the command by that name
+    monkeypatch.setattr(selftest, "_exported", lambda precision, folder: judged)
+    monkeypatch.setattr(selftest, "PROMPT", 16)
+    monkeypatch.setattr(selftest, "GENERATED", 4)
+    ended = llx("selftest", "-o", "sent.json")
+    assert (ended.code, ended.stderr) == (0, "")
+    results = read_results(tmp_path / "sent.json")
+    assert [result.engine for result in results] == ["torch", "ort"]
+    assert all(result.fidelity and result.speed for result in results)
+    for part in ("torch", "ort", "KLD decode", "results: sent.json"):
+        assert part in ended.stdout
+
+
 def job(folder, engine="ort"):
     workload = Workload(prompts=(8,), generated=(4,))
     return Job(folder=folder, engine=engine, workload=workload, fidelity=False, command="llx bench")

@@ -94,7 +94,7 @@ def jobs_for(
         name: _built(artifact, name, workload, trust) for name in names
     }
     if fidelity and any(_runs(name) for name in names):
-        artifact = _with_reference(artifact)
+        artifact = with_reference(artifact)
     return [
         Job(
             folder=artifact.folder,
@@ -194,11 +194,15 @@ def _runs(name: str) -> bool:
     return True
 
 
-def _with_reference(artifact: Artifact) -> Artifact:
-    """The artifact with a reference: captured now where it can be, else as it is, and said."""
+def with_reference(artifact: Artifact, protocol: tuple[int, int] | None = None) -> Artifact:
+    """The artifact with a reference: captured now where it can be, else as it is, and said.
+
+    `protocol`: tokens of a window, and how many windows, where they are not the usual ones.
+    """
     from llx.artifact import REFERENCE
     from llx.bench.reference import capture
     from llx.cli.reference import open_reference
+    from llx.corpus import WINDOW, WINDOWS
     from llx.errors import Lacking
     from llx.reports.console import progress_bars, warn
 
@@ -206,7 +210,7 @@ def _with_reference(artifact: Artifact) -> Artifact:
         return artifact
     try:
         with progress_bars() as progress:
-            return capture(artifact, open_reference, progress=progress)[0]
+            return capture(artifact, open_reference, *(protocol or (WINDOW, WINDOWS)), progress)[0]
     except (Lacking, OSError) as error:
         warn(f"fidelity is not measured: {error}")
         return artifact

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from llx.artifact import Artifact
 
 SIZE, CONTEXT = "135m", 768
+PROMPT, GENERATED = 128, 32
+PROTOCOL = (256, 2)  # tokens of a window, windows: a fifth of what `llx bench` judges by
 
 
 def selftest(
@@ -24,7 +26,7 @@ def selftest(
     """Export SmolLM2-135M, run it on every engine here, judge each against PyTorch."""
     from llx.bench.samples import Workload
     from llx.bench.sessions import ENGINES
-    from llx.cli.bench import exit_code, jobs_for, run_all
+    from llx.cli.bench import exit_code, jobs_for, run_all, with_reference
     from llx.errors import LlxError
     from llx.files import write_whole
     from llx.gpu import require_gpu
@@ -44,7 +46,9 @@ def selftest(
             warn(f"{engine.name} is left out: {error}")
     artifact = _exported("fp16" if gpu else "fp32", output.parent)
     fidelity = artifact.manifest.source.format != "random"
-    workload = Workload(prompts=(128,), generated=(32,))
+    if fidelity:
+        artifact = with_reference(artifact, PROTOCOL)
+    workload = Workload(prompts=(PROMPT,), generated=(GENERATED,))
     results, interrupted = run_all(jobs_for(artifact, names, workload, fidelity))
     if results:
         write_whole(output, encode_results(results))
