@@ -143,6 +143,8 @@ class TorchFile:
             raise self._damaged(str(error).split(".")[0]) from None
         except (TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise self._damaged(str(error).split(".")[0]) from None
+        except AssertionError:  # PyTorch's own, with no words
+            raise self._damaged("PyTorch finds it inconsistent") from None
         if not isinstance(state, dict):
             raise self._damaged("it holds no dictionary of tensors")
         return state
