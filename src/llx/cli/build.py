@@ -81,7 +81,7 @@ def build(
     """Build a TensorRT engine of an artifact: FP16 or INT8, as its graph says."""
     from llx.artifact import open_artifact
     from llx.cli.elsewhere import Elsewhere, build_elsewhere
-    from llx.errors import BadInput
+    from llx.errors import EXIT_DONE, BadInput
     from llx.exporter.build import BuildRequest, build_engine, timing_cache_of
     from llx.reports.console import progress_bars, say, warn
     from llx.tensorrt import RUNTIMES, BuildOptions, load
@@ -107,6 +107,7 @@ def build(
     artifact = open_artifact(folder)
     if not where.asked:
         load(runtime)
+    code = EXIT_DONE
     for target in numbers(sm, "--sm") if sm else (None,):
         request = BuildRequest(
             runtime=runtime,
@@ -126,13 +127,14 @@ def build(
             command=command_line(),
         )
         if where.asked:
-            build_elsewhere(artifact, request, where, overwrite)
+            code = max(code, build_elsewhere(artifact, request, where, overwrite))
             continue
         if timing_cache is None:
             request = replace(request, timing_cache=timing_cache_of(runtime))
         with progress_bars() as progress:
             built, made = build_engine(artifact, request, overwrite, progress, warn)
         say(summary(built) if made else f"{built.folder} is there already: nothing to do")
+    raise typer.Exit(code)
 
 
 def summary(engine: Engine) -> str:

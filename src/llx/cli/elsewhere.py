@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from llx.errors import BadInput, Lacking
+from llx.errors import EXIT_DONE, BadInput, Lacking
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -63,8 +61,11 @@ class Elsewhere:
 
 def build_elsewhere(
     artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrite: bool
-) -> None:
-    """Build on the machine that `--remote` names, or write the bundle that builds on a Jetson."""
+) -> int:
+    """Build on the machine that `--remote` names, or write the bundle that builds on a Jetson.
+
+    Returns the exit code: that of a measurement which failed there, its engine being kept.
+    """
     from llx.exporter.build import engine_contract
 
     if request.timing_cache:
@@ -72,7 +73,7 @@ def build_elsewhere(
     limits = engine_contract(artifact.manifest.contract, request).limits
     workload = where.workload(limits)
     work = _write if where.remote is None else _build_remotely
-    work(artifact, request, where, workload, overwrite)
+    return work(artifact, request, where, workload, overwrite)
 
 
 def _write(
@@ -81,7 +82,7 @@ def _write(
     where: Elsewhere,
     workload: dict[str, Any],
     overwrite: bool,
-) -> None:
+) -> int:
     from llx.exporter.bundle import make_bundle, write_bundle
     from llx.jetpack import jetpack_for
     from llx.reports.console import progress_bars, say
@@ -104,6 +105,7 @@ def _write(
         "not built: a bundle was written; copy it and run `python3 run.py`, or add --remote "
         "user@host"
     )
+    return EXIT_DONE
 
 
 def _build_remotely(
@@ -112,7 +114,7 @@ def _build_remotely(
     where: Elsewhere,
     workload: dict[str, Any],
     overwrite: bool,
-) -> None:
+) -> int:
     from llx.bench.collect import collect
     from llx.cli.build import summary
     from llx.exporter.bundle import make_bundle
@@ -155,7 +157,7 @@ def _build_remotely(
     say(f"results: {engine.folder / 'results.json'}")
     if result.error:
         warn(f"{result.error.message}: {result.error.remedy}")
-        raise typer.Exit(result.error.exit_code)
+    return result.error.exit_code if result.error else EXIT_DONE
 
 
 def _device(where: Elsewhere) -> Device | None:
