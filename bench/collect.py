@@ -22,8 +22,8 @@ from llx.bench.observed import Observed
 from llx.bench.reference import Reference, read_reference
 from llx.bench.samples import Workload
 from llx.bench.speed import speed_row
-from llx.bundle import Recipe, SampleRecord
-from llx.errors import BadInput
+from llx.bundle import Problem, Recipe, SampleRecord, clean
+from llx.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_GATE_FAILED, EXIT_LACKING, BadInput
 from llx.probe import Machine
 from llx.result import (
     ArtifactRecord,
@@ -36,6 +36,8 @@ from llx.result import (
     TimeRecord,
 )
 
+DETAILS = {"gpu", "dialect", "cache", "cuda_graph", "profiles", "capacity"}  # what is kept of them
+MOST_NS = 10**15  # of a step: eleven days
 REMEDY = "do not trust that machine before you know why"
 
 
@@ -46,6 +48,7 @@ def collect(
     samples: SampleRecord,
     observed: bytes | None,
     build_s: float,
+    engine_bytes: int,
     command: str,
 ) -> Result:
     """The result of an engine that was measured elsewhere. Raises `BadInput` for impossible data.
@@ -56,7 +59,7 @@ def collect(
     manifest = artifact.manifest
     measured = bool(samples.step_ns)
     fidelity = None if observed is None else _fidelity(read_reference(artifact), observed)
-    unjudged = problem.message if problem else "there was no reference; see `llx reference`"
+    unjudged = clean(problem.message) if problem else "there was no reference; see `llx reference`"
     return Result(
         llx=llx.__version__,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -70,7 +73,8 @@ def collect(
             bytes=artifact.model_bytes,
             params=manifest.spec.parameters,
             source=manifest.source.label,
-            weights=samples.weights,
+            weights=artifact.weights_in_words,
+            quantization=manifest.quantization.in_words if manifest.quantization else None,
         ),
         environment=_environment(recipe, machine, samples),
         speed=_speed(artifact, recipe, samples),
@@ -79,12 +83,28 @@ def collect(
             peak_host_bytes=samples.peak_host_bytes,
             peak_device_bytes=samples.device_bytes,
             cache_bytes=samples.cache_bytes,
+            engine_bytes=engine_bytes,
         )
         if measured
         else None,
         time=TimeRecord(load_s=samples.load_s or 0.0, build_s=build_s) if measured else None,
+        details={
+            name: clean(value) if isinstance(value, str) else value
+            for name, value in samples.details.items()
+            if name in DETAILS and isinstance(value, (str, int, float))
+        },
         unjudged=None if fidelity or not measured else unjudged,
-        error=ErrorRecord(**msgspec.to_builtins(problem)) if problem else None,
+        error=_error(problem) if problem else None,
+    )
+
+
+def _error(problem: Problem) -> ErrorRecord:
+    """What failed there, by one of our own exit codes: another's word is no success."""
+    known = problem.exit_code in (EXIT_GATE_FAILED, EXIT_BAD_INPUT, EXIT_LACKING, EXIT_BUG)
+    return ErrorRecord(
+        message=clean(problem.message),
+        remedy=clean(problem.remedy),
+        exit_code=problem.exit_code if known else EXIT_LACKING,
     )
 
 
@@ -101,7 +121,7 @@ def _speed(artifact: Artifact, recipe: Recipe, samples: SampleRecord) -> list[Sp
     for test, step_ns in zip(tests, samples.step_ns, strict=True):
         steps = -(-test.length // limits.max_new_tokens) if test.prefill else test.length
         if len(step_ns) != workload.repetitions or any(
-            len(run) != steps or min(run) <= 0 for run in step_ns
+            len(run) != steps or not 0 < min(run) <= max(run) < MOST_NS for run in step_ns
         ):
             raise BadInput(f"samples of {test.name} that cannot be came back", REMEDY)
         rows.append(speed_row(test, step_ns, manifest.spec, manifest.precision, limits.capacity))
@@ -129,7 +149,7 @@ def _fidelity(reference: Reference, observed: bytes) -> Fidelity:
 
 
 def _environment(recipe: Recipe, machine: Machine, samples: SampleRecord) -> EnvironmentRecord:
-    gpu = samples.gpu or "no GPU"
+    gpu = clean(samples.gpu or "no GPU")
     device = f"{machine.model or gpu}, {machine.cpus} CPUs, {machine.memory_bytes / 2**30:.0f} GiB"
     identity = "|".join((device, gpu, machine.architecture, machine.power_mode or ""))
     threads = samples.details.get("threads")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -190,6 +191,7 @@ class Cuda:
         raise CudaError(f"{name} failed: {said}", "report it with the output of `llx doctor`")
 
 
+@functools.cache
 def _library() -> Any:
     """libcudart, with the signatures of what is called. `Lacking` where it is not found."""
     try:

@@ -7,7 +7,6 @@ library, numpy, TensorRT and the carried Polygraphy.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import sys
@@ -126,7 +125,6 @@ def build_here(here: Here) -> None:
         sm=gpu.sm if gpu else None,
         plan_bytes=data.nbytes,
         plan_sha256=hashlib.sha256(data).hexdigest(),
-        timing_bytes=timing.stat().st_size if timing and timing.is_file() else 0,
         seconds=plan.seconds,
         peak_host_bytes=peak_host_bytes(),
         layers=plan.layers,
@@ -200,7 +198,8 @@ def _opener(here: Here) -> OpenSession:
     recipe, built = here.recipe, _built(here)
     if built is None:
         raise BadInput("there is no engine of this recipe here", "run `python3 run.py build`")
-    session = importlib.import_module("llx.bench.sessions.trt").TrtSession
+    from llx.bench.sessions.trt import TrtSession as session
+
     plan = here.out(PLAN).read_bytes()
     return lambda rows: session(recipe.runtime, plan, recipe.contract, recipe.dialect, rows)
 

@@ -205,13 +205,17 @@ def _require_rtx_can(request: BuildRequest, known: list[int]) -> None:
 
 
 def _standing(folder: Path, overwrite: bool) -> Engine | None:
-    """The engine that is there already and whole, unless it is to be built again."""
+    """The engine that is there already, unless it is to be built again.
+
+    What is damaged, or is not this user's and so would not be loaded, is built again too.
+    """
     if overwrite or not (folder / MANIFEST).exists():
         return None
     try:
-        return open_engine(folder)
+        engine = open_engine(folder)
     except LlxError:
-        return None  # damaged: what is built now takes its place
+        return None
+    return engine if engine.own else None
 
 
 def _write_engine(

@@ -27,7 +27,7 @@ from llx.engine import EngineKey
 from llx.errors import BadInput, require_modules
 from llx.exporter.build import BuildRequest, checked_graph, engine_contract
 from llx.files import require_space, sha256_of, whole_folder
-from llx.graphs.capacity import restamp
+from llx.graphs.capacity import stamped
 from llx.probe import Needs
 from llx.progress import Progress, silent
 from llx.tensorrt import dialect_of_version
@@ -104,7 +104,7 @@ def make_bundle(
     )
     graph = checked_graph(artifact, key)
     files: dict[str, Path | bytes] = {
-        f"{dialect}.onnx": _graph(graph, contract.limits.capacity),
+        f"{dialect}.onnx": stamped(graph, contract.limits.capacity),
         SCRIPT: _source("llx.bench.run_bundle"),
         **{f"{LIB}/{name}": data for name, data in sorted(_library().items())},
     }
@@ -198,15 +198,6 @@ def _copy(source: Path, target: Path) -> None:
                 left -= copied
     except (OSError, AttributeError):  # another file system, or a system without it
         shutil.copyfile(source, target)
-
-
-def _graph(path: Path, capacity: int) -> bytes:
-    """A dialect's graph with a cache of the engine's own capacity."""
-    import onnx_ir as ir
-
-    model = ir.load(path)
-    restamp(model, capacity)
-    return bytes(ir.to_proto(model).SerializeToString())
 
 
 def _library() -> dict[str, bytes]:

@@ -35,6 +35,7 @@ from llx.bundle import (
     BuildRecord,
     Recipe,
     SampleRecord,
+    clean,
 )
 from llx.engine import (
     ENGINES,
@@ -51,7 +52,6 @@ from llx.exporter.ssh import (
     SMALL_AT_ONCE,
     Remote,
     There,
-    clean,
     connected,
     error_of,
     message_of,
@@ -350,7 +350,7 @@ async def _measure(
     samples = _decoded(there, data, SampleRecord, SAMPLES)
     if samples.recipe != bundle.contents[RECIPE][1]:
         raise there.hostile("samples of another recipe")
-    if not samples.judged:
+    if not samples.judged or not artifact.has(REFERENCE):
         return samples, None
     # A token's two phases are as large as its line of the reference.
     most = 2 * artifact.manifest.files[REFERENCE].bytes + RECORD_BYTES

@@ -19,7 +19,9 @@ from llx.exporter.sources import TensorInfo, TensorSource, Text
 from llx.llama.spec import LlamaSpec
 
 INPUT_MOST = 8.0  # what the largest input of every linear layer becomes: near to a norm's own
-FACTOR_MOST = 2.0**12  # beyond, fp16 would lose the weights: such a layer keeps a part of its scale
+# Beyond these, what makes an input could leave fp16's range, or its weights' scales fall below it:
+# such a layer keeps a part of its scale, and a kernel of its own.
+FACTOR_LEAST, FACTOR_MOST = 1 / 32, 8.0
 
 
 class RescaledSource:
@@ -89,4 +91,4 @@ def _factor(most: float) -> float:
     """What brings a layer's largest input to `INPUT_MOST`; 1 where all of it is zero."""
     if not most:
         return 1.0
-    return min(max(INPUT_MOST / most, 1 / FACTOR_MOST), FACTOR_MOST)
+    return min(max(INPUT_MOST / most, FACTOR_LEAST), FACTOR_MOST)

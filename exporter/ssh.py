@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from llx.bundle import clean
 from llx.errors import BadInput, Lacking, LlxError, require_modules
 from llx.probe import partial_name
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 LINE_CHARACTERS = 1 << 16
-SHOWN_CHARACTERS = 300
 SMALL_AT_ONCE = 8
 CONNECT_S, KEEPALIVE_S, KEEPALIVES_MISSED = 20, 15, 4
 BROKE = "run it again: what has arrived is kept"
@@ -274,12 +274,6 @@ async def _connect(remote: Remote) -> asyncssh.SSHClientConnection:
         raise Lacking(
             f"{remote.name} cannot be reached ({why})", f"see whether `{remote.command}` works"
         ) from None
-
-
-def clean(text: object) -> str:
-    """Text of another machine as it may be shown: one line, no control characters, not long."""
-    kept = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * SHOWN_CHARACTERS])
-    return " ".join(kept.split())[:SHOWN_CHARACTERS]
 
 
 def message_of(line: str) -> tuple[str, Any]:

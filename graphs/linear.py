@@ -36,7 +36,8 @@ def _dense(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
 def _int8(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
     """Both sides in 8 bits: `<module>.weight` is int8, its scales and the input's are weights too.
 
-    No scale serves two layers. The zero point is given, since without one QuantizeLinear is uint8.
+    Each layer has scales of its own, whatever their values: shared ones have crashed a compiler.
+    The zero point is given, since without one QuantizeLinear is uint8.
     """
     module = str(weight.name).removesuffix(".weight")
     assert weight.shape is not None

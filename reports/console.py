@@ -58,7 +58,7 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
         yield silent
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(10, complete_style="cyan", finished_style="green"),
         _Amount(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),

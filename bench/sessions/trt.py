@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llx.artifact import Artifact
     from llx.engine import Engine
 
+AMPERE = 80  # from here on an engine runs that was built for no chip alone
 STEP_INPUTS = (INPUT_IDS, POSITION_IDS, LOGIT_INDEX)  # as `enqueue` takes them
 
 
@@ -51,7 +52,8 @@ def chosen_engine(artifact: Artifact, runtime: Runtime, rows: int, built: Built)
     for engine in engines_of(artifact, runtime):
         key = engine.manifest.key
         takes = key.contract.limits.max_rows >= rows
-        if key.version == version and key.sm in (sm, None) and takes:
+        runs = key.sm == sm or (key.sm is None and sm >= AMPERE)
+        if key.version == version and runs and takes and (built.trust or engine.own):
             return engine
     raise Lacking(
         f"{artifact.folder} has no engine of {runtime} {version} for SM {sm} and {rows} rows",
@@ -143,9 +145,11 @@ class TrtSession:
         engine = chosen_engine(artifact, runtime, rows, built)
         key, refit = engine.manifest.key, None
         if key.options.strip:
+            from llx.artifact import WEIGHTS
             from llx.graphs.capacity import stamped
 
             graph = artifact.graph(key.dialect)
+            artifact.intact(WEIGHTS)  # other weights than the engine was built with would be used
             refit = (stamped(graph, key.contract.limits.capacity), graph)
         return cls(
             runtime,
@@ -204,11 +208,13 @@ class TrtSession:
 
     def _phase(self, runtime: Runtime, profile: int, at_most: int) -> _Phase:
         context = new_context(runtime, self._loaded)
-        if not context.set_optimization_profile_async(profile, self._cuda.stream):
+        try:
+            context.set_optimization_profile_async(profile, self._cuda.stream)
+        except RuntimeError:  # how the bindings say no
             raise BadInput(
                 f"the engine has no optimization profile {profile}: {self._loaded.reason()}",
                 "build it again with `llx build --overwrite`",
-            )
+            ) from None
         context.set_device_memory(*self._scratch)
         return _Phase(
             self._cuda, context, self._contract, self.rows, at_most, self._cache, self._delta

@@ -27,6 +27,9 @@ MACHINE, PLAN, TIMING, BUILD = "device.json", "engine.plan", "timing.cache", "bu
 SAMPLES, OBSERVED = "samples.json", "fidelity.safetensors"
 
 
+SHOWN_CHARACTERS = 300
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that a machine must know to build and measure one engine.
@@ -68,7 +71,6 @@ class BuildRecord:
     sm: int | None
     plan_bytes: int
     plan_sha256: str
-    timing_bytes: int
     seconds: float
     peak_host_bytes: int | None
     layers: dict[str, int]
@@ -116,3 +118,9 @@ def _tuple(value: Any) -> Any:
 def write_record(folder: Path, name: str, record: Any) -> None:
     """Write a record into the bundle's `out/`, whole or not at all."""
     write_whole(folder / OUT / name, (json.dumps(asdict(record), indent=1) + "\n").encode())
+
+
+def clean(text: object) -> str:
+    """Text of another machine as it may be shown: one line, no control characters, not long."""
+    kept = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * SHOWN_CHARACTERS])
+    return " ".join(kept.split())[:SHOWN_CHARACTERS]

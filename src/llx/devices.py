@@ -242,13 +242,19 @@ DEVICES: tuple[Device, ...] = (*_ORINS, *_THORS, *_CARDS, _GB10)
 def devices_named(names: str) -> tuple[Device, ...]:
     """The devices that `--device NAMES` means: a comma list, or `all`.
 
-    Raises `BadInput` for an unknown name.
+    The parts of a name may stand in any order: orin-agx-64 is agx-orin-64. Raises `BadInput` for
+    an unknown one.
     """
     if names.strip().lower() == "all":
         return DEVICES
-    known = {device.name: device for device in DEVICES}
+    known = {_parts(device.name): device for device in DEVICES}
     wanted = [name.strip().lower() for name in names.split(",")]
     for name in wanted:
-        if name not in known:
-            raise BadInput(f"unknown device {name!r}", f"choose all, or of {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(wanted))
+        if _parts(name) not in known:
+            choices = ", ".join(device.name for device in DEVICES)
+            raise BadInput(f"unknown device {name!r}", f"choose all, or of {choices}")
+    return tuple(known[parts] for parts in dict.fromkeys(map(_parts, wanted)))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(sorted(name.split("-")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,6 +82,8 @@ class EngineManifest:
                 raise ValueError(f"file name {name!r} leaves the folder")
         if PLAN not in self.files:
             raise ValueError(f"it has no {PLAN}")
+        if not re.fullmatch("[0-9a-f]{64}", self.files[PLAN].sha256):
+            raise ValueError(f"the hash of its {PLAN} is none")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class Engine:
 
     folder: Path
     manifest: EngineManifest
+
+    @property
+    def own(self) -> bool:
+        """Whether this user built an engine of the hash that its manifest names. See `plan`."""
+        return _note_of(self.manifest.files[PLAN].sha256).exists()
 
     @property
     def plan_bytes(self) -> int:
@@ -136,10 +144,16 @@ def open_engine(folder: Path) -> Engine:
 
 
 def engines_of(artifact: Artifact, runtime: Runtime | None = None) -> list[Engine]:
-    """The engines that were built from an artifact as it is now, newest first."""
+    """The engines that were built from an artifact as it is now, newest first.
+
+    One that is damaged is left out: it is none, and is built again when it is asked for.
+    """
     found = []
     for path in (artifact.folder / ENGINES).glob(f"[!.]*/{MANIFEST}"):
-        engine = open_engine(path.parent)
+        try:
+            engine = open_engine(path.parent)
+        except BadInput:
+            continue
         key = engine.manifest.key
         if key.artifact_sha256 == artifact.sha256 and runtime in (None, key.runtime):
             found.append(engine)

@@ -45,10 +45,11 @@ def in_own_process(
         process.start()
     try:
         while True:
+            ended = not process.is_alive()  # asked first: its last words may be on their way
             try:
                 kind, content = messages.get(timeout=POLL_S)
             except queue.Empty:
-                if not process.is_alive():
+                if ended:
                     raise ProcessDied(
                         f"the process of {what} ended with {process.exitcode}", remedy
                     ) from None

@@ -9,6 +9,7 @@ This file needs only what a JetPack has, and Polygraphy: it is also what runs on
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
@@ -76,7 +77,13 @@ def load(runtime: Runtime) -> Any:
     """The module of a runtime. Raises `Lacking` where it is not installed."""
     for name in MODULES[runtime]:
         if importlib.util.find_spec(name):
-            module = importlib.import_module(name)
+            try:
+                module = importlib.import_module(name)
+            except (ImportError, OSError, RuntimeError) as error:
+                raise Lacking(
+                    f"{name} is installed and does not load ({_one_line(str(error))})",
+                    "install it again, with the CUDA and the driver that it is for",
+                ) from None
             if hasattr(module, "Builder"):  # a package of type stubs has the name and nothing else
                 return module
     raise Lacking(f"{runtime} needs {MODULES[runtime][0]}, not installed here", INSTALL[runtime])
@@ -315,11 +322,17 @@ def _config(
 
 
 def _save_timing_cache(config: trt.IBuilderConfig, path: Path) -> None:
-    """Keep what was timed, for the next build with this TensorRT on this GPU."""
+    """Keep what was timed, for the next build with this TensorRT on this GPU, where it can be.
+
+    There is none where TensorRT refused the one that it was given, and no cache is worth a build.
+    """
     from llx.files import write_whole
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, bytes(config.get_timing_cache().serialize()))
+    cache: trt.ITimingCache | None = config.get_timing_cache()
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, bytes(cache.serialize()))
 
 
 def _logger(api: Any) -> Any:
@@ -359,7 +372,8 @@ def _monitor(api: Any, progress: Progress) -> Any:
 
         def _tell(self, phase: str, done: int) -> None:
             if self.depth[phase] <= SHOWN_DEPTH and self.steps[phase] > 1:
-                progress(phase, done, self.steps[phase], "step")
+                with contextlib.suppress(Exception):  # TensorRT would take it for a cancellation
+                    progress(phase, done, self.steps[phase], "step")
 
     return Monitor()
 

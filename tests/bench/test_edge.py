@@ -73,7 +73,6 @@ def bundle(artifact, tmp_path, monkeypatch):
         sm=87,
         plan_bytes=9,
         plan_sha256=sha256_of(folder / OUT / PLAN),
-        timing_bytes=0,
         seconds=1.5,
         peak_host_bytes=1,
         layers={},
@@ -98,7 +97,7 @@ def test_what_is_measured_there_is_what_would_be_measured_here(artifact, bundle,
     assert kinds == {"progress", "say"}
     samples, observed = brought(bundle)
     recipe = read_recipe(bundle)
-    result = collect(artifact, recipe, ORIN, samples, observed, 1.5, "llx build")
+    result = collect(artifact, recipe, ORIN, samples, observed, 1.5, 10**6, "llx build")
     limits = recipe.contract.limits
 
     def fake(rows):
@@ -125,7 +124,9 @@ def test_what_is_not_finite_keeps_its_speed(artifact, bundle, monkeypatch):
     monkeypatch.setattr(FakeSession, "logits", lambda self: logits(self) * np.float32(np.nan))
     assert edge.run(bundle, "bench", as_json=False) == 1
     samples, observed = brought(bundle)
-    result = collect(artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, "llx build")
+    result = collect(
+        artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, 10**6, "llx build"
+    )
     assert len(result.speed) == 2
     assert result.fidelity is None
     assert "not finite" in result.unjudged
@@ -159,7 +160,7 @@ def test_samples_that_cannot_be_are_refused(artifact, bundle, spoil, says):
     samples, observed = brought(bundle)
     samples = replace(samples, step_ns=spoil(samples.step_ns))
     with pytest.raises(BadInput, match=says):
-        collect(artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, "")
+        collect(artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, 10**6, "")
 
 
 @pytest.mark.parametrize(
@@ -175,9 +176,18 @@ def test_observations_that_cannot_be_are_refused(artifact, bundle, spoil, says):
     edge.run(bundle, "bench", as_json=True)
     samples, observed = brought(bundle)
     with pytest.raises(BadInput, match=says):
-        collect(artifact, read_recipe(bundle), ORIN, samples, save(spoil(load(observed))), 1.5, "")
+        collect(
+            artifact,
+            read_recipe(bundle),
+            ORIN,
+            samples,
+            save(spoil(load(observed))),
+            1.5,
+            10**6,
+            "",
+        )
     with pytest.raises(BadInput, match="cannot be read"):
-        collect(artifact, read_recipe(bundle), ORIN, samples, observed[:-9], 1.5, "")
+        collect(artifact, read_recipe(bundle), ORIN, samples, observed[:-9], 1.5, 10**6, "")
 
 
 def test_tensors_are_those_of_the_library(artifact, tmp_path):

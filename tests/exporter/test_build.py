@@ -69,7 +69,22 @@ def test_the_manifest_says_what_was_built_and_what_it_cost(once, exported):
     assert "sm86" in once.folder.name
 
 
+def test_an_engine_that_another_built_is_no_ones_and_is_built_again(engine, artifact):
+    assert not engine.own
+    again, made = build_engine(artifact, SM86)
+    assert made
+    assert again.own
+
+
+def test_a_damaged_engine_hides_no_other(engine, artifact):
+    broken = engine.folder.with_name("broken")
+    shutil.copytree(engine.folder, broken)
+    (broken / "manifest.json").write_text("{")
+    assert [found.folder for found in engines_of(artifact)] == [engine.folder]
+
+
 def test_the_same_build_again_is_a_no_op(engine, artifact):
+    note_built(engine.manifest.files[PLAN].sha256)
     before = (engine.folder / PLAN).stat().st_mtime_ns
     again, made = build_engine(artifact, SM86)
     assert not made

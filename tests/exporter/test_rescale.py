@@ -8,7 +8,7 @@ import torch
 
 from llx.exporter.calibrate import input_maxima
 from llx.exporter.load import llama_from_source
-from llx.exporter.rescale import FACTOR_MOST, INPUT_MOST, with_one_input_scale
+from llx.exporter.rescale import FACTOR_LEAST, INPUT_MOST, with_one_input_scale
 from llx.llama.model import empty_cache
 from tests.checkpoints import SPECS, TINY, MemorySource, random_tensors
 
@@ -43,5 +43,5 @@ def test_an_input_of_zeros_is_left_as_it_is_and_an_outlier_keeps_a_part_of_its_s
     before = input_maxima(source, TOKENS)
     rescaled, maxima = with_one_input_scale(source, before)
     assert before["layers.0.o"] == maxima["layers.0.o"] == 0
-    assert maxima["layers.1.down"] == before["layers.1.down"] / FACTOR_MOST > INPUT_MOST
+    assert maxima["layers.1.down"] == before["layers.1.down"] * FACTOR_LEAST > INPUT_MOST
     torch.testing.assert_close(logits(rescaled), logits(source), atol=2e-5, rtol=1e-4)

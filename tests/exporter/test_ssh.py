@@ -7,8 +7,9 @@ import hashlib
 
 import pytest
 
+from llx.bundle import clean
 from llx.errors import BadInput, Lacking
-from llx.exporter.ssh import Remote, clean, connected, error_of, message_of, remote_named
+from llx.exporter.ssh import Remote, connected, error_of, message_of, remote_named
 from llx.probe import partial_name
 from tests.sshd import serving
 

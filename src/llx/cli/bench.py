@@ -120,7 +120,7 @@ def _built(
     if runtime is None or not _runs(name):
         return Built(trust=trust), None
     try:
-        engine = engine_for(artifact, runtime, max(workload.batches))
+        engine = engine_for(artifact, runtime, max(workload.batches), trust)
     except LlxError as error:
         return Built(trust=trust), error
     workload.require_fit(engine.manifest.key.contract.limits, "engine", "build")
@@ -128,7 +128,7 @@ def _built(
     return Built(engine.folder, trust), None
 
 
-def engine_for(artifact: Artifact, runtime: Runtime, rows: int) -> Engine:
+def engine_for(artifact: Artifact, runtime: Runtime, rows: int, trust: bool) -> Engine:
     """The newest engine that fits this machine and so many rows, built now where there is none."""
     from llx.bench.sessions import Built
     from llx.bench.sessions.trt import chosen_engine
@@ -139,7 +139,7 @@ def engine_for(artifact: Artifact, runtime: Runtime, rows: int) -> Engine:
     from llx.tensorrt import load, targets
 
     try:
-        return chosen_engine(artifact, runtime, rows, Built())
+        return chosen_engine(artifact, runtime, rows, Built(trust=trust))
     except Lacking as missing:
         warn(f"{missing.message}: it is built now")
     sm = require_gpu(f"engine {runtime}", "bench on a machine with one").sm

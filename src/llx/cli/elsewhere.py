@@ -68,6 +68,9 @@ def build_elsewhere(
     """
     from llx.exporter.build import engine_contract
 
+    device = _device(where)
+    if device and device.kind == "jetson" and request.runtime != "trt":
+        raise BadInput("a JetPack brings TensorRT, not TensorRT-RTX", "leave --engine out")
     if request.timing_cache:
         raise BadInput("--timing-cache is a file of this machine", "leave it out")
     limits = engine_contract(artifact.manifest.contract, request).limits
@@ -150,6 +153,7 @@ def _build_remotely(
         brought.samples,
         brought.observed,
         engine.manifest.build_s,
+        engine.plan_bytes,
         request.command,
     )
     write_whole(engine.folder / "results.json", encode_results([result]))
