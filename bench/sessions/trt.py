@@ -49,15 +49,18 @@ def chosen_engine(artifact: Artifact, runtime: Runtime, rows: int, built: Built)
         return open_engine(built.folder)
     version = load(runtime).__version__
     sm = require_gpu(f"engine {runtime}", "bench on a machine with one").sm
+    others = ""
     for engine in engines_of(artifact, runtime):
         key = engine.manifest.key
         takes = key.contract.limits.max_rows >= rows
         runs = key.sm == sm or (key.sm is None and sm >= AMPERE)
-        if key.version == version and runs and takes and (built.trust or engine.own):
-            return engine
+        if key.version == version and runs and takes:
+            if built.trust or engine.own:
+                return engine
+            others = f", or load {engine.folder.name}, which you have not built, by --trust-engine"
     raise Lacking(
         f"{artifact.folder} has no engine of {runtime} {version} for SM {sm} and {rows} rows",
-        f"build one with `llx build --engine {runtime} --batch {rows}`",
+        f"build one with `llx build --engine {runtime} --batch {rows}`{others}",
     )
 
 

@@ -136,7 +136,7 @@ def test_it_is_opened_and_answers_as_pytorch_does(artifact, dialect, options):
 
 def test_an_engine_that_another_built_is_loaded_only_where_it_is_trusted(artifact):
     built(artifact, mine=False)
-    with pytest.raises(BadInput, match=r"not built by you here.*--trust-engine"):
+    with pytest.raises(Lacking, match=r"which you have not built, by --trust-engine"):
         TrtSession.open("trt", artifact)
     TrtSession.open("trt", artifact, 1, Built(trust=True)).close()
 

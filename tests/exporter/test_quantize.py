@@ -25,6 +25,12 @@ def maxima_of(spec, most=2.0):
     return {w.module: most for w in weights_of(spec) if w.kind == "projection"}
 
 
+def rounded_up(exact):
+    """In float16, and never below: the largest value is not clipped."""
+    near = exact.astype(np.float16)
+    return np.where(near < exact, np.nextafter(near, np.float16(np.inf)), near)
+
+
 def written(path, spec=TINY, tensors=None, maxima=None):
     layout, source = layout_of(spec, INT8), MemorySource(spec, tensors)
     write_weights(path, source, layout, silent, maxima or maxima_of(spec))
@@ -41,7 +47,7 @@ def test_projections_are_int8_with_a_scale_per_output_channel(tmp_path, spec):
         if weight.kind != "projection":
             np.testing.assert_array_equal(stored, parts.astype(np.float16))
             continue
-        scale = (np.abs(parts).max(1) / 127).astype(np.float16)
+        scale = rounded_up(np.abs(parts).max(1) / np.float32(127))
         steps = np.rint(parts / scale.astype(np.float32)[:, None]).clip(-127, 127)
         assert stored.dtype == np.int8
         np.testing.assert_array_equal(found[f"{weight.name}_scale"], scale)
@@ -49,7 +55,7 @@ def test_projections_are_int8_with_a_scale_per_output_channel(tmp_path, spec):
         assert np.abs(stored).max(0).min() >= 126  # every channel uses its whole range
         input_scale = found[f"{weight.module}.input_scale"]
         assert (input_scale.shape, input_scale.dtype) == ((), np.float16)
-        assert input_scale == np.float16(2 / 127)
+        assert input_scale == rounded_up(np.float32(2) / np.float32(127))
 
 
 def test_projections_in_many_blocks_are_the_same_bytes_as_in_one(tmp_path, monkeypatch):
@@ -81,8 +87,7 @@ def test_an_input_of_zeros_has_a_positive_scale(tmp_path):
 def test_scales_are_positive_and_hold_their_maximum(most):
     scale = float(scales_from(torch.tensor([most]), torch.float16, "w")[0])
     assert 0 < scale < np.inf
-    smallest = float(np.finfo(np.float16).smallest_subnormal)
-    assert 127 * scale >= most * (1 - 2**-11) - 127 * smallest / 2
+    assert 127 * scale >= most * (1 - 1e-6)
 
 
 @pytest.mark.parametrize("most", [1e7, float("nan"), float("inf")])
