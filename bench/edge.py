@@ -47,7 +47,7 @@ from llx.progress import Progress
 from llx.tensorrt import MODULES, build, load
 
 DTYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4", "F64": "<f8"}  # safetensors → numpy
-NO_GPU = "run the bundle on the device that it is for; the engine is kept"
+NO_GPU = "run the bundle on the device that it is for; an engine that was built is kept"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def build_engine(
     """
     key = key_of(artifact, request)
     folder = artifact.folder / ENGINES / key.name
-    standing = _standing(folder, overwrite)
+    standing = _standing(folder, overwrite, tell)
     if standing is not None:
         return standing, False
     graph = checked_graph(artifact, key)
@@ -108,7 +108,7 @@ def build_engine(
     made = True
     with whole_folder(folder, tell, "build") as partial:
         # Another build may have written it before this one held the lock.
-        if _standing(folder, overwrite) is None:
+        if _standing(folder, overwrite, lambda _: None) is None:
             _write_engine(partial, artifact, key, graph, request, progress)
         else:
             made = False
@@ -204,7 +204,7 @@ def _require_rtx_can(request: BuildRequest, known: list[int]) -> None:
         require_gpu("TensorRT-RTX, to strip an engine,", "leave --strip out, or build on a GPU")
 
 
-def _standing(folder: Path, overwrite: bool) -> Engine | None:
+def _standing(folder: Path, overwrite: bool, tell: Callable[[str], None]) -> Engine | None:
     """The engine that is there already, unless it is to be built again.
 
     What is damaged, or is not this user's and so would not be loaded, is built again too.
@@ -213,7 +213,8 @@ def _standing(folder: Path, overwrite: bool) -> Engine | None:
         return None
     try:
         engine = open_engine(folder)
-    except LlxError:
+    except LlxError as error:
+        tell(f"{error.message}: it is built again")
         return None
     return engine if engine.own else None
 

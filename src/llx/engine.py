@@ -18,7 +18,7 @@ import msgspec
 
 from llx.artifact import Artifact, FileRecord
 from llx.errors import BadInput
-from llx.files import is_plain_name, write_whole
+from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.tensorrt import BuildOptions, Runtime
 
@@ -102,6 +102,12 @@ class Engine:
     def plan_bytes(self) -> int:
         """Size of the engine itself."""
         return self.manifest.files[PLAN].bytes
+
+    @property
+    def intact(self) -> bool:
+        """Whether every byte is what the manifest vouches for."""
+        files = self.manifest.files.items()
+        return all(sha256_of(self.folder / name) == record.sha256 for name, record in files)
 
     def plan(self, trust: bool = False) -> bytes:
         """The engine itself, safe to give to a runtime: the very bytes that were checked.

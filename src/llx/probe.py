@@ -86,7 +86,7 @@ def unmet(machine: Machine, needs: Needs) -> Optional[Tuple[str, str]]:  # noqa:
     gb = 1e9
     if needs.jetpack and not machine.l4t:
         return (
-            f"it is no Jetson: it has no {RELEASE}",
+            f"that machine is no Jetson: it has no {RELEASE}",
             "name the Jetson with --remote, or copy the bundle to it",
         )
     if needs.l4t and machine.l4t and _numbers(machine.l4t) < _numbers(needs.l4t):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llx.artifact import open_artifact
-from llx.engine import engines_of
+from llx.engine import PLAN, engines_of
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_commands import fits_80_columns
 from tests.conftest import export_tiny
@@ -49,6 +49,23 @@ REFUSED = {
     "a chip for TensorRT": (("--engine", "trt", "--sm", 86), 2, ("takes no --sm",)),
     "a chip that is no number": (("--engine", "trt-rtx", "--sm", "orin"), 2, ("--sm 'orin'",)),
     "a Jetson's chip": (("--engine", "trt-rtx", "--sm", 87), 2, ("SM 87", "75, 80, 86")),
+    "an unknown graph": (("--engine", "trt-rtx", "--dialect", "foo"), 2, ("foo", "standard")),
+    "timings for TensorRT-RTX": (
+        ("--engine", "trt-rtx", "--timing-cache", "x"),
+        2,
+        ("leave --timing-cache out",),
+    ),
+    "lengths for nowhere": (
+        ("--engine", "trt-rtx", "-p", 12),
+        2,
+        ("-p is of a build for another",),
+    ),
+    "no chip": (("--engine", "trt-rtx", "--sm", ""), 2, ("--sm ''", "86,89")),
+    "a Jetson with TensorRT-RTX": (
+        ("--engine", "trt-rtx", "--device", "orin-agx-64"),
+        2,
+        ("a JetPack brings TensorRT",),
+    ),
     "a context over the capacity": (
         ("--engine", "trt-rtx", "--sm", 86, "--context", 97),
         2,
@@ -69,3 +86,19 @@ def test_inspect_lists_the_engines(llx, artifact):
     assert fits_80_columns(ended.stdout)
     for part in ("engines, newest first", "sm86", "standard", "1 × 16, 64"):
         assert part in ended.stdout
+
+
+def test_check_finds_a_changed_byte_of_an_engine(llx, artifact):
+    llx("build", artifact.folder, "--engine", "trt-rtx", "--sm", 86, *SMALL)
+    assert "engines: 1 are what" in llx("check", artifact.folder).stdout
+    (engine,) = engines_of(open_artifact(artifact.folder))
+    plan = engine.folder / PLAN
+    plan.write_bytes(plan.read_bytes()[:-1] + b"?")
+    ended = llx("check", artifact.folder)
+    assert ended.code == 1
+    assert "is not what was built: build it again" in ended.stderr
+
+
+def test_a_list_with_one_unknown_chip_builds_none(llx, artifact):
+    assert_refused(llx("build", artifact.folder, "--engine", "trt-rtx", "--sm", "86,88"), 2, "88")
+    assert engines_of(open_artifact(artifact.folder)) == []

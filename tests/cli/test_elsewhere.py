@@ -75,7 +75,7 @@ def test_an_engine_is_built_there_and_brought_back(llx, artifact, server):
     assert first.code == 3, first.stderr
     assert first.stderr.splitlines() == [
         "llx: an engine needs an NVIDIA GPU and its driver, and none is here: run the bundle on "
-        "the device that it is for; the engine is kept"
+        "the device that it is for; an engine that was built is kept"
     ]
     assert "no numbers" in first.stdout
     (engine,) = engines_of(artifact, "trt-rtx")
@@ -158,7 +158,7 @@ def test_names_of_the_users_config_are_known(llx, artifact, server):
     )
     device = ("--device", "agx-orin-64", "--jetpack", "6.2", "--remote", "bench")
     ended = llx("build", artifact.folder, "--python", sys.executable, *device)
-    assert_refused(ended, 3, "bench: it is no Jetson", "name the Jetson with --remote")
+    assert_refused(ended, 3, "bench: that machine is no Jetson", "name the Jetson with --remote")
     assert not list((server.home / ".cache/llx/bundles").rglob("*.safetensors"))
 
 

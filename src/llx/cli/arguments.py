@@ -24,7 +24,7 @@ def command_line() -> str:
     return shlex.join(["llx", *sys.argv[1:]])
 
 
-def numbers(text: str, option: str, least: int = 1) -> tuple[int, ...]:
+def numbers(text: str, option: str, least: int = 1, example: str = "128,512") -> tuple[int, ...]:
     """A comma list such as 128,512. Raises `BadInput` for anything else."""
     try:
         values = tuple(int(part) for part in text.split(","))
@@ -32,7 +32,8 @@ def numbers(text: str, option: str, least: int = 1) -> tuple[int, ...]:
         values = ()
     if not values or min(values) < least:
         raise BadInput(
-            f"{option} {text!r} is not a list of numbers from {least} up", f"write {option} 128,512"
+            f"{option} {text!r} is not a list of numbers from {least} up",
+            f"write {option} {example}",
         )
     return values
 

@@ -60,7 +60,11 @@ def build(
         typer.Option(help="A Jetson of `llx plan`: write a bundle that builds there."),
     ] = None,
     jetpack: Annotated[
-        str | None, typer.Option(help="The Jetson's. [default: its newest]", show_default=False)
+        str | None,
+        typer.Option(
+            help="The Jetson's. [default: the newest that ships TensorRT]",
+            show_default=False,
+        ),
     ] = None,
     remote: Annotated[
         str | None, typer.Option(help="user@host[:port]: build and measure there, over SSH.")
@@ -78,18 +82,23 @@ def build(
     ] = None,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
 ) -> None:
-    """Build a TensorRT engine of an artifact: FP16 or INT8, as its graph says."""
+    """Build a TensorRT engine of an artifact: fp16, int8, bf16 or fp32, as its graph says."""
     from llx.artifact import open_artifact
     from llx.cli.elsewhere import Elsewhere, build_elsewhere
     from llx.errors import EXIT_DONE, BadInput
-    from llx.exporter.build import BuildRequest, build_engine, timing_cache_of
+    from llx.exporter.build import BuildRequest, build_engine, key_of, timing_cache_of
+    from llx.graphs.dialects import dialect_named
     from llx.reports.console import progress_bars, say, warn
-    from llx.tensorrt import RUNTIMES, BuildOptions, load
+    from llx.tensorrt import RUNTIMES, BuildOptions
 
     runtime = next((name for name in RUNTIMES if name == engine), None)
     if runtime is None:
         raise BadInput(f"{engine!r} builds no engines", f"choose {' or '.join(RUNTIMES)}")
-    if sm and runtime == "trt":
+    if timing_cache and runtime == "trt-rtx":
+        raise BadInput("TensorRT-RTX times nothing", "leave --timing-cache out")
+    if dialect is not None:
+        dialect_named(dialect)
+    if sm is not None and runtime == "trt":
         raise BadInput(
             "TensorRT builds for the GPU that it runs on, and takes no --sm",
             "leave --sm out, or choose --engine trt-rtx",
@@ -100,39 +109,42 @@ def build(
         remote=remote,
         python=python,
         output=output,
-        prompts=lengths(prompts, "-p") if prompts else None,
-        generated=lengths(generated, "-n") if generated else None,
+        prompts=None if prompts is None else lengths(prompts, "-p"),
+        generated=None if generated is None else lengths(generated, "-n"),
         repetitions=repetitions,
     )
     artifact = open_artifact(folder)
+    asked = BuildRequest(
+        runtime=runtime,
+        dialect=dialect,
+        context=context,
+        batch=batch,
+        max_prefill=max_prefill,
+        options=BuildOptions(
+            profiles=profiles,
+            workspace_mib=workspace,
+            opt_level=opt_level,
+            strip=strip,
+            version_compatible=version_compatible,
+        ),
+        timing_cache=timing_cache,
+        command=command_line(),
+    )
+    chips = (None,) if sm is None else dict.fromkeys(numbers(sm, "--sm", example="86,89"))
+    requests = [replace(asked, sm=chip) for chip in chips]
     if not where.asked:
-        load(runtime)
+        for request in requests:  # what one of them cannot have is said before any is built
+            key_of(artifact, request)
     code = EXIT_DONE
-    for target in numbers(sm, "--sm") if sm else (None,):
-        request = BuildRequest(
-            runtime=runtime,
-            sm=target,
-            dialect=dialect,
-            context=context,
-            batch=batch,
-            max_prefill=max_prefill,
-            options=BuildOptions(
-                profiles=profiles,
-                workspace_mib=workspace,
-                opt_level=opt_level,
-                strip=strip,
-                version_compatible=version_compatible,
-            ),
-            timing_cache=timing_cache,
-            command=command_line(),
-        )
+    for request in requests:
         if where.asked:
             code = max(code, build_elsewhere(artifact, request, where, overwrite))
             continue
-        if timing_cache is None:
-            request = replace(request, timing_cache=timing_cache_of(runtime))
+        kept = timing_cache or timing_cache_of(runtime)
         with progress_bars() as progress:
-            built, made = build_engine(artifact, request, overwrite, progress, warn)
+            built, made = build_engine(
+                artifact, replace(request, timing_cache=kept), overwrite, progress, warn
+            )
         say(summary(built) if made else f"{built.folder} is there already: nothing to do")
     raise typer.Exit(code)
 
@@ -145,10 +157,10 @@ def summary(engine: Engine) -> str:
     limits = manifest.key.contract.limits
     peak = manifest.peak_host_bytes
     return (
-        f"{engine.folder}: {binary_bytes(engine.plan_bytes)}, "
+        f"{engine.folder}\n  {binary_bytes(engine.plan_bytes)}, "
         f"{engine.plan_bytes / manifest.weights_bytes:.2f} × its weights, built in "
         f"{manifest.build_s:.1f} s"
         + (f" with {binary_bytes(peak)} of memory" if peak else "")
-        + f"; {limits.capacity} positions, up to {limits.max_rows} × {limits.max_new_tokens} "
-        "tokens a step\nbuilt, not run: `llx bench` runs it where its GPU is"
+        + f"\n  {limits.capacity} positions, up to {limits.max_rows} × {limits.max_new_tokens} "
+        "tokens a step\n  built, not run: `llx bench` runs it where its GPU is"
     )

@@ -39,6 +39,7 @@ def check(folder: ArtifactFolder = None) -> None:
             "export again with --overwrite",
         )
     say(f"bytes: {len(artifact.manifest.files)} files are what the manifest vouches for")
+    _check_engines(artifact)
     for dialect in artifact.dialects:
         path = artifact.path(f"{dialect}.onnx")
         found = problems(path, artifact.manifest.contract, dialect_named(dialect))
@@ -49,6 +50,22 @@ def check(folder: ArtifactFolder = None) -> None:
         _check_parity(artifact)
     else:
         _check_linears(artifact)
+
+
+def _check_engines(artifact: Artifact) -> None:
+    """Every byte of the engines that were built."""
+    from llx.engine import engines_of
+    from llx.reports.console import say
+
+    engines = engines_of(artifact)
+    for engine in engines:
+        if not engine.intact:
+            raise GateFailed(
+                f"{engine.folder} is not what was built",
+                "build it again with `llx build --overwrite`",
+            )
+    if engines:
+        say(f"engines: {len(engines)} are what their manifests vouch for; none was run")
 
 
 def _opened(folder: Path | None) -> Artifact:

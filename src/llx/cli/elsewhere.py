@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from llx.probe import Machine
 
 DEFAULT_ROOT = Path("bundles")
+# What means nothing without another machine, by the names that a user types.
+OPTIONS = {
+    "jetpack": "--jetpack",
+    "output": "--output",
+    "python": "--python",
+    "prompts": "-p",
+    "generated": "-n",
+    "repetitions": "-r",
+}
 USUAL_PROMPT, USUAL_GENERATED = 128, 64
 
 
@@ -50,10 +59,11 @@ class Elsewhere:
         """Whether another machine was named at all. Raises `BadInput` for half a name."""
         if self.device is not None or self.remote is not None:
             return True
-        for option in ("jetpack", "output"):
-            if getattr(self, option) is not None:
+        usual = Elsewhere()
+        for name, option in OPTIONS.items():
+            if getattr(self, name) != getattr(usual, name):
                 raise BadInput(
-                    f"--{option} is of a build for another machine",
+                    f"{option} is of a build for another machine",
                     "name it with --device, such as agx-orin-64",
                 )
         return False
