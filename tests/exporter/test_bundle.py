@@ -103,7 +103,7 @@ def test_all_at_once_ends_with_what_is_lacking_and_keeps_the_engine(bundle):
     assert ended.returncode == 3
     assert ended.stderr.splitlines() == [
         "run.py: an engine needs an NVIDIA GPU and its driver, and none is here: run the bundle on "
-        "the device that it is for; the engine is kept"
+        "the device that it is for; an engine that was built is kept"
     ]
     out = bundle / "out"
     plan = (out / "engine.plan").read_bytes()
