@@ -1,4 +1,4 @@
-"""One scale for the inputs of all int8 linear layers, folded into the weights that make them.
+"""One scale for the inputs of int8 linear layers, outliers apart, folded into what makes them.
 
 TensorRT-RTX writes every scale as a number into the source of the kernels that quantize, so that
 with scales of their own no two layers share a kernel (reports/LOG.md, 2026-11-25). What a layer's
@@ -59,7 +59,9 @@ class RescaledSource:
 def with_one_input_scale(
     source: TensorSource, maxima: Mapping[str, float]
 ) -> tuple[TensorSource, dict[str, float]]:
-    """The checkpoint whose linear layers all have inputs up to `INPUT_MOST`, and those maxima.
+    """The checkpoint whose linear layers have inputs up to `INPUT_MOST`, and their new maxima.
+
+    Where the factor would leave its limits, an input keeps a part of its own scale.
 
     `maxima`: the largest magnitude of each linear layer's input, by its module.
     """
