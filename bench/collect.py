@@ -124,7 +124,11 @@ def _speed(artifact: Artifact, recipe: Recipe, samples: SampleRecord) -> list[Sp
             len(run) != steps or not 0 < min(run) <= max(run) < MOST_NS for run in step_ns
         ):
             raise BadInput(f"samples of {test.name} that cannot be came back", REMEDY)
-        rows.append(speed_row(test, step_ns, manifest.spec, manifest.precision, limits.capacity))
+        rows.append(
+            speed_row(
+                *(test, step_ns, manifest.spec, manifest.precision, limits.capacity, manifest.dense)
+            )
+        )
     return rows
 
 

@@ -16,7 +16,7 @@ from llx.devices import SOURCES, Device
 from llx.errors import BadInput
 from llx.graphs.contract import contract_for
 from llx.llama.spec import LlamaSpec
-from llx.precision import PRECISIONS, PREDICTED, Precision
+from llx.precision import PRECISIONS, Precision
 
 Bound = Literal["memory", "compute"]
 
@@ -44,6 +44,7 @@ OWN_RESERVE_BYTES = 1_000_000_000
 BY_FIDELITY = ("fp16", "int8-wo", "int4")
 
 DEFAULT_PROMPT = 512
+INT4_LEAST_SM = 80  # TensorRT builds no int4 for Turing, as `llx.graphs.tensorrt_rules` has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,6 @@ class Plans:
     spec: LlamaSpec
     parameters: int
     precision: str
-    exportable: bool
     sizes: Sizes
     disk: Disk
     bandwidth_share: float = BANDWIDTH_SHARE
@@ -168,17 +168,11 @@ def plans_for(
         spec=spec,
         parameters=spec.parameters,
         precision=precision.name,
-        exportable=is_exportable(precision),
         sizes=sizes,
         disk=Disk(needed_bytes=needed, free_bytes=free_bytes, enough=needed <= free_bytes),
         sources={str(letter): meaning for letter, meaning in SOURCES.items()},
         plans=tuple(plan(spec, precision, sizes, device) for device in devices),
     )
-
-
-def is_exportable(precision: Precision) -> bool:
-    """Whether this version exports the precision, rather than only predicting it."""
-    return precision.name in PRECISIONS
 
 
 def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) -> Plan:
@@ -192,7 +186,12 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
     decode = roofline.step_work(spec, precision, 1, sizes.prompt, rows)
     prefill = roofline.prefill_work(spec, precision, sizes.prompt, sizes.max_new_tokens, rows)
     lacks = lacking(precision, device)
-    fitting = (name for name in BY_FIDELITY if memory_of(spec, PREDICTED[name], sizes, device).fits)
+    fitting = (
+        name
+        for name in BY_FIDELITY
+        if memory_of(spec, PRECISIONS[name], sizes, device).fits
+        and lacking(PRECISIONS[name], device) is None
+    )
     return Plan(
         device=device,
         memory=memory_of(spec, precision, sizes, device),
@@ -229,6 +228,8 @@ def memory_of(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Devic
 
 def lacking(precision: Precision, device: Device) -> str | None:
     """The precision that must be computed in and that the chip does not have, if any."""
+    if precision.linear == "int4" and device.sm < INT4_LEAST_SM:
+        return "int4"
     needed = "int8" if precision.linear == "int8" else precision.compute
     return None if needed in device.precisions else needed
 

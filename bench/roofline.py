@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from llx.llama.spec import LlamaSpec
-from llx.llama.weights import Weight, weights_of
+from llx.llama.weights import Weight, linear_of, weights_of
 from llx.precision import BYTES, Precision
-
-# One scale for so many int4 weights along the input: the block of the usual 4-bit ONNX exports.
-INT4_BLOCK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +40,29 @@ class Work:
         )
 
 
-def weight_bytes(weight: Weight, precision: Precision) -> int:
+def weight_bytes(weight: Weight, precision: Precision, dense: frozenset[str] = frozenset()) -> int:
     """Bytes of one weight and its scales, which are symmetric and of the type computed in.
 
     int8, weight-only or not: a byte a value, a scale per output channel. int4: half a byte a value,
-    a scale per output channel and block of 32 inputs, so 4.5 bits with fp16 scales.
+    a scale per output channel and block of inputs, so 4.5 bits with fp16 scales and blocks of 32.
+    `dense`: modules that are not quantized.
     """
     value_bytes, values = BYTES[precision.compute], math.prod(weight.shape)
-    if precision.linear == "dense" or weight.kind != "projection":
+    linear = linear_of(weight, precision, dense)
+    if linear == "dense":
         return value_bytes * values
     inputs, outputs = weight.shape
-    if precision.linear == "int4":
-        return -(-values // 2) + value_bytes * outputs * -(-inputs // INT4_BLOCK)
+    if linear == "int4":
+        return -(-values // 2) + value_bytes * outputs * -(-inputs // precision.block_of(inputs))
     return values + value_bytes * outputs
 
 
 @lru_cache(maxsize=64)
-def weights_bytes(spec: LlamaSpec, precision: Precision) -> int:
+def weights_bytes(
+    spec: LlamaSpec, precision: Precision, dense: frozenset[str] = frozenset()
+) -> int:
     """Bytes of every weight, a tied table counted once."""
-    return sum(weight_bytes(weight, precision) for weight in weights_of(spec))
+    return sum(weight_bytes(weight, precision, dense) for weight in weights_of(spec))
 
 
 def rope_table_bytes(spec: LlamaSpec, precision: Precision) -> int:
@@ -104,21 +105,34 @@ def activation_bytes(
     return rows * new * (max(attention, feed_forward, logits) + capacity)
 
 
-def bytes_per_step(spec: LlamaSpec, precision: Precision, new: int, filled: int, rows: int) -> int:
+def bytes_per_step(
+    spec: LlamaSpec,
+    precision: Precision,
+    new: int,
+    filled: int,
+    rows: int,
+    dense: frozenset[str] = frozenset(),
+) -> int:
     """Bytes that a step of `new` tokens must read: every weight once, and the filled KV.
 
     Of an untied embedding only the rows looked up are read; a tied one is read whole, for the
     logits. Activations stay in cache.
     """
-    weights = weights_bytes(spec, precision)
+    weights = weights_bytes(spec, precision, dense)
     if not spec.tied:
         weights += BYTES[precision.compute] * spec.dim * (min(rows * new, spec.vocab) - spec.vocab)
     return weights + cache_bytes(spec, precision, filled, rows)
 
 
-def bytes_per_decode_step(spec: LlamaSpec, precision: Precision, filled: int, rows: int) -> int:
+def bytes_per_decode_step(
+    spec: LlamaSpec,
+    precision: Precision,
+    filled: int,
+    rows: int,
+    dense: frozenset[str] = frozenset(),
+) -> int:
     """Bytes that one decode step must read: every weight once, and the filled KV of every row."""
-    return bytes_per_step(spec, precision, 1, filled, rows)
+    return bytes_per_step(spec, precision, 1, filled, rows, dense)
 
 
 def linear_parameters(spec: LlamaSpec) -> int:

@@ -147,6 +147,7 @@ def _measure(job: Job, progress: Progress) -> Measured:
         manifest.precision,
         progress,
         lambda session: held.append(session.memory().device_bytes or 0),
+        manifest.dense,
     )
     memory = MemoryRecord(
         peak_host_bytes=peak_host_bytes(),

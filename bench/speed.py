@@ -26,13 +26,15 @@ def measure(
     precision: Precision,
     progress: Progress = silent,
     before_close: Callable[[Session], None] = lambda _: None,
+    dense: frozenset[str] = frozenset(),
 ) -> list[SpeedRow]:
     """Run every test of a workload; a session is opened once for each batch size.
 
-    `before_close` is given each session when its tests are done.
+    `before_close` is given each session when its tests are done. `dense`: modules that are not
+    quantized where the precision says so.
     """
     return [
-        speed_row(test, step_ns, spec, precision, read)
+        speed_row(test, step_ns, spec, precision, read, dense)
         for test, step_ns, read in samples(open_session, workload, progress, before_close)
     ]
 
@@ -43,6 +45,7 @@ def speed_row(
     spec: LlamaSpec,
     precision: Precision,
     read: int | None,
+    dense: frozenset[str] = frozenset(),
 ) -> SpeedRow:
     """What the samples of a test show: nanoseconds of each step of each repetition.
 
@@ -50,7 +53,7 @@ def speed_row(
     """
     mean_depth = test.depth + (test.length + 1) // 2
     needed, actual = (
-        bytes_per_decode_step(spec, precision, positions, test.batch)
+        bytes_per_decode_step(spec, precision, positions, test.batch, dense)
         for positions in (mean_depth, read or mean_depth)
     )
     return _row(test, step_ns, None if test.prefill else (needed, actual))

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -23,6 +23,7 @@ from llx.artifact import (
     CastCounts,
     FileRecord,
     Manifest,
+    QuantizationRecord,
     SourceFile,
     SourceRecord,
     is_artifact,
@@ -117,17 +118,23 @@ def _write_artifact(
 
     spec = source.spec if source else _preset_of(request).spec
     contract = contract_for(spec, request.precision.compute, request.context)
-    layout = layout_of(spec, request.precision)
+    precision = request.precision
     if source:
-        require_space(request.folder, layout.file_bytes + OTHER_FILES_BYTES)
+        file_bytes = layout_of(spec, precision).file_bytes  # before the minutes of a calibration
+        require_space(request.folder, file_bytes + OTHER_FILES_BYTES)
+    stored, maxima, quantization = source, None, None
+    if source and precision.linear == "int8":
+        calibration = calibrate(source, request.calibration_windows, progress)
+        stored, maxima = with_one_input_scale(source, calibration.maxima)
+        quantization = calibration.record
+    elif source and precision.weight_only:
+        scheme: Literal["w4", "w8"] = "w4" if precision.linear == "int4" else "w8"
+        quantization = QuantizationRecord(scheme=scheme, method="nearest")
+    dense = frozenset(quantization.dense if quantization else ())
+    layout = layout_of(spec, precision, dense)
     files = _write_graphs(folder, spec, contract, layout, progress)
-    casts, quantization = CastCounts(), None
-    if source:
-        stored, maxima = source, None
-        if request.precision.linear != "dense":
-            calibration = calibrate(source, request.calibration_windows, progress)
-            stored, maxima = with_one_input_scale(source, calibration.maxima)
-            quantization = calibration.record
+    casts = CastCounts()
+    if stored:
         files[WEIGHTS], casts = write_weights(folder / WEIGHTS, stored, layout, progress, maxima)
     text = source.text() if source else None
     if text:
@@ -138,7 +145,7 @@ def _write_artifact(
         command=request.command,
         request=key,
         spec=spec,
-        precision=request.precision,
+        precision=precision,
         contract=contract,
         source=record,
         text=text.record if text else None,
@@ -229,7 +236,7 @@ def _key(request: ExportRequest) -> str:
         weights = [_source_file(path) for path in inside or [weights]]
     spec = request.preset.spec if request.preset else None
     asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
-    if request.precision.linear != "dense":
+    if request.precision.linear == "int8":
         asked += [request.calibration_windows, calibration_text().sha256]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
@@ -266,7 +273,7 @@ def _write_graphs(
     semantic = stamped_trace(spec, contract)
     files = {}
     for dialect in DIALECTS.values():
-        model = lower(semantic, dialect, layout.precision.linear)
+        model = lower(semantic, dialect, layout.precision, layout.dense)
         bind_weights(model, layout)
         path = folder / f"{dialect.name}.onnx"
         ir.save(model, path)
@@ -279,23 +286,16 @@ def bind_weights(model: ir.Model, layout: Layout) -> None:
     """Point every weight of a graph into the weights file."""
     import onnx_ir as ir
 
-    dtypes = {
-        "F32": ir.DataType.FLOAT,
-        "F16": ir.DataType.FLOAT16,
-        "BF16": ir.DataType.BFLOAT16,
-        "I8": ir.DataType.INT8,
-    }
     for name, value in model.graph.initializers.items():
         if value.const_value is None:
+            assert value.dtype is not None
+            assert value.shape is not None
             place = layout.places[name]
-            value.const_value = ir.ExternalTensor(
-                WEIGHTS,
-                place.offset,
-                place.length,
-                dtypes[place.dtype],
-                shape=ir.Shape(place.shape),
-                name=name,
+            tensor = ir.ExternalTensor(
+                WEIGHTS, place.offset, place.length, value.dtype, shape=value.shape, name=name
             )
+            assert tensor.nbytes == place.length, f"{name} is not as the weights file has it"
+            value.const_value = tensor
 
 
 def _write_text(folder: Path, text: Text) -> dict[str, FileRecord]:

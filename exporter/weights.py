@@ -23,12 +23,13 @@ import torch
 
 from llx.artifact import CastCounts, FileRecord
 from llx.exporter.direct import DirectWriter
-from llx.exporter.quantize import quantize_, scales_from
+from llx.exporter.quantize import Quantized, Ready, int4_nearest, packed, quantize_, scales_from
 from llx.exporter.sources import COLUMN_STEP, TensorSource
 from llx.exporter.trace import TORCH_DTYPES
+from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST, packed_shape
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
-from llx.llama.weights import Weight, weights_of
+from llx.llama.weights import Weight, linear_of, weights_of
 from llx.precision import Compute, Precision
 from llx.progress import Progress
 
@@ -37,7 +38,7 @@ ALIGN_BYTES = 64
 TABLE_CHUNK_ROWS = 4096
 CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
+VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Layout:
     header: bytes
     places: dict[str, Place]
     precision: Precision
+    dense: frozenset[str]
 
     @property
     def file_bytes(self) -> int:
@@ -67,12 +69,17 @@ class Layout:
         return max(place.offset + place.length for place in self.places.values())
 
 
-def layout_of(spec: LlamaSpec, precision: Precision) -> Layout:
-    """Lay out every weight and the RoPE tables of a model, in the order they are written."""
+def layout_of(spec: LlamaSpec, precision: Precision, dense: frozenset[str] = frozenset()) -> Layout:
+    """Lay out every weight and the RoPE tables of a model, in the order they are written.
+
+    `dense`: modules, such as `layers.3.down`, that are stored as they are computed in.
+    """
+    unknown = dense - {weight.module for weight in weights_of(spec)}
+    assert not unknown, f"the model has no {', '.join(sorted(unknown))}"
     entries: dict[str, dict[str, object]] = {}
     places: dict[str, Place] = {}
     end = 0
-    for name, shape, dtype in _tensors(spec, precision):
+    for name, shape, dtype in _tensors(spec, precision, dense):
         if pad := -end % ALIGN_BYTES:
             entries[f"_pad.{len(entries)}"] = _entry("U8", (pad,), end, pad)
             end += pad
@@ -84,21 +91,33 @@ def layout_of(spec: LlamaSpec, precision: Precision) -> Layout:
     header += b" " * (-(8 + len(header)) % PAGE_BYTES)
     start = 8 + len(header)
     places = {name: replace(place, offset=start + place.offset) for name, place in places.items()}
-    return Layout(len(header).to_bytes(8, "little") + header, places, precision)
+    return Layout(len(header).to_bytes(8, "little") + header, places, precision, dense)
 
 
-def _tensors(spec: LlamaSpec, precision: Precision) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape and dtype of all that the file holds; a quantized projection has its scales."""
+def _tensors(
+    spec: LlamaSpec, precision: Precision, dense: frozenset[str]
+) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and dtype of all that the file holds; a quantized projection has its scales.
+
+    Safetensors has no int4: its values lie two to a byte, in rows where these are even.
+    """
     dtype = SAFETENSORS_DTYPES[precision.compute]
     for name in ("rope.cos", "rope.sin"):
         yield name, (spec.context, spec.head_dim // 2), dtype
     for weight in weights_of(spec):
-        if weight.kind == "projection" and precision.linear == "int8":
+        linear = linear_of(weight, precision, dense)
+        if linear == "dense":
+            yield weight.name, weight.shape, dtype
+        elif linear == "int4":
+            inputs, outputs = weight.shape
+            yield weight.name, packed_shape(inputs, outputs), "U8"
+            blocks = -(-inputs // precision.block_of(inputs))
+            yield f"{weight.name}_scale", (blocks, outputs), dtype
+        else:
             yield weight.name, weight.shape, "I8"
             yield f"{weight.name}_scale", weight.shape[1:], dtype
-            yield f"{weight.module}.input_scale", (), dtype
-        else:
-            yield weight.name, weight.shape, dtype
+            if linear == "int8":
+                yield f"{weight.module}.input_scale", (), dtype
 
 
 def _entry(dtype: str, shape: tuple[int, ...], offset: int, length: int) -> dict[str, object]:
@@ -111,15 +130,17 @@ def write_weights(
     layout: Layout,
     progress: Progress,
     input_maxima: Mapping[str, float] | None = None,
+    ready: Ready = lambda _: None,
 ) -> tuple[FileRecord, CastCounts]:
     """Stream a checkpoint into a weights file, hashing on the way.
 
     Tensors pass in chunks through buffers that are made once, so memory depends on neither their
     number nor the vocabulary. One chunk is made while another is written and hashed.
     `input_maxima`: for an int8 layout, the largest input of each linear layer by its module.
+    `ready`: has the values of quantized modules that are not to be rounded to nearest.
     """
     digest = hashlib.sha256()
-    chunks = _Chunks(source, layout.precision, input_maxima or {})
+    chunks = _Chunks(source, layout, input_maxima or {}, ready)
     with DirectWriter(path) as file, ThreadPoolExecutor(2) as workers, _one_thread():
 
         def put(data: bytes | memoryview) -> list[Future[Any]]:
@@ -159,7 +180,7 @@ def _one_thread() -> Iterator[None]:
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     """A contiguous tensor's bytes. As integers, since NumPy has no bfloat16."""
-    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32}
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
     return tensor.view(integers[tensor.element_size()]).numpy().data.cast("B")
 
 
@@ -171,10 +192,15 @@ class _Chunks:
     """
 
     def __init__(
-        self, source: TensorSource, precision: Precision, input_maxima: Mapping[str, float]
+        self,
+        source: TensorSource,
+        layout: Layout,
+        input_maxima: Mapping[str, float],
+        ready: Ready,
     ) -> None:
-        self.source, self.precision, self.input_maxima = source, precision, input_maxima
-        self.dtype = TORCH_DTYPES[precision.compute]
+        self.source, self.layout, self.input_maxima = source, layout, input_maxima
+        self.ready = ready
+        self.dtype = TORCH_DTYPES[layout.precision.compute]
         self.counts = CastCounts()
         widest = max(math.prod(w.shape[1:]) for w in weights_of(source.spec))
         values = max(CHUNK_VALUES, COLUMN_STEP * widest)
@@ -191,14 +217,52 @@ class _Chunks:
                 rounded = table.astype(np.float32) if self.dtype == torch.float32 else table
                 yield name, torch.from_numpy(rounded).to(self.dtype)
         for weight in weights_of(spec):
-            if weight.kind == "projection" and self.precision.linear == "int8":
-                yield from self._quantized(weight)
+            linear = linear_of(weight, self.layout.precision, self.layout.dense)
+            if linear == "dense":
+                for blocks in blocks_of(self.source, weight):
+                    yield weight.name, self._in_file_order(blocks, weight.kind == "projection")
                 continue
-            for blocks in blocks_of(self.source, weight):
-                yield weight.name, self._in_file_order(blocks, weight.kind == "projection")
+            ready = self.ready(weight.module)
+            if ready:
+                yield from self._given(weight, ready)
+            elif linear == "int4":
+                yield from self._int4(weight)
+            else:
+                yield from self._int8(weight)
+            if linear == "int8":
+                most = torch.tensor([self.input_maxima[weight.module]])
+                name = f"the input of {weight.module}"
+                yield f"{weight.module}.input_scale", scales_from(most, self.dtype, name)
 
-    def _quantized(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
-        """A projection's int8 values, the scales of its output channels, and its input's scale.
+    def _given(self, weight: Weight, ready: Quantized) -> Iterator[tuple[str, torch.Tensor]]:
+        """A projection's values and scales as they were handed over."""
+        int4 = self.layout.precision.linear == "int4"
+        scale = f"{weight.name}_scale"
+        least, most = (INT4_LEAST, INT4_MOST) if int4 else (-MOST, MOST)
+        values, scales = ready.values, ready.scales
+        assert values.dtype == torch.int8, f"the values of {weight.module} are {values.dtype}"
+        assert tuple(values.shape) == weight.shape, f"{weight.module} is {weight.shape}"
+        assert least <= int(values.min()) <= int(values.max()) <= most, f"{weight.module} overflows"
+        assert scales.dtype == self.dtype, f"the scales of {weight.module} are {scales.dtype}"
+        assert tuple(scales.shape) == self.layout.places[scale].shape, f"{scale} is {scales.shape}"
+        assert bool((scales.isfinite() & (scales > 0)).all()), f"{scale} is not positive"
+        yield weight.name, packed(values) if int4 else values.contiguous()
+        yield scale, scales.contiguous()
+
+    def _int4(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
+        """A projection's int4 values, rounded to nearest, and the scales of its blocks.
+
+        A chunk of columns holds whole blocks: each ends at a multiple of `COLUMN_STEP`.
+        """
+        block, scales = self.layout.precision.block_of(weight.shape[0]), []
+        for blocks in blocks_of(self.source, weight):
+            found = int4_nearest(torch.cat(blocks).float(), block, self.dtype, weight.name)
+            scales.append(found.scales)
+            yield weight.name, packed(found.values)
+        yield f"{weight.name}_scale", torch.cat(scales)
+
+    def _int8(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
+        """A projection's int8 values, rounded to nearest, and the scales of its output channels.
 
         A channel's maximum is over all blocks, so the source is read twice: memory stays that of a
         chunk, whatever the size of a projection.
@@ -209,9 +273,6 @@ class _Chunks:
             values = quantize_(torch.cat(blocks).float(), scales.unsqueeze(1))
             yield weight.name, torch.empty(values.shape[::-1], dtype=torch.int8).copy_(values.T)
         yield f"{weight.name}_scale", scales
-        most = torch.tensor([self.input_maxima[weight.module]])
-        name = f"the input of {weight.module}"
-        yield f"{weight.module}.input_scale", scales_from(most, self.dtype, name)
 
     def _in_file_order(self, blocks: list[torch.Tensor], transposed: bool) -> torch.Tensor:
         """The blocks of a weight's parts below one another, cast, and transposed if need be."""

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from llx.errors import BadInput
 from llx.graphs.contract import GraphContract, Shape
 from llx.graphs.semantic import Dialect
+from llx.precision import PRECISIONS, Precision
 
 DTYPES = {
     ir.DataType.FLOAT: "fp32",
@@ -88,7 +89,12 @@ def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
                     yield from attribute.as_tensors()
 
 
-def problems(path: Path, contract: GraphContract, dialect: Dialect) -> list[str]:
+def problems(
+    path: Path,
+    contract: GraphContract,
+    dialect: Dialect,
+    precision: Precision = PRECISIONS["fp32"],
+) -> list[str]:
     """What is wrong with a graph on disk: empty where ONNX's checker and the contract agree.
 
     Checked: the ONNX checker with shape inference, names, types and shapes of the contract's
@@ -105,8 +111,9 @@ def problems(path: Path, contract: GraphContract, dialect: Dialect) -> list[str]
         found.append("its inputs are not those of the contract")
     if _described(graph.outputs) != list(contract.outputs(dialect.cache).items()):
         found.append("its outputs are not those of the contract")
-    if graph.opset_imports != {"": dialect.opset}:
-        found.append(f"it is not of opset {dialect.opset} of ONNX itself and nothing else")
+    opset = dialect.opset_for(precision)
+    if graph.opset_imports != {"": opset}:
+        found.append(f"it is not of opset {opset} of ONNX itself and nothing else")
     return found + _weight_problems(path)
 
 

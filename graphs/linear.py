@@ -1,9 +1,10 @@
-"""How a linear layer is spelled: dense, or in 8 bits. The same in every dialect.
+"""How a linear layer is spelled: dense, or in 8 or 4 bits. The same in every dialect.
 
 A quantized layer is explicit: QuantizeLinear and DequantizeLinear stand in the graph with their
-scales, and a runtime that has an int8 kernel finds it by them. TensorRT wants it symmetric: int8
-with zero points of zero, one scale for an activation, one per output channel for a weight; it
-accepts other scales of activations without a word and does not support them.
+scales, and a runtime that has a kernel for it finds it by them. TensorRT wants it symmetric: zero
+points of zero, one scale for an activation, one per output channel for an int8 weight; it accepts
+other scales of activations without a word and does not support them. A weight-only layer has no
+QuantizeLinear: its activations stay what the graph computes in.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Spelling = Callable[["Builder", ir.Value, ir.Value], ir.Value]
 def linear(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
     """Activation [B, T, in], weight [in, out] and perhaps bias [out] → [B, T, out]."""
     activation, weight, *bias = x
-    product = SPELLINGS[g.linear](g, activation, weight)
+    spelling = SPELLINGS["dense" if _module(weight) in g.dense else g.precision.linear]
+    product = spelling(g, activation, weight)
     return g.op("Add", product, *bias) if bias else product
 
 
@@ -39,20 +41,57 @@ def _int8(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
     Each layer has scales of its own, whatever their values: shared ones have crashed a compiler.
     The zero point is given, since without one QuantizeLinear is uint8.
     """
-    module = str(weight.name).removesuffix(".weight")
-    assert weight.shape is not None
     assert weight.dtype is not None
-    shape = weight.shape.numpy()
-    input_scale = g.weight(f"{module}.input_scale", weight.dtype, ())
-    weight_scale = g.weight(f"{module}.weight_scale", weight.dtype, shape[1:])
-    values = g.weight(f"{module}.weight", ir.DataType.INT8, shape)
+    input_scale = g.weight(f"{_module(weight)}.input_scale", weight.dtype, ())
     zero = g.constant(np.array(0, np.int8))
     quantized = g.op("QuantizeLinear", activation, input_scale, zero)
     return g.op(
         "MatMul",
         g.op("DequantizeLinear", quantized, input_scale, zero),
-        g.op("DequantizeLinear", values, weight_scale, axis=1),
+        _int8_weight(g, weight),
     )
 
 
-SPELLINGS: dict[Linear, Spelling] = {"dense": _dense, "int8": _int8}
+def _int8_wo(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
+    return g.op("MatMul", activation, _int8_weight(g, weight))
+
+
+def _int8_weight(g: Builder, weight: ir.Value) -> ir.Value:
+    """A weight of int8 with a scale for each output channel, dequantized."""
+    values, scale = _stored(g, weight, ir.DataType.INT8, _shape(weight)[1:])
+    return g.op("DequantizeLinear", values, scale, axis=1)
+
+
+def _int4(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
+    """Weights in int4 with a scale for each output channel and block of inputs: since opset 21."""
+    inputs, outputs = _shape(weight)
+    block = g.precision.block_of(inputs)
+    values, scale = _stored(g, weight, ir.DataType.INT4, (-(-inputs // block), outputs))
+    dequantized = g.op("DequantizeLinear", values, scale, axis=0, block_size=block)
+    return g.op("MatMul", activation, dequantized)
+
+
+def _stored(
+    g: Builder, weight: ir.Value, dtype: ir.DataType, scales: Sequence[int]
+) -> tuple[ir.Value, ir.Value]:
+    """What the weights file holds of a quantized weight: its values, and its scales."""
+    assert weight.dtype is not None
+    name = f"{_module(weight)}.weight"
+    return g.weight(name, dtype, _shape(weight)), g.weight(f"{name}_scale", weight.dtype, scales)
+
+
+def _module(weight: ir.Value) -> str:
+    return str(weight.name).removesuffix(".weight")
+
+
+def _shape(weight: ir.Value) -> tuple[int, ...]:
+    assert weight.shape is not None
+    return weight.shape.numpy()
+
+
+SPELLINGS: dict[Linear, Spelling] = {
+    "dense": _dense,
+    "int8": _int8,
+    "int8-wo": _int8_wo,
+    "int4": _int4,
+}

@@ -15,11 +15,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from llx.graphs.contract import CacheKind
-from llx.precision import Linear
+from llx.precision import PRECISIONS, Precision
 
 DOMAIN = "llx"
 VERSION = 1
 PRODUCER = "llx"
+
+# The opset that brought int4 and blocks, and the IR version that its ONNX release, 1.16, has.
+INT4_OPSET, INT4_IR_VERSION = 21, 10
 
 # Arguments that are attributes of a node rather than inputs.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"rms_norm": ("eps",), "split": ("split_sizes",)}
@@ -38,12 +41,22 @@ class Dialect:
     cache: CacheKind
     ops: Mapping[str, Lowering]
 
+    def opset_for(self, precision: Precision) -> int:
+        """The opset of its graphs in a precision: its own, or the one that int4 needs."""
+        return max(self.opset, INT4_OPSET if precision.linear == "int4" else 0)
+
+    def ir_version_for(self, precision: Precision) -> int:
+        """The IR version of its graphs in a precision."""
+        return max(self.ir_version, INT4_IR_VERSION if precision.linear == "int4" else 0)
+
 
 class Builder:
     """Collects the nodes, constants and added weights of a lowered graph."""
 
-    def __init__(self, inputs: Mapping[str, ir.Value], linear: Linear = "dense") -> None:
-        self.inputs, self.linear = inputs, linear
+    def __init__(
+        self, inputs: Mapping[str, ir.Value], precision: Precision, dense: frozenset[str]
+    ) -> None:
+        self.inputs, self.precision, self.dense = inputs, precision, dense
         self.nodes: list[ir.Node] = []
         self.constants: dict[bytes | str, ir.Value] = {}
         self.weights: list[ir.Value] = []
@@ -98,14 +111,21 @@ class Builder:
         return self.shared[name]
 
 
-def lower(semantic: ir.Model, dialect: Dialect, linear: Linear = "dense") -> ir.Model:
+def lower(
+    semantic: ir.Model,
+    dialect: Dialect,
+    precision: Precision = PRECISIONS["fp32"],
+    dense: frozenset[str] = frozenset(),
+) -> ir.Model:
     """A graph of the dialect's ops with the semantic graph's inputs, outputs and weights.
 
-    `linear`: what its linear layers are stored as, which `llx.graphs.linear` spells.
+    `precision`: what its linear layers are stored as, which `llx.graphs.linear` spells; `dense`:
+    the modules that are not, such as `layers.3.down`. The types of all else are the trace's.
     """
     graph = semantic.graph
     here = {value: _copy(value) for value in (*graph.inputs, *graph.initializers.values())}
-    builder = Builder({value.name: here[value] for value in graph.inputs if value.name}, linear)
+    inputs = {value.name: here[value] for value in graph.inputs if value.name}
+    builder = Builder(inputs, precision, dense)
     for node in graph:
         builder.scope = node.name or node.op_type
         lowered = dialect.ops[node.op_type](builder, node, [here[v] for v in node.inputs if v])
@@ -122,10 +142,11 @@ def lower(semantic: ir.Model, dialect: Dialect, linear: Linear = "dense") -> ir.
         [here[value] for value in graph.outputs],
         nodes=builder.nodes,
         initializers=[*weights, *builder.weights, *builder.constants.values()],
-        opset_imports={"": dialect.opset},
+        opset_imports={"": dialect.opset_for(precision)},
         name=graph.name,
     )
-    return ir.Model(lowered_graph, ir_version=dialect.ir_version, producer_name=PRODUCER)
+    version = dialect.ir_version_for(precision)
+    return ir.Model(lowered_graph, ir_version=version, producer_name=PRODUCER)
 
 
 def _copy(value: ir.Value) -> ir.Value:

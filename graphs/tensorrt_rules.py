@@ -250,7 +250,8 @@ def _integer_type(node: ir.Node, target: Target) -> Iterator[Fault]:
     else:
         zero = _input(node, 2)
         default = zero.dtype if zero else ir.DataType.UINT8
-        dtype = ir.DataType(node.attributes.get_int("output_dtype", 0)) or default
+        named = node.attributes.get_int("output_dtype", 0)
+        dtype = next((one for one in ir.DataType if one and one == named), default)
     if dtype == ir.DataType.UINT8 and not _is_quantized(_input(node, 0)):
         yield Fault(
             "uint8 is built as int8, without a word, or refused",
@@ -295,6 +296,24 @@ def _int4_weights(node: ir.Node, target: Target) -> Iterator[Fault]:
             "it quantizes activations to int4: TensorRT supports int4 for weights alone, yet "
             "builds it",
             "quantize weights to int4, and activations to int8 or not at all",
+        )
+
+
+def _whole_blocks(node: ir.Node, target: Target) -> Iterator[Fault]:
+    """The parser never reads `block_size`: it divides the axis by the number of scales."""
+    block, value, scale = node.attributes.get_int("block_size", 0), _input(node, 0), _input(node, 1)
+    if not block or value is None or scale is None:
+        return
+    axis = node.attributes.get_int("axis", 1)
+    if any(not -len(v.shape or ()) <= axis < len(v.shape or ()) for v in (value, scale)):
+        return
+    size, scales = _dim(value, axis), _dim(scale, axis)
+    if size is not None and scales is not None and size % block and scales > 1:
+        yield Fault(
+            f"its last block is short: {size} values in blocks of {block} are refused, or built "
+            "with blocks of another size, without a word",
+            "export with --precision int8-wo: int4 has whole blocks only where 16 divides a "
+            "layer's inputs",
         )
 
 
@@ -411,7 +430,7 @@ def _gemm(node: ir.Node, target: Target) -> Iterator[Fault]:
         yield Fault("TensorRT-RTX multiplies no fp32 on SM75", "export with --precision fp16")
 
 
-QUANTIZATION: tuple[Rule, ...] = (_integer_type, _zero_point, _scale, _int4_weights)
+QUANTIZATION: tuple[Rule, ...] = (_integer_type, _zero_point, _scale, _int4_weights, _whole_blocks)
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "QuantizeLinear": QUANTIZATION,
     "DequantizeLinear": QUANTIZATION,

@@ -17,15 +17,21 @@ from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
 from llx.llama.quantized import quantize_linears
 from llx.llama.spec import LlamaSpec
-from llx.precision import Linear
+from llx.precision import PRECISIONS, Precision
 
 
-def load_llama(spec: LlamaSpec, weights: Path, linear: Linear = "dense") -> Llama:
-    """A model over a weights file, mapped into memory rather than copied."""
+def load_llama(
+    spec: LlamaSpec,
+    weights: Path,
+    precision: Precision = PRECISIONS["fp32"],
+    dense: frozenset[str] = frozenset(),
+) -> Llama:
+    """A model over a weights file, mapped into memory rather than copied.
+
+    The file decides what is computed in; `precision` and `dense`, which layers are quantized.
+    """
     with torch.device("meta"):
-        model = Llama(spec)
-        if linear == "int8":
-            quantize_linears(model)
+        model = quantize_linears(Llama(spec), precision, dense)
     with safe_open(weights, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("_pad")}
     model.load_state_dict(state, assign=True)
@@ -55,9 +61,10 @@ class TorchSession:
 
     @classmethod
     def open(cls, artifact: Artifact, rows: int = 1, device: str = "cpu") -> TorchSession:
-        """A session over the artifact's own weights; int8 ones are dequantized at every step."""
+        """A session over the artifact's own weights; few bits are dequantized at every step."""
         manifest = artifact.manifest
-        model = load_llama(manifest.spec, artifact.path(WEIGHTS), manifest.precision.linear)
+        weights = artifact.path(WEIGHTS)
+        model = load_llama(manifest.spec, weights, manifest.precision, manifest.dense)
         return cls(model, manifest.contract.limits, rows, artifact.weights_in_words, device)
 
     @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 TensorRT knows Attention since 10.14, RotaryEmbedding, RMSNormalization and TensorScatter since
 10.15. Opset 19 is the lowest that quantizes fp16 activations; it is ONNX 1.14's, which the parser
-is built on since TensorRT 9.0.
+is built on since TensorRT 9.0. A graph in int4 is of opset 21, which brought that type and blocks:
+TensorRT's parser takes both since 10.0, and knows opset 21 in every version from 10.3 on.
 
 The cache is a *delta*: the graph reads the past and gives the new keys and values alone, which the
 session writes into their slots. The two never become one tensor, as a Concat would read and write

@@ -17,7 +17,7 @@ from llx.errors import BadInput, Lacking
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
-from llx.precision import PRECISIONS, Precision
+from llx.precision import Precision
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -77,20 +77,27 @@ class CastCounts:
 class QuantizationRecord:
     """How the linear layers were quantized, and what their activations were calibrated on.
 
-    `max`: the plain method, whose scales follow from the largest magnitudes alone. Random weights
-    are calibrated on random tokens, which no hash is of.
+    `max`: the plain method, whose scales follow from the largest magnitudes alone. `nearest`: of
+    weights alone, each rounded to the nearest step; nothing is calibrated, and there is no corpus.
+    Random weights are calibrated on random tokens, which no hash is of. `dense`: modules, such as
+    `layers.3.down`, that were left as they are computed in.
     """
 
-    scheme: Literal["w8a8"] = "w8a8"  # 8 bits: weights per output channel, activations per tensor
-    method: Literal["max"] = "max"
-    corpus: str
-    corpus_sha256: str | None
-    windows: int
-    window: int
+    # w8a8: 8 bits, weights per output channel, activations per tensor. w8, w4: weights alone, per
+    # output channel or in blocks.
+    scheme: Literal["w8a8", "w8", "w4"] = "w8a8"
+    method: Literal["max", "nearest"] = "max"
+    corpus: str | None = None
+    corpus_sha256: str | None = None
+    windows: int = 0
+    window: int = 0
+    dense: tuple[str, ...] = ()
 
     @property
     def in_words(self) -> str:
         """What a reader of any number must know of it."""
+        if self.method == "nearest":
+            return "weights rounded to nearest, without calibration"
         tokens = "" if self.corpus_sha256 else "random "
         return f"plain max calibration on {self.windows} windows of {self.window} {tokens}tokens"
 
@@ -118,10 +125,13 @@ class Manifest:
         for name in self.files:
             if not is_plain_name(name):
                 raise ValueError(f"file name {name!r} leaves the folder")
-        if self.precision not in PRECISIONS.values():
-            raise ValueError(f"this version exports no precision {self.precision.name}")
         if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
             raise ValueError(f"{self.precision.name} and its quantization record disagree")
+
+    @property
+    def dense(self) -> frozenset[str]:
+        """Modules that are not quantized, where others are."""
+        return frozenset(self.quantization.dense if self.quantization else ())
 
 
 @dataclass(frozen=True)

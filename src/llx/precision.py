@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from llx.errors import BadInput
 
@@ -11,6 +11,9 @@ Compute = Literal["fp32", "fp16", "bf16"]
 Linear = Literal["dense", "int8", "int8-wo", "int4"]
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+BLOCKS = (32, 64, 128)
+DEFAULT_BLOCK = 32
+LEAST_BLOCK = 16  # ONNX Runtime's kernel takes none smaller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,43 +21,88 @@ class Precision:
     """`compute`: activations, norms, cache and embedding. `linear`: the projections' weights.
 
     `int8`: weights and activations of the projections in 8 bits. `int8-wo` and `int4`: weights
-    alone in 8 or 4 bits, multiplied in `compute`.
+    alone in 8 or 4 bits, multiplied in `compute`. `block`: of int4, how many weights along the
+    input share a scale.
     """
 
     compute: Compute
     linear: Linear = "dense"
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.linear == "int4" and self.block not in BLOCKS:
+            raise ValueError(f"int4 has blocks of {', '.join(map(str, BLOCKS))}, not {self.block}")
+        if self.linear != "int4" and self.block is not None:
+            raise ValueError(f"{self.linear} has no blocks")
 
     @property
     def name(self) -> str:
-        """The name that `--precision` knows it by."""
-        return self.compute if self.linear == "dense" else self.linear
+        """The name that `--precision` knows it by, and what differs from that name's defaults."""
+        if self.linear == "dense":
+            return self.compute
+        block = "" if self.block in (None, DEFAULT_BLOCK) else f"-b{self.block}"
+        compute = "" if self.compute == "fp16" else f"-{self.compute}"
+        return f"{self.linear}{block}{compute}"
+
+    @property
+    def weight_only(self) -> bool:
+        """Whether the projections' weights alone are in few bits."""
+        return self.linear in ("int8-wo", "int4")
+
+    def block_of(self, inputs: int) -> int:
+        """The block of an int4 layer with so many inputs: the whole blocks that come nearest.
+
+        TensorRT takes whole blocks alone: 576 inputs are nine blocks of 64, not five of 128. Where
+        no block of 16 or more fits, the last one is ragged, which ONNX allows and TensorRT does
+        not: `llx.graphs.tensorrt_rules` says so.
+        """
+        assert self.block is not None
+        block = self.block
+        while inputs % block and block > LEAST_BLOCK:
+            block //= 2
+        return self.block if inputs % block else block
 
 
-# What this version exports.
 PRECISIONS: dict[str, Precision] = {
     "fp32": Precision(compute="fp32"),
     "fp16": Precision(compute="fp16"),
     "bf16": Precision(compute="bf16"),
     "int8": Precision(compute="fp16", linear="int8"),
-}
-# What `llx plan` can say something about: sizes are known before an export exists.
-PREDICTED: dict[str, Precision] = {
-    **PRECISIONS,
     "int8-wo": Precision(compute="fp16", linear="int8-wo"),
-    "int4": Precision(compute="fp16", linear="int4"),
+    "int4": Precision(compute="fp16", linear="int4", block=DEFAULT_BLOCK),
 }
 
 
-def precision_named(name: str) -> Precision:
-    """The precision that `--precision NAME` means. Raises `BadInput` for an unknown name."""
+def precision_named(name: str, compute: str | None = None, block: int | None = None) -> Precision:
+    """The precision that `--precision NAME --compute COMPUTE --block BLOCK` means.
+
+    Raises `BadInput` for an unknown name, and for what the named precision has no choice of.
+    """
     name = name.lower()
     if name not in PRECISIONS:
         raise BadInput(f"unknown precision {name!r}", f"choose one of {', '.join(PRECISIONS)}")
-    return PRECISIONS[name]
-
-
-def predicted_precision(name: str) -> Precision:
-    """As `precision_named`, but of those that can be predicted, exportable or not yet."""
-    if name not in PREDICTED:
-        raise BadInput(f"unknown precision {name!r}", f"choose one of {', '.join(PREDICTED)}")
-    return PREDICTED[name]
+    chosen = PRECISIONS[name]
+    if compute is not None:
+        if chosen.linear == "dense":
+            raise BadInput(
+                f"--precision {name} says already what is computed in", "leave --compute out"
+            )
+        for known in get_args(Compute):
+            if compute.lower() == known:
+                chosen = replace(chosen, compute=known)
+                break
+        else:
+            raise BadInput(
+                f"unknown --compute {compute!r}", f"choose one of {', '.join(get_args(Compute))}"
+            )
+    if block is not None:
+        if chosen.linear != "int4":
+            raise BadInput(
+                f"--precision {name} has no blocks", "leave --block out, or export --precision int4"
+            )
+        if block not in BLOCKS:
+            raise BadInput(
+                f"int4 has no blocks of {block}", f"choose one of {', '.join(map(str, BLOCKS))}"
+            )
+        chosen = replace(chosen, block=block)
+    return chosen

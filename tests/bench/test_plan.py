@@ -22,13 +22,13 @@ from llx.bench.roofline import bytes_per_decode_step, step_work
 from llx.devices import DEVICES, Figure, devices_named
 from llx.errors import BadInput
 from llx.llama.presets import PRESETS, preset_of_size
-from llx.precision import PREDICTED
+from llx.precision import PRECISIONS
 
 LLAMA2 = preset_of_size("7b").spec
 USUAL = Sizes(capacity=2048, max_new_tokens=512, rows=1, prompt=512)
 CHOSEN = st.sampled_from([preset.spec for preset in PRESETS])
 DEVICE = st.sampled_from(DEVICES)
-PRECISION = st.sampled_from(list(PREDICTED.values()))
+PRECISION = st.sampled_from(list(PRECISIONS.values()))
 
 
 def device_named(name):
@@ -36,7 +36,7 @@ def device_named(name):
 
 
 def predict(precision, device, sizes=USUAL, spec=LLAMA2):
-    return plan(spec, PREDICTED[precision], sizes, device_named(device))
+    return plan(spec, PRECISIONS[precision], sizes, device_named(device))
 
 
 def test_memory_of_llama_2_7b_on_orin_nx_16():
@@ -64,7 +64,7 @@ def test_7b_fits_orin_nano_8_in_int4_and_not_in_fp16():
 
 def test_decode_at_the_specification_is_bandwidth_by_bytes():
     decode = predict("fp16", "orin-nx-16").decode
-    read = bytes_per_decode_step(LLAMA2, PREDICTED["fp16"], 512, 1)
+    read = bytes_per_decode_step(LLAMA2, PRECISIONS["fp16"], 512, 1)
     assert decode.read_bytes == read
     assert decode.tok_per_s_at_spec == pytest.approx(102.4e9 / read)
     assert decode.tok_per_s_realistic == pytest.approx(BANDWIDTH_SHARE * 102.4e9 / read)
@@ -86,7 +86,7 @@ def test_weights_alone_in_few_bits_are_multiplied_at_the_rate_of_fp16():
 
 
 def test_int8_multiplies_the_linear_layers_alone_at_its_own_rate():
-    work = step_work(LLAMA2, PREDICTED["int8"], 512, 512, 1)
+    work = step_work(LLAMA2, PRECISIONS["int8"], 512, 512, 1)
     expected = work.linear_flops / 250e12 + work.other_flops / 125e12
     assert predict("int8", "a10").prefill.compute_ms == pytest.approx(1e3 * expected)
 
@@ -115,7 +115,7 @@ def test_a_precision_that_the_chip_lacks_has_no_speed():
 def test_a_decode_step_is_bound_by_memory_wherever_the_rate_is_known(preset, device):
     """What `plan` takes for granted where the rate is unknown."""
     sizes = Sizes(capacity=2048, max_new_tokens=512, rows=8, prompt=2048)
-    for precision in PREDICTED.values():
+    for precision in PRECISIONS.values():
         assert plan(preset.spec, precision, sizes, device).decode.bound in ("memory", None)
 
 

@@ -25,13 +25,13 @@ from llx.exporter.weights import layout_of
 from llx.llama.presets import PRESETS, preset_of_size
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Part, Weight, weights_of
-from llx.precision import PRECISIONS, PREDICTED
+from llx.precision import PRECISIONS
 from tests.checkpoints import SPECS
 
 LLAMA2 = preset_of_size("7b").spec
 LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)  # 6,476,005,376
 REST = 6738415616 - LINEAR
-FP16, FP32 = PREDICTED["fp16"], PREDICTED["fp32"]
+FP16, FP32 = PRECISIONS["fp16"], PRECISIONS["fp32"]
 
 
 @st.composite
@@ -55,23 +55,23 @@ def specs(draw):
 def test_weights_of_llama_2_7b_in_every_precision():
     assert weights_bytes(LLAMA2, FP16) == 2 * 6738415616
     assert weights_bytes(LLAMA2, FP32) == 4 * 6738415616
-    assert weights_bytes(LLAMA2, PREDICTED["bf16"]) == 2 * 6738415616
+    assert weights_bytes(LLAMA2, PRECISIONS["bf16"]) == 2 * 6738415616
     outputs = 32 * (3 * 4096 + 4096 + 2 * 11008 + 4096)
     for name in ("int8", "int8-wo"):
-        assert weights_bytes(LLAMA2, PREDICTED[name]) == LINEAR + 2 * outputs + 2 * REST
+        assert weights_bytes(LLAMA2, PRECISIONS[name]) == LINEAR + 2 * outputs + 2 * REST
     # 4.5 bits a value: half a byte, and two bytes for every 32.
-    assert weights_bytes(LLAMA2, PREDICTED["int4"]) == LINEAR * 9 // 16 + 2 * REST
+    assert weights_bytes(LLAMA2, PRECISIONS["int4"]) == LINEAR * 9 // 16 + 2 * REST
 
 
 def test_a_block_of_int4_that_is_not_full_has_its_scale_too():
     weight = Weight("layers.0.o.weight", "projection", (Part("o", (3, 33)),))
-    assert weight_bytes(weight, PREDICTED["int4"]) == 50 + 2 * 3 * 2
-    assert weight_bytes(weight, PREDICTED["int8"]) == 99 + 2 * 3
+    assert weight_bytes(weight, PRECISIONS["int4"]) == 50 + 2 * 3 * 2
+    assert weight_bytes(weight, PRECISIONS["int8"]) == 99 + 2 * 3
 
 
 def test_the_cache_of_llama_2_7b():
     assert cache_bytes(LLAMA2, FP16, 1, 1) == 524288
-    assert cache_bytes(LLAMA2, PREDICTED["int4"], 1, 1) == 524288  # it is not quantized
+    assert cache_bytes(LLAMA2, PRECISIONS["int4"], 1, 1) == 524288  # it is not quantized
     assert cache_bytes(LLAMA2, FP16, 2048, 3) == 3 * 2**30
 
 
@@ -121,14 +121,14 @@ def test_linear_parameters_are_those_of_the_projections(spec):
 @settings(max_examples=50, deadline=None)
 @given(spec=specs(), filled=st.integers(1, 64), rows=st.integers(1, 8))
 def test_more_positions_rows_or_bits_are_more_bytes(spec, filled, rows):
-    for precision in PREDICTED.values():
+    for precision in PRECISIONS.values():
         read = bytes_per_decode_step(spec, precision, filled, rows)
         assert read < bytes_per_decode_step(spec, precision, filled + 1, rows)
         assert read < bytes_per_decode_step(spec, precision, filled, rows + 1)
         assert bytes_per_step(spec, precision, 1, filled, rows) == read
     assert weights_bytes(spec, FP32) == 2 * weights_bytes(spec, FP16) == 4 * spec.parameters
-    eight = weights_bytes(spec, PREDICTED["int8"])
-    assert eight == weights_bytes(spec, PREDICTED["int8-wo"])
+    eight = weights_bytes(spec, PRECISIONS["int8"])
+    assert eight == weights_bytes(spec, PRECISIONS["int8-wo"])
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from llx.bench.plan import Plans
 from llx.devices import DEVICES
 from llx.llama.presets import PRESETS
-from llx.precision import PREDICTED
+from llx.precision import PRECISIONS
 from tests.cli.test_bad_input import assert_refused
 
 NAMES = [device.name for device in DEVICES]
@@ -24,7 +24,7 @@ def table_of(text):
     return lines[2:]
 
 
-@pytest.mark.parametrize("precision", PREDICTED)
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", [preset.name for preset in PRESETS])
 def test_all_devices_are_one_line_each_in_80_columns(llx, model, precision):
     ended = llx("plan", "--model", model, "--precision", precision)
@@ -32,7 +32,7 @@ def test_all_devices_are_one_line_each_in_80_columns(llx, model, precision):
     assert max(map(len, ended.stdout.splitlines())) <= 80
     assert [line.split()[0] for line in table_of(ended.stdout)] == NAMES
     assert "nothing was measured" in ended.stdout
-    assert ("not exportable by this version yet." in ended.stdout) or precision in "fp16 bf16 fp32"
+    assert ("alone are quantized" in ended.stdout) == (precision in ("int8-wo", "int4"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,7 +67,6 @@ def test_json_holds_every_figure_with_its_source(llx):
     assert plans.kind == "prediction"
     assert plans.command == "llx plan --size 7b --precision int4 -o json"
     assert plans.parameters == 6738415616
-    assert not plans.exportable
     assert [plan.device for plan in plans.plans] == list(DEVICES)
     nano = msgspec.json.decode(ended.stdout)["plans"][0]
     assert nano["device"]["bandwidth_gb_per_s"] == {"value": 68, "source": "S"}
@@ -113,19 +112,12 @@ def test_a_plan_that_cannot_be_made(llx, arguments, parts):
     assert_refused(llx("plan", *arguments), 2, *parts)
 
 
-@pytest.mark.parametrize("precision", ["int8-wo", "int4"])
-def test_what_can_be_planned_cannot_be_exported_yet(llx, tmp_path, precision):
-    ended = llx("export", "--size", "135m", "--precision", precision)
-    assert_refused(ended, 2, f"unknown precision '{precision}'", "fp32, fp16, bf16")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_artifact_in_a_precision_that_is_not_exported_yet_is_refused(llx, tiny, tmp_path):
+def test_an_artifact_in_a_precision_that_is_none_is_refused(llx, tiny, tmp_path):
     shutil.copytree(tiny.folder, tmp_path / "a")
     manifest = msgspec.json.decode((tmp_path / "a" / "manifest.json").read_bytes())
     manifest["precision"] = {"compute": "fp16", "linear": "int4"}
     (tmp_path / "a" / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    assert_refused(llx("inspect", "a"), 2, "this version exports no precision int4")
+    assert_refused(llx("inspect", "a"), 2, "int4 has blocks of 32, 64, 128, not None")
 
 
 def test_plan_needs_neither_pytorch_nor_onnx():

@@ -44,9 +44,10 @@ def test_an_export_passes_the_checker_the_contract_and_coverage(tmp_path, spec, 
     artifact, made = export(request)
     assert made
     assert artifact.damaged() == []
+    manifest = artifact.manifest
     for dialect in artifact.dialects:
         path = artifact.path(f"{dialect}.onnx")
-        assert problems(path, artifact.manifest.contract, DIALECTS[dialect]) == []
+        assert problems(path, manifest.contract, DIALECTS[dialect], manifest.precision) == []
 
 
 def test_the_same_export_again_touches_nothing(request_):

@@ -92,7 +92,7 @@ def test_what_is_not_a_projection_stays_in_fp16(artifact, graph):
 def eager_in_fp32(artifact):
     """The artifact's int8 weights and scales, everything else in fp32."""
     spec = artifact.manifest.spec
-    model = load_llama(spec, artifact.path(WEIGHTS), "int8").float()
+    model = load_llama(spec, artifact.path(WEIGHTS), PRECISIONS["int8"]).float()
     return TorchSession(model, artifact.manifest.contract.limits)
 
 
@@ -132,7 +132,7 @@ def test_int8_is_near_the_dense_model_but_not_it(tmp_path):
 def test_a_quantized_linear_is_the_formula():
     dense = Linear(3, 2, True)
     dense.bias.data = torch.tensor([1.0, -1.0])
-    layer = QuantizedLinear(dense)
+    layer = QuantizedLinear(dense, PRECISIONS["int8"])
     layer.weight.data = torch.tensor([[10, -127], [0, 64], [5, 1]], dtype=torch.int8)
     layer.weight_scale.data = torch.tensor([0.5, 0.25])
     layer.input_scale.data = torch.tensor(0.1)

@@ -79,6 +79,17 @@ def quantized(constants, attributes="", zero="", scale="s", more=""):
     ).replace("DequantizeLinear<output_dtype=3>", "DequantizeLinear")
 
 
+def in_blocks(inputs, block):
+    """Weights in int4 for so many inputs, in blocks along them."""
+    ones, blocks = ",".join(["1"] * 2 * inputs), -(-inputs // block)  # two to a byte
+    scales = ",".join(["15360"] * 4 * blocks)  # 1.0
+    return (
+        f"g (float16[4,{inputs}] x) => (float16[4,4] y) <int4[{inputs},4] w={{{ones}}}, "
+        f"float16[{blocks},4] s={{{scales}}}> "
+        f"{{ d = DequantizeLinear<axis=0,block_size={block}>(w, s) y = MatMul(x, d) }}"
+    )
+
+
 def one(op, inputs, outputs):
     names = ", ".join(part.split()[-1] for part in inputs.split(", "))
     results = ", ".join(part.split()[-1] for part in outputs.split(", "))
@@ -191,10 +202,14 @@ BAD = {
         "QuantizeLinear", "int4 for weights alone", "int8", BUILDS,
     ),
     "int4 on Turing": Bad(
-        "g (float16[4,8] x) => (float16[4,4] y) <int4[8,4] w={1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}, "
-        "float16[2,4] s={15360,15360,15360,15360,15360,15360,15360,15360}> "
-        "{ d = DequantizeLinear<axis=0,block_size=4>(w, s) y = MatMul(x, d) }",
+        in_blocks(8, 4),
         "initializer", "SM75 has no int4", "another GPU", FAILS, TURING,
+    ),
+    "a short last block": Bad(
+        in_blocks(10, 4), "DequantizeLinear", "last block is short", "int8-wo", REFUSES,
+    ),
+    "a short last block that could be another's whole one": Bad(
+        in_blocks(6, 4), "DequantizeLinear", "last block is short", "int8-wo", BUILDS,
     ),
     "bf16 on Turing": Bad(
         one("Relu", "bfloat16[4] x", "bfloat16[4] y"),
@@ -302,6 +317,7 @@ GOOD = {
         "y = MatMul(x, d) }"
     ),
     "weights in int4, in blocks": BAD["int4 on Turing"].graph,
+    "one block that is not full": in_blocks(8, 32),
     "activations in int8": quantized("float s={0.5}, int8 z={0}", zero=", z"),
     "a scale for activations and weights alike": quantized("float[1] s={1}", "<output_dtype=3>"),
     "a boolean mask": attention(", bool[1,1,8,16] m", ", m"),

@@ -42,7 +42,8 @@ def check(folder: ArtifactFolder = None) -> None:
     _check_engines(artifact)
     for dialect in artifact.dialects:
         path = artifact.path(f"{dialect}.onnx")
-        found = problems(path, artifact.manifest.contract, dialect_named(dialect))
+        manifest = artifact.manifest
+        found = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
         if found:
             raise GateFailed(f"{dialect}.onnx: {found[0]}", "export again with --overwrite")
         say(f"{dialect}: the ONNX checker, the contract and the weights file agree")

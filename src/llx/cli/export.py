@@ -28,8 +28,27 @@ def export(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, bf16, or int8 (plain max calibration, fp16 beside it).")
+        str,
+        typer.Option(
+            help="fp32, fp16, bf16; int8 (weights and activations), int8-wo and int4 (weights "
+            "alone)."
+        ),
     ] = "fp32",
+    compute: Annotated[
+        str | None,
+        typer.Option(
+            help="What int8, int8-wo and int4 leave as it is: fp16, fp32 (for a CPU), bf16. "
+            "[default: fp16]",
+            show_default=False,
+        ),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            help="Weights of int4 that share a scale: 32, 64, 128. [default: 32]",
+            show_default=False,
+        ),
+    ] = None,
     context: Annotated[
         int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
     ] = None,
@@ -49,7 +68,7 @@ def export(
     from llx.reports.console import progress_bars, say, warn
 
     preset = chosen_preset(size, model, family)
-    chosen = precision_named(precision)
+    chosen = precision_named(precision, compute, block)
     located = locate(weights, preset)
     name = preset.name if preset else _name_of(str(weights))
     if not isinstance(located, Path):
@@ -78,7 +97,9 @@ def _name_of(weights: str) -> str:
 
 def quantization(record: QuantizationRecord) -> str:
     """How an artifact was quantized, in a line that promises nothing."""
-    return f"int8: {record.in_words}, {record.corpus}; it costs accuracy: judge it with `llx bench`"
+    name = {"w8a8": "int8", "w8": "int8-wo", "w4": "int4"}[record.scheme]
+    corpus = f", {record.corpus}" if record.corpus else ""
+    return f"{name}: {record.in_words}{corpus}; it costs accuracy: judge it with `llx bench`"
 
 
 def summary(artifact: Artifact) -> str:

@@ -48,13 +48,13 @@ def inspect(folder: ArtifactFolder = None) -> None:
             [(name, binary_bytes(n), f"{100 * n / total:.1f} %") for name, n in groups.items()],
         )
     )
-    whole = binary_bytes(bytes_per_decode_step(spec, manifest.precision, limits.capacity, 1))
+
+    def read(filled: int) -> str:
+        step = bytes_per_decode_step(spec, manifest.precision, filled, 1, manifest.dense)
+        return binary_bytes(step)
+
     reads = [
-        (
-            str(filled),
-            binary_bytes(bytes_per_decode_step(spec, manifest.precision, filled, 1)),
-            whole,
-        )
+        (str(filled), read(filled), read(limits.capacity))
         for filled in (1, limits.capacity // 2, limits.capacity)
     ]
     headings = (">positions filled", ">must be read", ">is read: all of the cache")

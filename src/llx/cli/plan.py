@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from llx.devices import Figure
 
 WIDTH = 80
-NOT_YET = "not exportable by this version yet"
 
 
 def plan(
@@ -27,6 +26,20 @@ def plan(
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, bf16, int8, int8-wo or int4.")
     ] = "fp16",
+    compute: Annotated[
+        str | None,
+        typer.Option(
+            help="What int8, int8-wo and int4 leave as it is: fp16, fp32, bf16. [default: fp16]",
+            show_default=False,
+        ),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            help="Weights of int4 that share a scale: 32, 64, 128. [default: 32]",
+            show_default=False,
+        ),
+    ] = None,
     context: Annotated[
         int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
     ] = None,
@@ -46,7 +59,7 @@ def plan(
     from llx.devices import devices_named
     from llx.errors import BadInput
     from llx.llama.presets import chosen_preset
-    from llx.precision import predicted_precision
+    from llx.precision import precision_named
 
     preset = chosen_preset(size, model, family)
     if preset is None:
@@ -58,7 +71,7 @@ def plan(
     plans = plans_for(
         preset.name,
         preset.spec,
-        predicted_precision(precision),
+        precision_named(precision, compute, block),
         sizes_for(preset.spec, context, batch, prompt),
         devices_named(device),
         free_bytes=shutil.disk_usage(".").free,
@@ -114,14 +127,8 @@ def _row(plan: Plan) -> tuple[str, ...]:
         fits,
         f"{memory.left_bytes / 1e9:.1f}",
         *speeds,
-        _best(plan.best_precision),
+        plan.best_precision or "none",
     )
-
-
-def _best(name: str | None) -> str:
-    from llx.precision import PRECISIONS
-
-    return "none" if name is None else name if name in PRECISIONS else f"{name}*"
 
 
 def _rates(phase: Phase) -> tuple[float | None, float | None]:
@@ -184,15 +191,8 @@ def _memory_rows(plans: Plans, plan: Plan) -> list[tuple[str, str, str]]:
             f"{'firmware, OS and CUDA' if shared else 'driver and CUDA'}, an assumption",
         ),
         ("left", decimal_bytes(memory.left_bytes), "it fits" if memory.fits else "does not fit"),
-        ("best precision", _best(plan.best_precision), _best_detail(plan.best_precision)),
+        ("best precision", plan.best_precision or "none", "that fits"),
     ]
-
-
-def _best_detail(name: str | None) -> str:
-    from llx.precision import PRECISIONS
-
-    later = "" if name is None or name in PRECISIONS else f"; * {NOT_YET}"
-    return f"that fits{later}"
 
 
 def _phase_rows(name: str, phase: Phase) -> list[tuple[str, str, str]]:
@@ -213,11 +213,14 @@ def _phase_rows(name: str, phase: Phase) -> list[tuple[str, str, str]]:
 def _notes(plans: Plans, single: bool) -> list[str]:
     """What the figures mean and where they end, under the table."""
     notes = []
-    if not plans.exportable:
-        notes.append(f"{plans.precision}: {NOT_YET}.")
     if plans.precision.startswith("int"):
-        notes.append("Only the blocks' linear layers are quantized; the rest stays in fp16.")
-    if plans.precision == "int8":
+        notes.append("Only the blocks' linear layers are quantized; the rest is not.")
+    if plans.precision.startswith(("int8-wo", "int4")):
+        notes.append(
+            "Weights alone are quantized, and rounded to nearest, which costs accuracy: judge an "
+            "artifact with `llx bench`."
+        )
+    elif plans.precision.startswith("int8"):
         notes.append(
             "int8 is exported with plain max calibration, which costs accuracy: judge an artifact "
             "with `llx bench`."
@@ -257,7 +260,7 @@ def _common_notes(plans: Plans) -> list[str]:
         f"{decimal_bytes(memory.cache_bytes)} KV cache, "
         f"{decimal_bytes(memory.activation_bytes)} activations (estimated). left: GB after "
         f"that and what is set aside, an assumption: {aside}. "
-        f"best: the precision that fits and loses least; *: {NOT_YET}.",
+        "best: the precision that fits and loses least.",
         "–: it does not fit; ?: a figure that it needs is unknown.",
     ]
     notes.append(_bound_note("decode", {p.device.name: p.decode for p in plans.plans}))

@@ -1,45 +1,85 @@
-"""Linear layers in 8 bits, in eager PyTorch: what the Q/DQ of a graph means, and its reference."""
+"""Linear layers in 8 or 4 bits, in eager PyTorch: what a graph's Q/DQ means, and its reference."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from llx.llama.model import Linear, Llama
+from llx.precision import Precision
 
 MOST = 127  # symmetric: -128 has no counterpart, and no weight is it
+INT4_LEAST, INT4_MOST = -8, 7
 
 
 class QuantizedLinear(nn.Module):
-    """A projection whose int8 weight is [in, out], with its scales: `llx.graphs.linear` in words.
+    """A projection whose stored weight is [in, out], with its scales: `llx.graphs.linear` in words.
 
-    Uninitialised: load it. The values are dequantized at every step, so it is right and slow.
+    Uninitialised: load it. The weight is dequantized at every step, so it is right and slow.
     """
 
-    def __init__(self, dense: Linear) -> None:
+    def __init__(self, dense: Linear, precision: Precision) -> None:
         super().__init__()
-        shape, dtype = dense.weight.shape, dense.weight.dtype
+        self.shape, dtype = tuple(dense.weight.shape), dense.weight.dtype
+        inputs, outputs = self.shape
 
         def held(*shape: int, dtype: torch.dtype = dtype) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
-        self.weight = held(*shape, dtype=torch.int8)
-        self.weight_scale = held(shape[1])
-        self.input_scale = held()
+        self.block = precision.block_of(inputs) if precision.linear == "int4" else None
+        if self.block:
+            self.weight = held(*packed_shape(inputs, outputs), dtype=torch.uint8)
+            self.weight_scale = held(-(-inputs // self.block), outputs)
+        else:
+            self.weight = held(inputs, outputs, dtype=torch.int8)
+            self.weight_scale = held(outputs)
+        self.input_scale = held() if precision.linear == "int8" else None
         self.bias = dense.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, in] → [B, T, out], as QuantizeLinear rounds: half to even, within -128…127."""
+        """[B, T, in] → [B, T, out]."""
+        product = x @ self.dequantized() if self.input_scale is None else self._int8(x)
+        return product if self.bias is None else product + self.bias
+
+    def dequantized(self) -> Tensor:
+        """The weight [in, out], in the type of its scales."""
+        if self.block is None:
+            return self.weight * self.weight_scale
+        scales = self.weight_scale.repeat_interleave(self.block, 0)[: self.shape[0]]
+        return unpacked(self.weight, self.shape) * scales
+
+    def _int8(self, x: Tensor) -> Tensor:
+        """As QuantizeLinear rounds: half to even, within -128…127; the product in fp32."""
+        assert self.input_scale is not None
         steps = (x.float() / self.input_scale.float()).round().clamp(-MOST - 1, MOST)
         product = (steps * self.input_scale.float()) @ (self.weight * self.weight_scale.float())
-        out = product.to(x.dtype)
-        return out if self.bias is None else out + self.bias
+        return product.to(x.dtype)
 
 
-def quantize_linears(model: Llama) -> Llama:
-    """Put the 8-bit form in the place of every projection; the weights are to be loaded."""
-    for block in model.layers:
+def packed_shape(inputs: int, outputs: int) -> tuple[int, ...]:
+    """Shape of the bytes that hold int4 values [in, out]: rows, where two never share a byte."""
+    return (-(-inputs * outputs // 2),) if outputs % 2 else (inputs, outputs // 2)
+
+
+def unpacked(stored: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Int4 values of bytes that hold two each, the first in the low half: int8 of a shape."""
+    halves = torch.stack((stored & 0xF, stored >> 4), -1).flatten()[: math.prod(shape)]
+    return ((halves ^ 8).to(torch.int8) - 8).view(shape)
+
+
+def quantize_linears(
+    model: Llama, precision: Precision, dense: frozenset[str] = frozenset()
+) -> Llama:
+    """Put the quantized form in the place of projections, but for those of the `dense` modules.
+
+    The weights are to be loaded.
+    """
+    if precision.linear == "dense":
+        return model
+    for i, block in enumerate(model.layers):
         for name, module in list(block.named_children()):
-            if isinstance(module, Linear):
-                setattr(block, name, QuantizedLinear(module))
+            if isinstance(module, Linear) and f"layers.{i}.{name}" not in dense:
+                setattr(block, name, QuantizedLinear(module, precision))
     return model

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llx.llama.spec import LlamaSpec
+from llx.precision import Linear, Precision
 
 Kind = Literal["vector", "projection", "table"]
 
@@ -49,6 +50,12 @@ class Weight:
         if self.kind == "projection":
             return (self.parts[0].shape[1], rows)
         return (rows, *self.parts[0].shape[1:])
+
+
+def linear_of(weight: Weight, precision: Precision, dense: frozenset[str]) -> Linear:
+    """What a weight is stored as: projections in the precision's bits, but for `dense` modules."""
+    quantized = weight.kind == "projection" and weight.module not in dense
+    return precision.linear if quantized else "dense"
 
 
 def weights_of(spec: LlamaSpec) -> Iterator[Weight]:
