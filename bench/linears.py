@@ -7,7 +7,7 @@ logits as far apart as the logits are wide. One layer given the same input has n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from llx.artifact import WEIGHTS, Artifact
-from llx.bench.sessions.ort import NUMPY_DTYPES, session_options
+from llx.bench.sessions.ort import NUMPY_DTYPES, require_computed, session_options
+from llx.errors import GateFailed
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
+from llx.llama.weights import linear_of, weights_of
+from llx.precision import Precision
 
 TOKENS = 24
 FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
+Read = Callable[[str], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -30,50 +34,113 @@ class LinearParity:
     """How far a quantized layer is from what its weights and scales say.
 
     `rounding`: the largest distance of an int8 input from the value that it stands for, in steps;
-    half of one is what rounding costs. `product`: the largest difference from numpy's product of
-    the int8 values, as a share of the largest output.
+    half of one is what rounding costs; None where inputs are not quantized. `product`: the largest
+    difference from numpy's product with the stored values, as a share of the largest output.
     """
 
     module: str
-    rounding: float
+    rounding: float | None
     product: float
 
 
 def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[LinearParity]:
-    """Each quantized linear layer in ONNX Runtime, on random tokens."""
+    """Each quantized linear layer in ONNX Runtime, on random tokens.
+
+    Raises `GateFailed` where other layers of the graph are quantized than the manifest says, and
+    `BadInput` for what ONNX Runtime does not compute in.
+    """
+    precision = artifact.manifest.precision
+    require_computed(precision.compute)
     model = onnx.load(artifact.graph(dialect), load_external_data=False)
     probes = _probes(model)
+    _require_layers(artifact, probes.keys(), dialect)
     names = [name for probe in probes.values() for name in probe]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = session_options()
+    options = session_options(precision)
     options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    found = iter(session.run(names, _random_step(artifact)))
+    values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
     with safe_open(artifact.path(WEIGHTS), framework="np") as file:
-        for module in probes:
-            x, quantized, product = (next(found).astype(np.float32) for _ in range(3))
-            step = np.float32(file.get_tensor(f"{module}.input_scale"))
-            weight = file.get_tensor(f"{module}.weight").astype(np.float32)
-            scale = step * file.get_tensor(f"{module}.weight_scale").astype(np.float32)
-            wanted = (quantized @ weight) * scale
-            yield LinearParity(
-                module,
-                rounding=float(np.abs(quantized - np.clip(x / step, -128, 127)).max()),
-                product=float(np.abs(product - wanted).max() / np.abs(wanted).max()),
-            )
+        for module, probe in probes.items():
+            found = [values[name].astype(np.float32) for name in probe]
+            if precision.linear == "int8":
+                yield _int8(module, file.get_tensor, *found)
+            else:
+                yield _weight_only(module, file.get_tensor, precision, *found)
 
 
-def _probes(model: onnx.ModelProto) -> dict[str, tuple[str, str, str]]:
-    """Of each module with a quantized input: the names of that input, its int8 and the product."""
+def _int8(
+    module: str,
+    read: Read,
+    x: NDArray[np.float32],
+    quantized: NDArray[np.float32],
+    product: NDArray[np.float32],
+) -> LinearParity:
+    step = np.float32(read(f"{module}.input_scale"))
+    scale = step * read(f"{module}.weight_scale").astype(np.float32)
+    wanted = (quantized @ read(f"{module}.weight").astype(np.float32)) * scale
+    return LinearParity(
+        module,
+        rounding=float(np.abs(quantized - np.clip(x / step, -128, 127)).max()),
+        product=_off(product, wanted),
+    )
+
+
+def _weight_only(
+    module: str,
+    read: Read,
+    precision: Precision,
+    x: NDArray[np.float32],
+    product: NDArray[np.float32],
+) -> LinearParity:
+    values, scales = read(f"{module}.weight"), read(f"{module}.weight_scale").astype(np.float32)
+    if precision.linear == "int4":
+        inputs, outputs = x.shape[-1], scales.shape[1]
+        values = _int4(values, (inputs, outputs))
+        scales = np.repeat(scales, precision.block_of(inputs), axis=0)[:inputs]
+    weight: NDArray[np.float32] = values * scales
+    return LinearParity(module, None, _off(product, x @ weight))
+
+
+def _int4(stored: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.int8]:
+    """Values of bytes that hold two each, the first in the low half."""
+    halves = np.stack((stored & 0xF, stored >> 4), axis=-1).ravel().astype(np.int8)
+    return np.where(halves > 7, halves - 16, halves)[: shape[0] * shape[1]].reshape(shape)
+
+
+def _off(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def _require_layers(artifact: Artifact, found: Iterable[str], dialect: str) -> None:
+    manifest = artifact.manifest
+    wanted = {
+        weight.module
+        for weight in weights_of(manifest.spec)
+        if linear_of(weight, manifest.precision, manifest.dense) != "dense"
+    }
+    if wrong := wanted.symmetric_difference(found):
+        raise GateFailed(
+            f"{dialect}.onnx and the manifest disagree on whether {min(wrong)} is quantized",
+            "export again with --overwrite",
+        )
+
+
+def _probes(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
+    """Of each quantized module: the names of its input, its int8 where it is, and its product."""
     users = {name: node for node in model.graph.node for name in node.input}
-    found = {}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    weights = {value.name for value in model.graph.initializer if value.name.endswith(".weight")}
+    found: dict[str, tuple[str, ...]] = {}
     for node in model.graph.node:
-        if node.op_type == "QuantizeLinear":
-            module = node.input[1].removesuffix(".input_scale")
-            product = users[users[node.output[0]].output[0]]
-            found[module] = (node.input[0], node.output[0], product.output[0])
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            product = users[node.output[0]]
+            names, made = [product.input[0]], makers.get(product.input[0])
+            if made is not None and made.op_type == "DequantizeLinear":
+                names = [makers[made.input[0]].input[0], made.input[0]]
+            found[node.input[0].removesuffix(".weight")] = (*names, product.output[0])
     return found
 
 

@@ -22,6 +22,7 @@ from llx.graphs.contract import (
     cache_names,
 )
 from llx.graphs.dialects import dialect_named
+from llx.precision import Compute, Precision
 
 Device = Literal["cpu", "cuda"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -48,21 +49,17 @@ class OrtSession:
         device: Device = "cpu",
     ) -> None:
         contract = artifact.manifest.contract
-        if contract.compute not in NUMPY_DTYPES:
-            raise BadInput(
-                f"ONNX Runtime's CPU has no kernels for {contract.compute}, and llx binds no cache "
-                "of it",
-                "export with --precision fp32, or bench with --engine torch",
-            )
+        require_computed(contract.compute)
         self._delta = dialect_named(dialect).cache == "delta"
         if device == "cuda" and self._delta:
             raise BadInput(f"ort-cuda runs no {dialect}", "let it run the graph standard.onnx")
         self.limits, self.rows = contract.limits, rows
         self.weights = artifact.weights_in_words
+        self._settings = settings_of(artifact.manifest.precision)
         self._guard = StepGuard(self.limits, rows)
         self._session = onnxruntime.InferenceSession(
             artifact.graph(dialect),
-            session_options(),
+            session_options(artifact.manifest.precision),
             providers=[(PROVIDERS[device], PROVIDER_OPTIONS[device])],
         )
         if self._session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU
@@ -154,11 +151,20 @@ class OrtSession:
     def details(self) -> Details:
         """Version, provider, threads and settings of ONNX Runtime."""
         return {
-            "session.disable_quant_qdq": "1",
+            **self._settings,
             "onnxruntime": onnxruntime.__version__,
             "provider": self._session.get_providers()[0],
             "threads": _threads(),
         }
+
+
+def require_computed(compute: Compute) -> None:
+    """Raise `BadInput` where no graph that computes in a type is run."""
+    if compute not in NUMPY_DTYPES:
+        raise BadInput(
+            f"ONNX Runtime's CPU has no kernels for {compute}, and llx binds no cache of it",
+            "export with --precision fp32, or bench with --engine torch",
+        )
 
 
 def require_cuda() -> None:
@@ -171,17 +177,29 @@ def require_cuda() -> None:
     onnxruntime.preload_dlls()  # of CUDA and cuDNN, from their wheels where there are any
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """Settings of every session: a thread for each core, Q/DQ as it stands in the graph.
+def settings_of(precision: Precision) -> dict[str, str]:
+    """What ONNX Runtime is to make of a graph's Q/DQ: no more and no less than it says.
 
-    ONNX Runtime keeps the DequantizeLinear of weights for int8 kernels, which it has for fp32
-    graphs alone: in fp16 every weight would be dequantized at every step. Told to leave such
-    kernels be, it does that once, as it loads; activations are rounded to int8 steps all the same.
+    int4: DequantizeLinear and MatMul become one MatMulNBits as it loads, which reads four bits. By
+    default that rounds activations to int8, without a word; level 1 keeps them as in fp32.
+
+    All else: ONNX Runtime keeps the DequantizeLinear of weights for int8 kernels, which it has for
+    fp32 graphs alone: in fp16 every weight would be dequantized at every step. Told to leave such
+    kernels be, it does that once, as it loads; activations of W8A8 are rounded to int8 steps all
+    the same. Weight-only int8 has a MatMulNBits as well, whose level 1 takes six times as long.
     """
+    if precision.linear == "int4":
+        return {"session.qdq_matmulnbits_accuracy_level": "1"}
+    return {"session.disable_quant_qdq": "1"}
+
+
+def session_options(precision: Precision) -> onnxruntime.SessionOptions:
+    """Settings of every session: a thread for each core, Q/DQ as it stands in the graph."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    for name, value in settings_of(precision).items():
+        options.add_session_config_entry(name, value)
     return options
 
 
