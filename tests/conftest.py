@@ -16,7 +16,7 @@ from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
 from llx.gpu import find_gpu
 from llx.llama.presets import preset_of_size
-from llx.precision import PRECISIONS
+from llx.precision import PRECISIONS, Precision
 from tests.checkpoints import TINY, write_checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, wherever it runs
@@ -44,12 +44,15 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"{count} GPU tests not run: {where}", yellow=True)
 
 
-def export_tiny(folder: Path, precision: str = "fp32", spec=TINY, context=None) -> Artifact:
+def export_tiny(
+    folder: Path, precision: str | Precision = "fp32", spec=TINY, context=None
+) -> Artifact:
     checkpoint = write_checkpoint(folder / "checkpoint", spec)
+    chosen = PRECISIONS[precision] if isinstance(precision, str) else precision
     request = ExportRequest(
         weights=checkpoint,
-        folder=folder / f"tiny-{precision}",
-        precision=PRECISIONS[precision],
+        folder=folder / f"tiny-{chosen.name}",
+        precision=chosen,
         context=context,
         command="llx export",
     )

@@ -1,24 +1,31 @@
-"""The int8 weights file against a plain formula in numpy."""
+"""The weights file in few bits against plain formulas in numpy, and int4 against ONNX's own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from llx.errors import BadInput
 from llx.exporter import weights
-from llx.exporter.quantize import scales_from
+from llx.exporter.quantize import Quantized, int4_nearest, packed, scales_from
 from llx.exporter.weights import layout_of, write_weights
-from llx.llama.weights import weights_of
-from llx.precision import PRECISIONS
+from llx.llama.quantized import packed_shape, unpacked
+from llx.llama.weights import linear_of, weights_of
+from llx.precision import PRECISIONS, Precision
 from llx.progress import silent
 from tests.checkpoints import BIASED, TINY, MemorySource, random_tensors
 
 INT8 = PRECISIONS["int8"]
+
+
+EIGHT, FOUR = PRECISIONS["int8-wo"], PRECISIONS["int4"]
 
 
 def maxima_of(spec, most=2.0):
@@ -31,10 +38,10 @@ def rounded_up(exact):
     return np.where(near < exact, np.nextafter(near, np.float16(np.inf)), near)
 
 
-def written(path, spec=TINY, tensors=None, maxima=None):
-    layout, source = layout_of(spec, INT8), MemorySource(spec, tensors)
-    write_weights(path, source, layout, silent, maxima or maxima_of(spec))
-    return load_file(path)
+def written(path, spec=TINY, tensors=None, maxima=None, precision=INT8, dense=frozenset(), **more):
+    layout, source = layout_of(spec, precision, dense), MemorySource(spec, tensors)
+    write_weights(path, source, layout, silent, maxima or maxima_of(spec), **more)
+    return {name: v for name, v in load_file(path).items() if not name.startswith("_pad")}
 
 
 @pytest.mark.parametrize("spec", [TINY, BIASED], ids=["plain", "biased"])
@@ -58,12 +65,13 @@ def test_projections_are_int8_with_a_scale_per_output_channel(tmp_path, spec):
         assert input_scale == rounded_up(np.float32(2) / np.float32(127))
 
 
-def test_projections_in_many_blocks_are_the_same_bytes_as_in_one(tmp_path, monkeypatch):
-    spec = replace(TINY, dim=600, ffn_dim=520)
+@pytest.mark.parametrize("precision", [INT8, EIGHT, FOUR], ids=["int8", "int8-wo", "int4"])
+def test_projections_in_many_blocks_are_the_same_bytes_as_in_one(tmp_path, monkeypatch, precision):
+    spec = replace(TINY, dim=601, ffn_dim=520)
     files = []
     for chunk in (1, 1 << 30):
         monkeypatch.setattr(weights, "CHUNK_VALUES", chunk)
-        written(tmp_path / str(chunk), spec)
+        written(tmp_path / str(chunk), spec, precision=precision)
         files.append((tmp_path / str(chunk)).read_bytes())
     assert files[0] == files[1]
 
@@ -108,3 +116,158 @@ def test_one_outlier_coarsens_its_own_channel_alone(tmp_path):
     np.testing.assert_array_equal(
         np.delete(found[name], 3, axis=1), np.delete(plain[name], 3, axis=1)
     )
+
+
+def test_int8_weights_alone_are_those_of_int8_with_no_scale_of_an_input(tmp_path):
+    both, alone = written(tmp_path / "a"), written(tmp_path / "b", precision=EIGHT)
+    assert both.keys() - alone.keys() == {f"{module}.input_scale" for module in maxima_of(TINY)}
+    for name, values in alone.items():
+        np.testing.assert_array_equal(values, both[name])
+
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@given(SHAPES.flatmap(lambda s: st.tuples(st.just(s), st.lists(st.integers(-8, 7), **sized(s)))))
+def test_int4_is_packed_as_onnx_unpacks_it_and_comes_back(drawn):
+    shape, values = drawn
+    there = torch.tensor(values, dtype=torch.int8).view(shape)
+    stored = packed(there)
+    raw = onnx.helper.make_tensor("w", onnx.TensorProto.INT4, shape, stored.numpy().tobytes(), True)
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(raw).astype(np.int8), there.numpy())
+    back = unpacked(stored.view(packed_shape(*shape)), shape)
+    assert (back.dtype, back.tolist()) == (torch.int8, there.tolist())
+
+
+def sized(shape):
+    return {"min_size": shape[0] * shape[1], "max_size": shape[0] * shape[1]}
+
+
+@pytest.mark.parametrize("block", [32, 64])
+@pytest.mark.parametrize("spec", [TINY, BIASED], ids=["plain", "biased"])
+def test_projections_are_int4_in_blocks_and_near_what_they_were(tmp_path, spec, block):
+    precision, tensors = replace(FOUR, block=block), random_tensors(spec)
+    found = written(tmp_path / "w", spec, tensors, precision=precision)
+    for weight in weights_of(spec):
+        parts = np.concatenate([tensors[part.name].numpy() for part in weight.parts])
+        if weight.kind != "projection":
+            np.testing.assert_array_equal(found[weight.name], parts.astype(np.float16))
+            continue
+        inputs, outputs = weight.shape
+        stored, scales = found[weight.name], found[f"{weight.name}_scale"]
+        assert (stored.dtype, stored.shape) == (np.uint8, (inputs, outputs // 2))
+        width = precision.block_of(inputs)
+        assert (scales.dtype, scales.shape) == (np.float16, (-(-inputs // width), outputs))
+        values = unpacked(torch.from_numpy(stored), weight.shape).numpy()
+        wide = np.repeat(scales.astype(np.float32), width, axis=0)[:inputs]
+        error = np.abs(values * wide - parts.T)
+        inside = (values > -8) & (values < 7)
+        assert (error <= wide / 2 * 1.001)[inside].all()
+        assert inside.mean() > 0.9
+        assert error.max() < np.abs(parts).max() / 5
+
+
+def test_an_int4_scale_errs_no_more_than_that_of_the_largest_value():
+    weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    weight[3, :32], weight[4, 7] = 0.0, 90.0
+    found = int4_nearest(weight, 32, torch.float32, "w")
+    error = (spread(found) - weight.T).square().view(2, 32, 40).sum(1)
+    plain = weight.view(40, 2, 32).abs().amax(2).T / 7
+    steps = (weight.T.view(2, 32, 40) / plain.clamp_min(1e-9)[:, None]).round().clamp(-8, 7)
+    other = (steps * plain[:, None] - weight.T.view(2, 32, 40)).square().sum(1)
+    assert (error <= other * 1.0001 + 1e-12).all()
+    assert error.sum() < 0.95 * other.sum()
+    assert (found.scales > 0).all()
+    assert not found.values[:32, 3].any()
+
+
+def spread(found):
+    return found.values * found.scales.repeat_interleave(32, 0)
+
+
+@pytest.mark.parametrize("precision", [EIGHT, FOUR], ids=["int8-wo", "int4"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e7])
+def test_weights_without_a_scale_are_refused_by_name(tmp_path, precision, wrong):
+    tensors = random_tensors(TINY)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = wrong
+    with pytest.raises(BadInput, match=r"layers\.1\.gate_up\.weight reaches .* has no scale"):
+        written(tmp_path / "w", TINY, tensors, precision=precision)
+
+
+@pytest.mark.parametrize("precision", [INT8, EIGHT, FOUR], ids=["int8", "int8-wo", "int4"])
+def test_values_that_are_handed_over_are_written_as_they_are(tmp_path, precision):
+    asked, layout = [], layout_of(TINY, precision)
+    least = -8 if precision == FOUR else -127
+    generator = torch.Generator().manual_seed(0)
+
+    def ready(module):
+        asked.append(module)
+        if not module.startswith("layers.1."):
+            return None
+        weight = next(w for w in weights_of(TINY) if w.name == f"{module}.weight")
+        values = torch.randint(least, -least, weight.shape, generator=generator, dtype=torch.int8)
+        scales = torch.rand(layout.places[f"{weight.name}_scale"].shape, generator=generator) + 1
+        given_[module] = Quantized(values, scales.half())
+        return given_[module]
+
+    given_: dict[str, Quantized] = {}
+    found = written(tmp_path / "w", precision=precision, ready=ready)
+    nearest = written(tmp_path / "n", precision=precision)
+    projections = [w for w in weights_of(TINY) if linear_of(w, precision, frozenset()) != "dense"]
+    assert asked == [weight.module for weight in projections]
+    for weight in projections:
+        name, value = f"{weight.name}_scale", given_.get(weight.module)
+        if value is None:
+            np.testing.assert_array_equal(found[weight.name], nearest[weight.name])
+            np.testing.assert_array_equal(found[name], nearest[name])
+            continue
+        stored = torch.from_numpy(found[weight.name])
+        back = unpacked(stored, weight.shape) if precision == FOUR else stored
+        assert torch.equal(back, value.values)
+        assert torch.equal(torch.from_numpy(found[name]), value.scales)
+
+
+WRONG = {
+    "shape": lambda v, s: (v.T.contiguous(), s),
+    "range": lambda v, s: (v - 8, s),
+    "dtype": lambda v, s: (v, s.float()),
+    "scale": lambda v, s: (v, -s),
+    "blocks": lambda v, s: (v, s[:1].contiguous()),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_values_that_do_not_fit_are_no_export(tmp_path, wrong):
+    def ready(module):
+        weight = next(w for w in weights_of(TINY) if w.name == f"{module}.weight")
+        shape = layout_of(TINY, FOUR).places[f"{weight.name}_scale"].shape
+        values = torch.full(weight.shape, -1, dtype=torch.int8)
+        return Quantized(*wrong(values, torch.ones(shape).half()))
+
+    with pytest.raises(AssertionError, match=r"layers\.0\.qkv"):
+        written(tmp_path / "w", precision=FOUR, ready=ready)
+
+
+def test_dense_modules_keep_their_values(tmp_path):
+    dense = frozenset({"layers.0.o", "layers.1.down"})
+    found = written(tmp_path / "w", precision=FOUR, dense=dense)
+    full = written(tmp_path / "f", precision=PRECISIONS["fp16"])
+    for module in dense:
+        np.testing.assert_array_equal(found[f"{module}.weight"], full[f"{module}.weight"])
+        assert f"{module}.weight_scale" not in found
+    with pytest.raises(AssertionError, match=r"no layers\.2\.o"):
+        layout_of(TINY, FOUR, frozenset({"layers.2.o"}))
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_scales_are_of_the_type_that_is_computed_in(compute):
+    kinds = {"fp32": "F32", "bf16": "BF16"}
+    for precision in (INT8, EIGHT, FOUR):
+        places = layout_of(TINY, replace(precision, compute=compute)).places
+        assert places["layers.0.o.weight_scale"].dtype == kinds[compute]
+
+
+def test_a_precision_has_blocks_where_it_is_int4_and_nowhere_else():
+    for linear, block in (("int4", None), ("int4", 16), ("int8", 32), ("dense", 64)):
+        with pytest.raises(ValueError, match="blocks"):
+            Precision(compute="fp16", linear=linear, block=block)
