@@ -1,112 +1,120 @@
-"""Max calibration: the largest magnitude that each linear layer's input reaches on some text.
+"""Calibration: every linear layer's fold, scales and values, from a text and one block at a time.
 
-The plain method: nothing is smoothed, clipped or left out. One outlier in a million values decides
-a scale, and all others are rounded to its steps. It is exact about the range and costs accuracy.
+Hidden states of all windows stay, weights pass: memory does not grow with the number of layers.
+Which folds and which rounding each precision takes:
+
+int8     SmoothQuant's fold, GPTQ per output channel, the input's scale from its largest magnitude
+int8-wo  GPTQ per output channel
+int4     AWQ's fold, GPTQ in blocks
+
+Random weights have no accuracy to keep: theirs are rounded to nearest.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from torch import nn
 
-from llx.artifact import QuantizationRecord
-from llx.corpus import WINDOW, Corpus, calibration_text, cut_windows, require_known
 from llx.errors import BadInput
-from llx.exporter.load import block_state, embedded
+from llx.exporter.fold import FoldedSource, awq, smoothquant
+from llx.exporter.load import embedded, projection
+from llx.exporter.observe import InputStatistics, observe
+from llx.exporter.quantize import Quantized, int4_nearest, int8_nearest
+from llx.exporter.rounding import int4_rounded, int8_rounded
 from llx.exporter.sources import TensorSource
-from llx.exporter.sources.generated import RandomSource
-from llx.llama.model import Block, Linear
-from llx.llama.streamed import run_blocks
+from llx.exporter.store import CalibratedModule, CalibrationStore
+from llx.exporter.trace import TORCH_DTYPES
+from llx.precision import Precision
 from llx.progress import Progress, silent
 
 FP16_MOST = float(torch.finfo(torch.float16).max)
-Inputs = tuple[torch.Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Largest magnitude of each linear layer's input by its module, and how it was found."""
+def calibrate(
+    source: TensorSource,
+    precision: Precision,
+    tokens: NDArray[np.int64],
+    store: CalibrationStore,
+    progress: Progress = silent,
+    plain: bool = False,
+) -> None:
+    """Put every quantized module of a checkpoint into the store, from windows of tokens [W, N].
 
-    maxima: dict[str, float]
-    record: QuantizationRecord
-
-
-def calibrate(source: TensorSource, windows: int, progress: Progress = silent) -> Calibration:
-    """Run the calibration windows through a checkpoint in fp32, one block's weights at a time.
-
-    Raises `BadInput` where it has no tokenizer, where an activation is not finite, or where one is
-    beyond fp16, in which the graph computes.
+    Goes on after the last layer that the store holds. `plain`: weights are rounded to nearest.
+    Raises `BadInput` where an input is not finite or beyond what the graph computes in, naming its
+    layer.
     """
-    tokens, corpus = _windows(source, windows)
-    record = QuantizationRecord(
-        corpus=corpus.name if corpus else "random tokens",
-        corpus_sha256=corpus.sha256 if corpus else None,
-        windows=len(tokens),
-        window=tokens.shape[1],
+    first, hidden = store.resume()
+    if hidden is None:
+        hidden = embedded(source, torch.from_numpy(tokens))
+
+    def seen(layer: int, statistics: dict[str, InputStatistics]) -> None:
+        _calibrate_layer(source, precision, statistics, store, plain)
+        store.layer_done(layer, hidden)
+
+    observe(source, hidden, seen, first, progress, grams=not plain)
+
+
+def _calibrate_layer(
+    source: TensorSource,
+    precision: Precision,
+    statistics: dict[str, InputStatistics],
+    store: CalibrationStore,
+    plain: bool,
+) -> None:
+    """Fold, round and store the linear layers of one block; their statistics are used up."""
+    fold_of = _fold_of(source, precision, plain)
+    folds = (
+        {module: fold_of(module, seen) for module, seen in statistics.items()} if fold_of else {}
     )
-    return Calibration(input_maxima(source, tokens, progress), record)
+    folded = FoldedSource(source, folds)
+    for module in list(statistics):
+        seen, fold = statistics.pop(module), folds.get(module)
+        if fold is not None:
+            seen.maxima.div_(fold)
+            if seen.gram is not None:
+                seen.gram.div_(fold).div_(fold[:, None])
+        most = float(seen.maxima.max())
+        if precision.compute == "fp16" and most > FP16_MOST:
+            raise BadInput(
+                f"the input of {module} reaches {most:.1e}, and fp16, which the graph computes in, "
+                f"ends at {FP16_MOST:.0f}",
+                "export with --compute bf16 or fp32",
+            )
+        rounded = _rounded(projection(folded, module), seen.gram, precision, module)
+        store.write(module, CalibratedModule(rounded, most, fold))
 
 
-def _windows(source: TensorSource, count: int) -> tuple[NDArray[np.int64], Corpus | None]:
-    """Windows of the calibration text [W, N], and the text; random tokens for random weights."""
+def _fold_of(
+    source: TensorSource, precision: Precision, plain: bool
+) -> Callable[[str, InputStatistics], torch.Tensor] | None:
+    """What gives a module's fold, where the precision has any use for one."""
     spec = source.spec
-    length = min(WINDOW, spec.context)
-    if isinstance(source, RandomSource):
-        rng = np.random.default_rng(source.seed)
-        return rng.integers(0, spec.vocab, (count, length), dtype=np.int64), None
-    text = source.text()
-    if text is None:
-        raise BadInput(
-            f"{source.path} has no tokenizer that llx reads, and int8 is calibrated on text",
-            "put its tokenizer.json beside the weights, or export with --precision fp16",
+    if precision.linear == "int8":
+        return lambda module, seen: smoothquant(spec, module, projection(source, module), seen)
+    if precision.linear == "int4" and not plain:
+        return lambda module, seen: awq(
+            spec,
+            module,
+            projection(source, module),
+            seen,
+            precision.block_of(len(seen.maxima)),
         )
-    corpus = calibration_text()
-    tokens = cut_windows(Tokenizer.from_buffer(text.tokenizer), corpus, length, count).tokens
-    require_known(int(tokens.max()), spec.vocab)
-    return tokens, corpus
+    return None
 
 
-def input_maxima(
-    source: TensorSource, tokens: NDArray[np.int64], progress: Progress = silent
-) -> dict[str, float]:
-    """Largest magnitude of every linear layer's input over windows of tokens [W, N]."""
-    maxima: dict[str, float] = {}
-
-    def watch(layer: int, block: Block) -> None:
-        for name, module in block.named_children():
-            if isinstance(module, Linear):
-                module.register_forward_pre_hook(_recorder(maxima, f"layers.{layer}.{name}"))
-
-    hidden = embedded(source, torch.from_numpy(tokens))
-    run_blocks(
-        source.spec, hidden, lambda i: block_state(source, i), watch, progress, "calibration"
-    )
-    return maxima
-
-
-def _recorder(maxima: dict[str, float], module: str) -> Callable[[nn.Module, Inputs], None]:
-    """A hook that keeps the largest magnitude of a module's input."""
-
-    def record(_: nn.Module, inputs: Inputs) -> None:
-        most = float(inputs[0].abs().max())
-        if not math.isfinite(most):
-            raise BadInput(
-                f"the input of {module} is not finite, in PyTorch's fp32",
-                "the weights hold NaN or infinity: export from an undamaged checkpoint",
-            )
-        if most > FP16_MOST:
-            raise BadInput(
-                f"the input of {module} reaches {most:.1e}, and int8's other half, fp16, ends at "
-                f"{FP16_MOST:.0f}",
-                "export with --precision fp32 or bf16",
-            )
-        maxima[module] = max(maxima.get(module, 0.0), most)
-
-    return record
+def _rounded(
+    weight: torch.Tensor, gram: torch.Tensor | None, precision: Precision, module: str
+) -> Quantized:
+    dtype = TORCH_DTYPES[precision.compute]
+    if precision.linear == "int4":
+        block = precision.block_of(len(weight))
+        if gram is None:
+            return int4_nearest(weight, block, dtype, module)
+        return int4_rounded(weight, gram, block, dtype, module)
+    if gram is None:
+        return int8_nearest(weight, dtype, module)
+    return int8_rounded(weight, gram, dtype, module)

@@ -7,10 +7,10 @@ import hashlib
 import importlib.metadata
 import platform
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,7 +23,6 @@ from llx.artifact import (
     CastCounts,
     FileRecord,
     Manifest,
-    QuantizationRecord,
     SourceFile,
     SourceRecord,
     is_artifact,
@@ -32,8 +31,9 @@ from llx.artifact import (
     remember_latest,
     write_manifest,
 )
-from llx.corpus import calibration_text
+from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of
 from llx.errors import BadInput, LlxError, require_modules
+from llx.exporter.budget import QuantizationRequest
 from llx.exporter.locate import RandomWeights, Weights
 from llx.files import require_space, whole_folder
 from llx.graphs.contract import GraphContract, contract_for
@@ -43,14 +43,19 @@ from llx.precision import Precision
 from llx.progress import Progress, silent
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
+    from llx.exporter.quantization import Quantization
     from llx.exporter.sources import TensorSource, Text
     from llx.exporter.weights import Layout
 
 # Read by the no-op check: an export made by other rules is not the same export.
-RULES = 3
+RULES = 4
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
+# Of the budget, to keep to where the graph costs more than its values in PyTorch: tried in turn.
+MARGINS = (0.9, 0.8)
 VERSIONS_OF = ("llx", "torch", "onnx", "onnx-ir", "gguf", "numpy")
 
 
@@ -62,10 +67,14 @@ class ExportRequest:
     folder: Path
     precision: Precision
     context: int | None = None
-    calibration_windows: int = 16  # of the calibration text, where the precision needs any
+    quantization: QuantizationRequest = field(default_factory=QuantizationRequest)
     preset: Preset | None = None
     label: str = ""  # what the weights are called, where no preset says it
     command: str = ""
+
+
+RunWindows = Callable[[Path, "NDArray[np.int64]"], Iterator["NDArray[np.float32]"]]
+"""Runs an artifact's graph: its folder and windows [W, N] → logits [N, V] of each."""
 
 
 def export(
@@ -73,12 +82,14 @@ def export(
     overwrite: bool = False,
     progress: Progress = silent,
     tell: Callable[[str], None] = lambda _: None,
+    run_windows: RunWindows | None = None,
 ) -> tuple[Artifact, bool]:
     """Export a checkpoint into an artifact folder; return it, and whether it was made anew.
 
     The same request with the same checkpoint files is a no-op. `tell` is told what was cleared
-    away. Raises `BadInput` where the folder holds anything else, the checkpoint is damaged or
-    incomplete, or a size does not fit; `Lacking` where the disk does not have the room.
+    away. `run_windows` judges what a budget was set for. Raises `BadInput` where the folder holds
+    anything else, the checkpoint is damaged or incomplete, or a size does not fit; `Lacking` where
+    the disk does not have the room; `GateFailed` where the budget cannot be kept to.
     """
     key = _key(request)
     standing = _standing(request.folder, key, overwrite)
@@ -95,7 +106,7 @@ def export(
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
         if _standing(request.folder, key, overwrite) is None:
-            _write_artifact(folder, request, key, source, record, progress)
+            _write_artifact(folder, request, key, source, record, progress, run_windows)
         else:
             made = False
             shutil.rmtree(folder)  # nothing takes the place of what stands there
@@ -110,51 +121,105 @@ def _write_artifact(
     source: TensorSource | None,
     record: SourceRecord,
     progress: Progress,
+    run_windows: RunWindows | None,
 ) -> None:
     """Graphs, weights, tokenizer and manifest, into an empty folder."""
-    from llx.exporter.calibrate import calibrate
-    from llx.exporter.rescale import with_one_input_scale
-    from llx.exporter.weights import layout_of, write_weights
+    from llx.exporter.weights import layout_of
 
     spec = source.spec if source else _preset_of(request).spec
     contract = contract_for(spec, request.precision.compute, request.context)
-    precision = request.precision
-    if source:
-        file_bytes = layout_of(spec, precision).file_bytes  # before the minutes of a calibration
-        require_space(request.folder, file_bytes + OTHER_FILES_BYTES)
-    stored, maxima, quantization = source, None, None
-    if source and precision.linear == "int8":
-        calibration = calibrate(source, request.calibration_windows, progress)
-        stored, maxima = with_one_input_scale(source, calibration.maxima)
-        quantization = calibration.record
-    elif source and precision.weight_only:
-        scheme: Literal["w4", "w8"] = "w4" if precision.linear == "int4" else "w8"
-        quantization = QuantizationRecord(scheme=scheme, method="nearest")
-    dense = frozenset(quantization.dense if quantization else ())
-    layout = layout_of(spec, precision, dense)
-    files = _write_graphs(folder, spec, contract, layout, progress)
-    casts = CastCounts()
-    if stored:
-        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, stored, layout, progress, maxima)
     text = source.text() if source else None
-    if text:
-        files |= _write_text(folder, text)
     manifest = Manifest(
         name=request.folder.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=request.command,
         request=key,
         spec=spec,
-        precision=precision,
+        precision=request.precision,
         contract=contract,
         source=record,
         text=text.record if text else None,
-        casts=casts,
-        quantization=quantization,
+        casts=CastCounts(),
         versions=_versions(),
-        files=files,
+        files=_write_text(folder, text) if text else {},
     )
+    quantized = request.precision.linear != "dense"
+    if source:
+        file_bytes = layout_of(spec, request.precision).file_bytes
+        # A calibration keeps every value until the weights are written.
+        require_space(request.folder, file_bytes * (1 + quantized) + OTHER_FILES_BYTES)
+    if source and quantized:
+        _write_quantized(folder, request, manifest, source, progress, run_windows)
+    else:
+        _write_model(folder, manifest, source, None, progress)
+
+
+def _write_quantized(
+    folder: Path,
+    request: ExportRequest,
+    manifest: Manifest,
+    source: TensorSource,
+    progress: Progress,
+    run_windows: RunWindows | None,
+) -> None:
+    """Calibrate, and write a mixture that keeps to the budget, as its own graph shows."""
+    import torch
+
+    from llx.exporter.quantization import budget_record, quantize
+    from llx.exporter.store import CalibrationStore
+
+    calibration = request.folder.with_name(f".{request.folder.name}.calibration")
+    window = min(WINDOW, manifest.contract.limits.capacity)
+    asked = request.quantization
+    with CalibrationStore.opened(calibration, _calibration_key(request)) as store:
+        chosen = quantize(source, request.precision, asked, store, window, progress)
+        for margin in (*MARGINS, None):
+            written = _write_model(folder, manifest, source, chosen, progress)
+            if not chosen.judge or not run_windows:
+                break
+            found = chosen.judge.of(
+                map(torch.from_numpy, run_windows(folder, chosen.judge.windows))
+            )
+            if asked.budget.holds(found):
+                record = replace(chosen.record, budget=budget_record(asked.budget, found, "ort"))
+                write_manifest(folder, replace(written, quantization=record))
+                break
+            if margin is None:
+                asked.budget.require(found, chosen.record.share)
+            else:
+                chosen = chosen.within(asked.budget, margin)
+        store.discard()
+
+
+def _write_model(
+    folder: Path,
+    manifest: Manifest,
+    source: TensorSource | None,
+    quantization: Quantization | None,
+    progress: Progress,
+) -> Manifest:
+    """Graphs, weights and the manifest, which is returned; an earlier mixture is overwritten."""
+    from llx.exporter.weights import layout_of, write_weights
+
+    spec, precision = manifest.spec, manifest.precision
+    record = quantization.record if quantization else None
+    layout = layout_of(spec, precision, frozenset(record.dense if record else ()))
+    files = manifest.files | _write_graphs(folder, spec, manifest.contract, layout, progress)
+    casts = CastCounts()
+    if quantization:
+        files[WEIGHTS], casts = write_weights(
+            folder / WEIGHTS,
+            quantization.source,
+            layout,
+            progress,
+            quantization.input_maxima,
+            quantization.ready,
+        )
+    elif source:
+        files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
+    manifest = replace(manifest, casts=casts, quantization=record, files=files)
     write_manifest(folder, manifest)
+    return manifest
 
 
 def _preset_of(request: ExportRequest) -> Preset:
@@ -236,9 +301,22 @@ def _key(request: ExportRequest) -> str:
         weights = [_source_file(path) for path in inside or [weights]]
     spec = request.preset.spec if request.preset else None
     asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
-    if request.precision.linear == "int8":
-        asked += [request.calibration_windows, calibration_text().sha256]
+    if request.precision.linear != "dense":
+        asked += [request.quantization, _text_of(request).sha256]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+
+
+def _calibration_key(request: ExportRequest) -> str:
+    """Hash of everything that decides what a calibration finds, whatever is then chosen of it."""
+    windows, text = request.quantization.windows, request.quantization.text
+    asked = QuantizationRequest(windows=windows, text=text)
+    return _key(replace(request, quantization=asked))
+
+
+def _text_of(request: ExportRequest) -> Corpus:
+    """The text that is calibrated on."""
+    text = request.quantization.text
+    return corpus_of(text) if text else calibration_text()
 
 
 def _source_file(path: Path) -> SourceFile:

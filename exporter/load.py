@@ -51,7 +51,14 @@ def embedded(source: TensorSource, tokens: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
+def projection(source: TensorSource, module: str) -> torch.Tensor:
+    """A projection's weight [in, out] in fp32, by its module, such as `layers.3.down`."""
+    (weight,) = (w for w in weights_of(source.spec) if w.name == f"{module}.weight")
+    return _whole(source, weight)
+
+
 def _whole(source: TensorSource, weight: Weight) -> torch.Tensor:
+    """A weight of the model in fp32, contiguous, in memory of its own."""
     return torch.cat([_stacked(blocks, weight) for blocks in blocks_of(source, weight)])
 
 

@@ -26,6 +26,13 @@ class Quantized:
     values: torch.Tensor
     scales: torch.Tensor
 
+    def dequantized(self, block: int | None) -> torch.Tensor:
+        """What the values stand for, [in, out] in fp32; `block`: int4's, None for int8."""
+        scales = self.scales.float()
+        if block:
+            scales = scales.repeat_interleave(block, 0)[: len(self.values)]
+        return self.values.float().mul_(scales)
+
 
 Ready = Callable[[str], Quantized | None]
 """What has the values of a module, such as `layers.3.down`, ready; None: round it to nearest.
@@ -58,31 +65,50 @@ def quantize_(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     return values.div_(scales.float()).round_().clamp_(-MOST, MOST)
 
 
-def int4_nearest(weight: torch.Tensor, block: int, dtype: torch.dtype, name: str) -> Quantized:
-    """A weight [out, in], in fp32, rounded to int4 in blocks along its inputs.
+def int8_nearest(weight: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:
+    """A weight [in, out], in fp32, rounded to int8 with a scale for each output channel.
 
-    Each block has the scale, of a few, whose values err least in the sum of squares. Raises
-    `BadInput` as `scales_from` does.
+    Raises `BadInput` as `scales_from` does.
     """
-    outputs, inputs = weight.shape
-    padded = torch.nn.functional.pad(weight, (0, -inputs % block))
-    blocks = padded.view(outputs, -1, block)
-    maxima = blocks.abs().amax(2, keepdim=True)
+    scales = scales_from(weight.abs().amax(0), dtype, name)
+    return Quantized(quantize_(weight.clone(), scales).to(torch.int8), scales)
+
+
+def int4_scales(blocks: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """Scales [..., out] of blocks [..., block, out], in the dtype that they are stored in.
+
+    Of a few, each block has the one whose values err least in the sum of squares. Raises `BadInput`
+    as `scales_from` does.
+    """
+    maxima = blocks.abs().amax(-2)
     least = torch.finfo(dtype).smallest_normal
-    best: torch.Tensor | None = None
+    best = chosen = None
     for steps in INT4_STEPS:
         scales = (maxima / steps).to(dtype).clamp_min(least)
         _require_finite(scales, maxima, name)
-        values = (blocks / scales.float()).round_().clamp_(INT4_LEAST, INT4_MOST)
-        error = (values * scales.float()).sub_(blocks).square_().sum(2, keepdim=True)
-        if best is None:
-            best, chosen, found = error, scales, values
+        wide = scales.float().unsqueeze(-2)
+        values = (blocks / wide).round_().clamp_(INT4_LEAST, INT4_MOST)
+        error = values.mul_(wide).sub_(blocks).square_().sum(-2)
+        if best is None or chosen is None:
+            best, chosen = error, scales
             continue
-        better = error < best
-        best, chosen = error.where(better, best), scales.where(better, chosen)
-        found = values.where(better, found)
-    values = found.view(outputs, -1)[:, :inputs].T.to(torch.int8)
-    return Quantized(values.contiguous(), chosen.squeeze(2).T.contiguous())
+        chosen = scales.where(error < best, chosen)
+        best = torch.minimum(best, error)
+    assert chosen is not None
+    return chosen
+
+
+def int4_nearest(weight: torch.Tensor, block: int, dtype: torch.dtype, name: str) -> Quantized:
+    """A weight [in, out], in fp32, rounded to int4 in blocks along its inputs.
+
+    Raises `BadInput` as `scales_from` does.
+    """
+    inputs, outputs = weight.shape
+    padded = torch.nn.functional.pad(weight, (0, 0, 0, -inputs % block))
+    blocks = padded.reshape(-1, block, outputs)
+    scales = int4_scales(blocks, dtype, name)
+    values = (blocks / scales.float().unsqueeze(1)).round_().clamp_(INT4_LEAST, INT4_MOST)
+    return Quantized(values.reshape(-1, outputs)[:inputs].to(torch.int8), scales)
 
 
 def packed(values: torch.Tensor) -> torch.Tensor:
@@ -100,3 +126,9 @@ def _require_finite(scales: torch.Tensor, maxima: torch.Tensor, name: str) -> No
             f"{name} reaches {float(maxima.max()):.1e}, for which {scales.dtype} has no scale",
             "export with --precision fp32 if the weights are what they should be",
         )
+
+
+def rounded_inputs(inputs: torch.Tensor, most: float, dtype: torch.dtype) -> torch.Tensor:
+    """Inputs as an int8 layer sees them, whose largest magnitude was `most`: half to even."""
+    scale = scales_from(torch.tensor([most]), dtype, "an input").float()
+    return (inputs / scale).round_().clamp_(-MOST - 1, MOST).mul_(scale)

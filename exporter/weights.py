@@ -256,7 +256,7 @@ class _Chunks:
         """
         block, scales = self.layout.precision.block_of(weight.shape[0]), []
         for blocks in blocks_of(self.source, weight):
-            found = int4_nearest(torch.cat(blocks).float(), block, self.dtype, weight.name)
+            found = int4_nearest(torch.cat(blocks).float().T, block, self.dtype, weight.name)
             scales.append(found.scales)
             yield weight.name, packed(found.values)
         yield f"{weight.name}_scale", torch.cat(scales)

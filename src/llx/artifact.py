@@ -26,6 +26,12 @@ CHAT_TEMPLATE = "chat_template.jinja"
 REFERENCE = "reference.safetensors"
 DEFAULT_ROOT = Path("artifacts")
 LATEST = ".latest"
+METHODS = {
+    "smoothquant": "SmoothQuant and GPTQ",
+    "gptq": "GPTQ",
+    "awq": "AWQ and GPTQ",
+    "plain": "rounded to nearest, on random tokens",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,32 +80,55 @@ class CastCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizationRecord:
-    """How the linear layers were quantized, and what their activations were calibrated on.
+class BudgetRecord:
+    """What a quantized model was allowed to cost, and what it costs on a few windows.
 
-    `max`: the plain method, whose scales follow from the largest magnitudes alone. `nearest`: of
-    weights alone, each rounded to the nearest step; nothing is calibrated, and there is no corpus.
-    Random weights are calibrated on random tokens, which no hash is of. `dense`: modules, such as
-    `layers.3.down`, that were left as they are computed in.
+    They are of the text that it was calibrated on, but were not calibrated on themselves.
+    `judged_by`: the engine that ran the artifact's graph, or "pytorch" for its values and scales in
+    PyTorch where no engine could.
+    """
+
+    max_kld: float | None
+    max_ppl_ratio: float | None
+    kld: float
+    ppl_ratio: float
+    windows: int
+    judged_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationRecord:
+    """How the linear layers were quantized, and what they were calibrated on.
+
+    `nearest`: weights alone, each rounded to the nearest step; nothing is calibrated, and there is
+    no corpus. `plain`: random weights, on random tokens, which no hash is of. `dense`: modules,
+    such as `layers.3.down`, that were left as they are computed in. `share`: of the linear layers'
+    multiply-adds that is quantized. `sensitivities`: the KLD that each module was predicted to cost
+    by itself, in nats a token; the costliest for their work are those that were left.
     """
 
     # w8a8: 8 bits, weights per output channel, activations per tensor. w8, w4: weights alone, per
     # output channel or in blocks.
     scheme: Literal["w8a8", "w8", "w4"] = "w8a8"
-    method: Literal["max", "nearest"] = "max"
+    method: Literal["smoothquant", "gptq", "awq", "plain", "nearest"] = "smoothquant"
     corpus: str | None = None
     corpus_sha256: str | None = None
     windows: int = 0
     window: int = 0
     dense: tuple[str, ...] = ()
+    share: float = 1.0
+    sensitivities: dict[str, float] = field(default_factory=dict)
+    budget: BudgetRecord | None = None
 
     @property
     def in_words(self) -> str:
         """What a reader of any number must know of it."""
         if self.method == "nearest":
             return "weights rounded to nearest, without calibration"
-        tokens = "" if self.corpus_sha256 else "random "
-        return f"plain max calibration on {self.windows} windows of {self.window} {tokens}tokens"
+        words = f"{METHODS[self.method]}, {self.windows} windows of {self.window} tokens"
+        if self.share < 1:
+            words += f", {100 * self.share:.1f} % of the linear layers' work"
+        return words
 
 
 @dataclass(frozen=True, kw_only=True)

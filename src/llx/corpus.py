@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,15 @@ def calibration_text() -> Corpus:
     return _corpus("first half without what the second repeats", "\n\n".join(kept))
 
 
+def corpus_of(path: Path) -> Corpus:
+    """A user's text. Raises `BadInput` where it is no UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no text ({error})", "name a file of UTF-8 text") from None
+    return Corpus(name=path.name, text=text, sha256=_sha256(text))
+
+
 def _halves() -> tuple[list[str], list[str]]:
     """Paragraphs of `pydoc_data.topics`, joined in order of name: 465 kB of English prose in all.
 
@@ -68,8 +78,12 @@ def _corpus(part: str, text: str) -> Corpus:
     return Corpus(
         name=f"pydoc topics of Python {platform.python_version()}, {part}",
         text=text,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        sha256=_sha256(text),
     )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,7 +170,7 @@ def test_projections_are_int4_in_blocks_and_near_what_they_were(tmp_path, spec, 
 def test_an_int4_scale_errs_no_more_than_that_of_the_largest_value():
     weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
     weight[3, :32], weight[4, 7] = 0.0, 90.0
-    found = int4_nearest(weight, 32, torch.float32, "w")
+    found = int4_nearest(weight.T, 32, torch.float32, "w")
     error = (spread(found) - weight.T).square().view(2, 32, 40).sum(1)
     plain = weight.view(40, 2, 32).abs().amax(2).T / 7
     steps = (weight.T.view(2, 32, 40) / plain.clamp_min(1e-9)[:, None]).round().clamp(-8, 7)

@@ -10,6 +10,11 @@ import typer
 from llx.cli.arguments import command_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llx.artifact import Artifact, QuantizationRecord
 
 
@@ -49,6 +54,38 @@ def export(
             show_default=False,
         ),
     ] = None,
+    max_kld: Annotated[
+        float | None,
+        typer.Option(
+            help="Most that quantization may cost, in nats a token: the costliest layers are left "
+            "as they are until it holds."
+        ),
+    ] = None,
+    max_ppl_ratio: Annotated[
+        float | None, typer.Option(help="The same for perplexity over the checkpoint's: 1.02.")
+    ] = None,
+    dense_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the linear layers' work that is left as it is, without a budget. "
+            "[default: 0.1 for int8, else 0]",
+            show_default=False,
+        ),
+    ] = None,
+    calibration_text: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text to calibrate on. [default: half of Python's documentation]",
+            show_default=False,
+        ),
+    ] = None,
+    calibration_windows: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows of it, of up to 512 tokens; 0 rounds weights to nearest. [default: 48]",
+            show_default=False,
+        ),
+    ] = None,
     context: Annotated[
         int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
     ] = None,
@@ -60,6 +97,7 @@ def export(
 ) -> None:
     """Export a checkpoint into an artifact: weights, graphs, tokenizer, manifest."""
     from llx.artifact import DEFAULT_ROOT
+    from llx.exporter.budget import Budget, QuantizationRequest
     from llx.exporter.export import ExportRequest
     from llx.exporter.export import export as run
     from llx.exporter.locate import locate
@@ -69,6 +107,13 @@ def export(
 
     preset = chosen_preset(size, model, family)
     chosen = precision_named(precision, compute, block)
+    quantization = QuantizationRequest(
+        windows=calibration_windows,
+        text=calibration_text,
+        dense_share=dense_share,
+        budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
+    )
+    quantization.require_for(chosen)
     located = locate(weights, preset)
     name = preset.name if preset else _name_of(str(weights))
     if not isinstance(located, Path):
@@ -78,13 +123,30 @@ def export(
         folder=output or DEFAULT_ROOT / f"{name}-{chosen.name}",
         precision=chosen,
         context=context,
+        quantization=quantization,
         preset=preset,
         label=name,
         command=command_line(),
     )
     with progress_bars() as progress:
-        artifact, made = run(request, overwrite, progress, warn)
+        artifact, made = run(request, overwrite, progress, warn, _run_windows)
     say(summary(artifact) if made else f"{artifact.folder} is there already: nothing to do")
+
+
+def _run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Logits [N - 1, V] of windows [W, N] from an artifact's graph, in ONNX Runtime."""
+    import numpy as np
+
+    from llx.artifact import open_artifact
+    from llx.bench.sessions.ort import OrtSession
+    from llx.bench.steps import prefill_logits
+
+    session = OrtSession(open_artifact(folder))
+    for window in windows:
+        session.reset()
+        parts = [logits[0].copy() for logits in prefill_logits(session, window[None, :-1])]
+        yield np.concatenate(parts)
+    session.close()
 
 
 def _name_of(weights: str) -> str:
