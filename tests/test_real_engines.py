@@ -1,25 +1,34 @@
-"""Engines of SmolLM2-135M-Instruct, built by TensorRT-RTX with no GPU. Built, not run."""
+"""Engines of SmolLM2-135M-Instruct, built by TensorRT-RTX with no GPU. Built, not run.
+
+`make test` builds one of those whose weights alone are in few bits: the one whose blocks of 128 do
+not divide all inputs. `make test-slow` builds the others, for every chip.
+"""
 
 from __future__ import annotations
 
 import pytest
 
+from llx.errors import BadInput
 from llx.exporter.build import BuildRequest, build_engine
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
 from llx.llama.presets import preset_of_size
-from llx.precision import PRECISIONS
+from llx.precision import precision_named
 
 MOST_RATIO = 1.15  # of an engine's size to the weights': they are stored once
+# What an engine holds beside weights, which is the same for few bits: 19 MiB in int8-wo and int4.
+# A table or the linear layers stored twice would be more than twice that.
+MOST_MORE = 24 << 20
 
 
 @pytest.fixture(scope="module", params=["fp16", "int8"])
 def artifact(request, tmp_path_factory):
     preset = preset_of_size("135m")
+    name, _, block = request.param.partition("-b")
     asked = ExportRequest(
         weights=locate(None, preset),
         folder=tmp_path_factory.mktemp("real") / request.param,
-        precision=PRECISIONS[request.param],
+        precision=precision_named(name, block=int(block) if block else None),
         preset=preset,
         calibration_windows=1,
     )
@@ -38,6 +47,42 @@ def test_it_builds_for_a_chip_that_is_not_here_with_its_weights_stored_once(arti
     assert manifest.layers["ATTENTION_INPUT"] == layers
     quantized = artifact.manifest.precision.linear == "int8"
     assert manifest.layers.get("QUANTIZE", 0) == (4 * layers if quantized else 0)
+
+
+def assert_weight_only(artifact, sm, dialect=None):
+    """It builds; every weight is dequantized in the engine, and stored once in its few bits."""
+    request = BuildRequest(runtime="trt-rtx", sm=sm, dialect=dialect)
+    manifest = build_engine(artifact, request)[0].manifest
+    assert manifest.files["engine.plan"].bytes <= manifest.weights_bytes + MOST_MORE
+    assert manifest.layers["DEQUANTIZE"] == 4 * artifact.manifest.spec.layers
+    assert "QUANTIZE" not in manifest.layers
+    native = 0 if dialect == "primitive" else artifact.manifest.spec.layers
+    assert manifest.layers.get("ATTENTION_INPUT", 0) == native
+
+
+@pytest.mark.parametrize("artifact", ["int4-b128"], indirect=True)
+def test_weights_alone_in_few_bits_build_too(artifact):
+    assert_weight_only(artifact, 86)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sm", [80, 86, 89, 120])
+@pytest.mark.parametrize("artifact", ["int8-wo", "int4", "int4-b64", "int4-b128"], indirect=True)
+def test_weights_alone_in_few_bits_build_for_every_chip(artifact, sm):
+    assert_weight_only(artifact, sm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("artifact", ["int8-wo", "int4", "int4-b64", "int4-b128"], indirect=True)
+def test_weights_alone_in_few_bits_build_from_the_decomposed_graph(artifact):
+    assert_weight_only(artifact, 86, "primitive")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("artifact", ["int4"], indirect=True)
+def test_int4_is_refused_for_turing_before_it_is_built(artifact):
+    with pytest.raises(BadInput, match="SM75 has no int4"):
+        build_engine(artifact, BuildRequest(runtime="trt-rtx", sm=75))
 
 
 @pytest.mark.parametrize("artifact", ["fp16"], indirect=True)

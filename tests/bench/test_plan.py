@@ -85,6 +85,12 @@ def test_weights_alone_in_few_bits_are_multiplied_at_the_rate_of_fp16():
     assert four.decode.memory_ms < dense.decode.memory_ms / 3
 
 
+def test_int4_is_not_for_turing():
+    found = predict("int4", "t4")
+    assert (found.lacks, found.decode.tok_per_s_at_spec) == ("int4", None)
+    assert found.best_precision in ("fp16", "int8-wo")
+
+
 def test_int8_multiplies_the_linear_layers_alone_at_its_own_rate():
     work = step_work(LLAMA2, PRECISIONS["int8"], 512, 512, 1)
     expected = work.linear_flops / 250e12 + work.other_flops / 125e12

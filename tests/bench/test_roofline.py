@@ -25,7 +25,7 @@ from llx.exporter.weights import layout_of
 from llx.llama.presets import PRESETS, preset_of_size
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Part, Weight, weights_of
-from llx.precision import PRECISIONS
+from llx.precision import PRECISIONS, Precision
 from tests.checkpoints import SPECS
 
 LLAMA2 = preset_of_size("7b").spec
@@ -67,6 +67,29 @@ def test_a_block_of_int4_that_is_not_full_has_its_scale_too():
     weight = Weight("layers.0.o.weight", "projection", (Part("o", (3, 33)),))
     assert weight_bytes(weight, PRECISIONS["int4"]) == 50 + 2 * 3 * 2
     assert weight_bytes(weight, PRECISIONS["int8"]) == 99 + 2 * 3
+
+
+def test_blocks_and_dense_modules_count_as_they_are_stored():
+    spec = preset_of_size("135m").spec  # 576 inputs: nine blocks of 64
+    for block, blocks in ((32, 18), (64, 9), (128, 9)):
+        precision = Precision(compute="fp32", linear="int4", block=block)
+        weight = next(w for w in weights_of(spec) if w.name == "layers.3.qkv.weight")
+        assert weight_bytes(weight, precision) == 576 * 960 // 2 + 4 * blocks * 960
+    few, down = PRECISIONS["int8-wo"], frozenset({"layers.3.down"})
+    more = 1536 * 576 - 2 * 576  # a byte more for each value, no scales
+    assert weights_bytes(spec, few, down) - weights_bytes(spec, few) == more
+    read, dense = (bytes_per_decode_step(spec, few, 9, 1, d) for d in (frozenset(), down))
+    assert dense - read == more
+
+
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("compute", ["fp16", "fp32"])
+def test_int4_in_a_mixture_is_stored_as_predicted(block, compute):
+    spec, precision = SPECS["biased"], Precision(compute=compute, linear="int4", block=block)
+    dense = frozenset({"layers.0.down", "layers.1.qkv"})
+    places = layout_of(spec, precision, dense).places
+    stored = sum(place.length for name, place in places.items() if not name.startswith("rope"))
+    assert stored == weights_bytes(spec, precision, dense)
 
 
 def test_the_cache_of_llama_2_7b():
