@@ -172,7 +172,11 @@ def _write_quantized(
     window = min(WINDOW, manifest.contract.limits.capacity)
     asked = request.quantization
     with CalibrationStore.opened(calibration, _calibration_key(request)) as store:
-        chosen = quantize(source, request.precision, asked, store, window, progress)
+        try:
+            chosen = quantize(source, request.precision, asked, store, window, progress)
+        except BadInput:  # which no second try would end otherwise
+            store.discard()
+            raise
         for margin in (*MARGINS, None):
             written = _write_model(folder, manifest, source, chosen, progress)
             if not chosen.judge or not run_windows:

@@ -12,6 +12,7 @@ import pytest
 
 from llx.__main__ import main
 from llx.artifact import Artifact
+from llx.exporter.budget import QuantizationRequest
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
 from llx.gpu import find_gpu
@@ -54,6 +55,7 @@ def export_tiny(
         folder=folder / f"tiny-{chosen.name}",
         precision=chosen,
         context=context,
+        quantization=QuantizationRequest(windows=4, dense_share=0.0),
         command="llx export",
     )
     return export(request)[0]

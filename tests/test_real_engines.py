@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from llx.errors import BadInput
+from llx.exporter.budget import QuantizationRequest
 from llx.exporter.build import BuildRequest, build_engine
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
@@ -30,7 +31,7 @@ def artifact(request, tmp_path_factory):
         folder=tmp_path_factory.mktemp("real") / request.param,
         precision=precision_named(name, block=int(block) if block else None),
         preset=preset,
-        calibration_windows=1,
+        quantization=QuantizationRequest(windows=int(name == "int8"), dense_share=0.0),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))

@@ -125,7 +125,8 @@ class QuantizationRecord:
         """What a reader of any number must know of it."""
         if self.method == "nearest":
             return "weights rounded to nearest, without calibration"
-        words = f"{METHODS[self.method]}, {self.windows} windows of {self.window} tokens"
+        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
+        words = f"{METHODS[self.method]}, {windows} of {self.window} tokens"
         if self.share < 1:
             words += f", {100 * self.share:.1f} % of the linear layers' work"
         return words

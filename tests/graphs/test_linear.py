@@ -125,7 +125,7 @@ def test_int8_is_near_the_dense_model_but_not_it(tmp_path):
         found = parity.compare(session, TorchSession.open(full))
         assert 1e-3 < found.prefill_error < found.spread
         assert 1e-3 < found.decode_error < found.spread
-        assert "plain max calibration" in session.weights
+        assert "SmoothQuant and GPTQ" in session.weights
 
 
 def test_a_quantized_linear_is_the_formula():

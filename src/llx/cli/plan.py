@@ -217,13 +217,12 @@ def _notes(plans: Plans, single: bool) -> list[str]:
         notes.append("Only the blocks' linear layers are quantized; the rest is not.")
     if plans.precision.startswith(("int8-wo", "int4")):
         notes.append(
-            "Weights alone are quantized, and rounded to nearest, which costs accuracy: judge an "
-            "artifact with `llx bench`."
+            "Weights alone are quantized, which costs accuracy: judge an artifact with `llx bench`."
         )
     elif plans.precision.startswith("int8"):
         notes.append(
-            "int8 is exported with plain max calibration, which costs accuracy: judge an artifact "
-            "with `llx bench`."
+            "int8 costs accuracy: judge an artifact with `llx bench`. A tenth of the linear "
+            "layers' work stays fp16 unless asked otherwise, which is not counted here."
         )
     notes.append(
         f"tok/s of all rows. spec: 100 % of the specification; realistic: "
