@@ -1,7 +1,8 @@
 """What quantization costs SmolLM2-135M-Instruct, on its own graphs in ONNX Runtime.
 
-Two as they come, three with a third of the calibration, which costs them little. Judged on windows of the half of the text that nothing was calibrated on. The limits leave room for
-another Python's documentation: figures of one machine are in reports/LOG.md.
+Two precisions as they come, three with a third of the calibration, which costs them little. Judged
+on windows of the half of the text that nothing was calibrated on. The limits leave room for another
+Python's documentation: figures of one machine are in reports/LOG.md.
 """
 
 from __future__ import annotations
