@@ -8,17 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llx.__main__ import main
 from llx.artifact import Artifact
+from llx.bench.steps import prefill_logits
+from llx.corpus import evaluation_text
 from llx.exporter.budget import QuantizationRequest
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
 from llx.gpu import find_gpu
 from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS, Precision
-from tests.checkpoints import TINY, write_checkpoint
+from tests.checkpoints import TINY, byte_tokenizer, write_checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, wherever it runs
 
@@ -46,7 +49,7 @@ def pytest_terminal_summary(
 
 
 def export_tiny(
-    folder: Path, precision: str | Precision = "fp32", spec=TINY, context=None
+    folder: Path, precision: str | Precision = "fp32", spec=TINY, context=None, dense_share=0.0
 ) -> Artifact:
     checkpoint = write_checkpoint(folder / "checkpoint", spec)
     chosen = PRECISIONS[precision] if isinstance(precision, str) else precision
@@ -55,10 +58,17 @@ def export_tiny(
         folder=folder / f"tiny-{chosen.name}",
         precision=chosen,
         context=context,
-        quantization=QuantizationRequest(windows=4, dense_share=0.0),
+        quantization=QuantizationRequest(windows=4, dense_share=dense_share),
         command="llx export",
     )
     return export(request)[0]
+
+
+def logits_on_text(session) -> np.ndarray:
+    """Logits of what calibration is not on but knows the like of, [64, V]."""
+    tokens = np.array(byte_tokenizer(300).encode(evaluation_text().text[:400]).ids[:64])
+    session.reset()
+    return np.concatenate([part[0].copy() for part in prefill_logits(session, tokens[None])])
 
 
 @pytest.fixture(scope="session")

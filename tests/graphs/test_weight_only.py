@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import onnx
@@ -20,13 +19,13 @@ from llx.bench.linears import linear_parities
 from llx.bench.sessions.ort import OrtSession, session_options, settings_of
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput, GateFailed
-from llx.exporter import export as exporting
+from llx.exporter import quantization
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import op_counts, problems
 from llx.graphs.tensorrt_rules import Target, require_buildable
 from llx.precision import Precision
 from tests.checkpoints import BIASED, MHA, TINY
-from tests.conftest import export_tiny
+from tests.conftest import export_tiny, logits_on_text
 
 EIGHT = Precision(compute="fp32", linear="int8-wo")
 FOUR = Precision(compute="fp32", linear="int4", block=32)
@@ -122,8 +121,10 @@ def test_onnx_runtime_agrees_with_eager_pytorch(artifact, dialect):
 @every_precision
 def test_it_is_near_the_dense_model_but_not_it(tmp_path, precision):
     few, full = export_tiny(tmp_path / "q", precision), export_tiny(tmp_path / "f")
-    found = parity.compare(OrtSession(few), TorchSession.open(full))
-    assert 1e-3 < found.prefill_error < found.spread
+    wanted = logits_on_text(TorchSession.open(full))
+    error = np.abs(logits_on_text(OrtSession(few)) - wanted)
+    assert 1e-3 < error.max() < wanted.std()
+    assert error.mean() < 0.2 * wanted.std()
 
 
 def test_each_layer_is_what_its_weights_and_scales_say(artifact):
@@ -181,15 +182,14 @@ LEFT = ("layers.0.down", "layers.1.qkv")
 
 @pytest.fixture
 def left_dense(monkeypatch):
-    """Exports leave two modules dense, as a calibration may."""
-    record = partial(exporting.QuantizationRecord, dense=LEFT)
-    monkeypatch.setattr(exporting, "QuantizationRecord", record)
+    """Exports leave two modules dense, whatever they cost."""
+    monkeypatch.setattr(quantization, "keep_share", lambda *_: frozenset(LEFT))
 
 
 @every_precision
 @pytest.mark.parametrize("spec", [BIASED, WHOLE], ids=["biased", "whole"])
 def test_modules_may_be_left_dense(tmp_path, left_dense, spec, precision):
-    artifact = export_tiny(tmp_path, precision, spec)
+    artifact = export_tiny(tmp_path, precision, spec, dense_share=0.5)
     assert artifact.manifest.quantization.dense == LEFT
     graph = ir.load(artifact.path("standard.onnx")).graph
     modules = {f"layers.{i}.{m}" for i in range(2) for m in ("qkv", "o", "gate_up", "down")}
