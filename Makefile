@@ -36,8 +36,9 @@ demo: install
 	@$(BIN)/llx bench --engine torch,ort -p 256 -n 64 -o json > $(DEMO)/results.json
 	@$(BIN)/llx report $(DEMO)/results.json -o $(DEMO)
 
+# A worker for each core, with one thread each: threads of several processes wait for one another.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

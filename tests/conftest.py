@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,19 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
         stash = items[0].config.stash
         left_out = sum("gpu" in item.keywords for item in items)
         stash[NOT_RUN] = stash.get(NOT_RUN, 0) + left_out
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints how many this worker has left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["gpu tests not run"] = session.config.stash.get(NOT_RUN, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each worker collects all tests, and leaves out the same."""
+    if hasattr(node, "workeroutput"):  # it did not crash
+        node.config.stash[NOT_RUN] = node.workeroutput["gpu tests not run"]
 
 
 def pytest_terminal_summary(

@@ -324,7 +324,7 @@ def test_no_engine_outlives_the_harness(tiny, sent):
 def test_ctrl_c_ends_everything_in_one_line(tiny):
     process, children = started(tiny.folder, "--no-fidelity")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines() == ["llx: interrupted; nothing was left half-written"]
     assert psutil.wait_procs(children, timeout=20)[1] == []

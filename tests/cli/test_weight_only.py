@@ -11,13 +11,14 @@ from tests.checkpoints import write_checkpoint
 from tests.cli.test_bad_input import assert_refused
 
 NEAREST = "weights rounded to nearest, without calibration"
+PLAIN = ("--precision", "int4", "--compute", "fp32", "--calibration-windows", "0")
 
 
 @pytest.mark.parametrize("tokenizer", [True, False])
 def test_export_says_what_was_done_and_check_passes_it(llx, tmp_path, tokenizer):
     """Nothing is calibrated, so no tokenizer is needed."""
     write_checkpoint(tmp_path / "tiny", tokenizer=tokenizer)
-    ended = llx("export", "--weights", "tiny", "--precision", "int4", "--compute", "fp32")
+    ended = llx("export", "--weights", "tiny", *PLAIN)
     assert (ended.code, ended.stderr) == (0, "")
     assert "tiny-int4-fp32" in ended.stdout
     for text in (ended.stdout, llx("inspect").stdout):
@@ -65,7 +66,7 @@ def test_options_that_mean_nothing_are_refused(llx, tmp_path, command, arguments
 
 def test_bench_judges_it_against_the_checkpoint_in_fp32(llx, tmp_path):
     write_checkpoint(tmp_path / "tiny")
-    assert llx("export", "--weights", "tiny", "--precision", "int4", "--compute", "fp32").code == 0
+    assert llx("export", "--weights", "tiny", *PLAIN).code == 0
     assert llx("reference", "--window", "64", "--windows", "3").code == 0
     ended = llx("bench", "--engine", "ort", "-p", "8", "-n", "4", "-r", "2", "-o", "json")
     assert ended.code == 0
