@@ -293,11 +293,15 @@ def test_progress_comes_from_the_process_of_the_engine(tiny):
     assert ("tg4", 6, 6, "run") in news
 
 
+# A shell's background job is born deaf to SIGINT, and so would be what it starts.
+HEARING = ("env", "--default-signal=INT")
+
+
 def started(folder, *arguments):
     """A bench in a process group of its own, under way."""
     endless = ("-p", "64", "-n", "0", "-r", "100000", *arguments)
     process = subprocess.Popen(
-        [sys.executable, "-m", "llx", "bench", str(folder), *endless],
+        [*HEARING, sys.executable, "-m", "llx", "bench", str(folder), *endless],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
