@@ -47,6 +47,7 @@ def fidelity_of(artifact):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a calibration alone takes minutes
 @pytest.mark.parametrize(
     ("name", "block", "asked", "kld", "ratio", "share"),
     [
