@@ -25,6 +25,7 @@ from llx.llama.weights import linear_of, weights_of
 from llx.precision import Precision
 
 TOKENS = 24
+TABLES = ("embed", "unembed")
 FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 Read = Callable[[str], NDArray[Any]]
 
@@ -65,7 +66,9 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     with safe_open(artifact.path(WEIGHTS), framework="np") as file:
         for module, probe in probes.items():
             found = [values[name].astype(np.float32) for name in probe]
-            if precision.linear == "int8":
+            if module in TABLES:
+                yield _table(module, file.get_tensor, *found)
+            elif precision.linear == "int8":
                 yield _int8(module, file.get_tensor, *found)
             else:
                 yield _weight_only(module, file.get_tensor, precision, *found)
@@ -104,6 +107,15 @@ def _weight_only(
     return LinearParity(module, None, _off(product, x @ weight))
 
 
+def _table(
+    module: str, read: Read, x: NDArray[np.float32], product: NDArray[np.float32]
+) -> LinearParity:
+    """Logits of a vocabulary's table [V, dim] in int8."""
+    scales = read(f"{module}.weight_scale").astype(np.float32)
+    table: NDArray[np.float32] = read(f"{module}.weight") * scales[:, None]
+    return LinearParity(module, None, _off(product, x @ table.T))
+
+
 def _int4(stored: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.int8]:
     """Values of bytes that hold two each, the first in the low half."""
     halves = np.stack((stored & 0xF, stored >> 4), axis=-1).ravel().astype(np.int8)
@@ -121,6 +133,8 @@ def _require_layers(artifact: Artifact, found: Iterable[str], dialect: str) -> N
         for weight in weights_of(manifest.spec)
         if linear_of(weight, manifest.precision, manifest.dense) != "dense"
     }
+    if not manifest.spec.tied:
+        wanted.discard("embed")  # whose rows are looked up, and multiply nothing
     if wrong := wanted.symmetric_difference(found):
         raise GateFailed(
             f"{dialect}.onnx and the manifest disagree on whether {min(wrong)} is quantized",
@@ -137,6 +151,10 @@ def _probes(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in weights:
             product = users[node.output[0]]
+            if product.op_type == "Gather":  # rows are looked up, and multiply nothing
+                continue
+            if product.op_type == "Transpose":  # a table's, for the logits
+                product = users[product.output[0]]
             names, made = [product.input[0]], makers.get(product.input[0])
             if made is not None and made.op_type == "DequantizeLinear":
                 names = [makers[made.input[0]].input[0], made.input[0]]

@@ -1,7 +1,7 @@
 """What a step must read and compute: the physics that a time, measured or predicted, is held to.
 
-Of a quantized model only the linear layers of the blocks are stored in few bits. The embedding, the
-table of the logits, norms, biases and the cache stay in what the model computes in.
+Of a quantized model the linear layers of the blocks are stored in few bits and, where it was asked
+for, the vocabulary's tables. Norms, biases and the cache stay in what the model computes in.
 
 Letters: B rows, T new tokens, P filled positions, S cache capacity, L layers, H heads, Hkv KV
 heads, D head size, F feed-forward, V vocabulary.
@@ -51,10 +51,10 @@ def weight_bytes(weight: Weight, precision: Precision, dense: frozenset[str] = f
     linear = linear_of(weight, precision, dense)
     if linear == "dense":
         return value_bytes * values
-    inputs, outputs = weight.shape
     if linear == "int4":
+        inputs, outputs = weight.shape
         return -(-values // 2) + value_bytes * outputs * -(-inputs // precision.block_of(inputs))
-    return values + value_bytes * outputs
+    return values + value_bytes * weight.outputs
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +120,9 @@ def bytes_per_step(
     """
     weights = weights_bytes(spec, precision, dense)
     if not spec.tied:
-        weights += BYTES[precision.compute] * spec.dim * (min(rows * new, spec.vocab) - spec.vocab)
+        unread = spec.vocab - min(rows * new, spec.vocab)
+        table = weight_bytes(next(weights_of(spec)), precision)
+        weights -= table // spec.vocab * unread
     return weights + cache_bytes(spec, precision, filled, rows)
 
 

@@ -21,6 +21,7 @@ from llx.exporter.logits import Head
 from llx.exporter.quantize import rounded_inputs
 from llx.exporter.sources import TensorSource
 from llx.exporter.store import CalibrationStore
+from llx.exporter.trace import TORCH_DTYPES
 from llx.llama.model import Block, Linear
 from llx.llama.streamed import run_blocks
 from llx.precision import Precision
@@ -42,10 +43,11 @@ class Judge:
         self.windows = tokens
         self._tokens = torch.from_numpy(tokens)
         self._folded = FoldedSource(source, store.folds())
-        self._head = Head(source)
-        self._embedded = embedded(source, self._tokens)
+        dtype = TORCH_DTYPES[precision.compute] if precision.vocab == "int8" else None
+        self._head, self._rounded_head = Head(source), Head(source, dtype)
+        self._embedded = embedded(source, self._tokens, dtype)
         self._wanted = run_blocks(
-            source.spec, self._embedded.clone(), lambda i: block_state(source, i)
+            source.spec, embedded(source, self._tokens), lambda i: block_state(source, i)
         )
 
     def distance(self, dense: frozenset[str]) -> Distance:
@@ -64,7 +66,7 @@ class Judge:
             self._progress,
             "judging",
         )
-        return self.of(self._head.logits(window[:-1]) for window in hidden)
+        return self.of(self._rounded_head.logits(window[:-1]) for window in hidden)
 
     def of(self, logits: Iterable[Tensor]) -> Distance:
         """Of a model by its logits [N - 1, V] for each window, however they came about."""

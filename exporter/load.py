@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource, check_coverage, open_source
 from llx.exporter.weights import blocks_of
 from llx.llama.model import Llama
@@ -40,13 +41,19 @@ def block_state(source: TensorSource, layer: int) -> dict[str, torch.Tensor]:
     }
 
 
-def embedded(source: TensorSource, tokens: torch.Tensor) -> torch.Tensor:
-    """The embeddings of tokens [W, N] in fp32, [W, N, dim]; the table passes in blocks."""
+def embedded(
+    source: TensorSource, tokens: torch.Tensor, rounded: torch.dtype | None = None
+) -> torch.Tensor:
+    """The embeddings of tokens [W, N] in fp32, [W, N, dim]; the table passes in blocks.
+
+    `rounded`: as int8 has them, with scales in that dtype.
+    """
     hidden = torch.empty(*tokens.shape, source.spec.dim)
     start = 0
     for (rows,) in blocks_of(source, next(weights_of(source.spec))):
         here = (tokens >= start) & (tokens < start + len(rows))
-        hidden[here] = rows[tokens[here] - start].float()
+        found = rows[tokens[here] - start].float()
+        hidden[here] = rounded_rows(found, rounded) if rounded else found
         start += len(rows)
     return hidden
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource
 from llx.exporter.weights import blocks_of
 from llx.llama import ops
@@ -17,9 +18,13 @@ from llx.llama.weights import weights_of
 
 
 class Head:
-    """Final norm and vocabulary table of a checkpoint, in fp32."""
+    """Final norm and vocabulary table of a checkpoint, in fp32.
 
-    def __init__(self, source: TensorSource) -> None:
+    `rounded`: the table's rows are rounded to int8, with scales in that dtype.
+    """
+
+    def __init__(self, source: TensorSource, rounded: torch.dtype | None = None) -> None:
+        self._rounded = rounded
         self._source, self._eps = source, source.spec.norm_eps
         weights = {weight.name: weight for weight in weights_of(source.spec)}
         (part,) = weights["norm.weight"].parts
@@ -53,4 +58,4 @@ class Head:
 
     def _rows(self) -> Iterator[Tensor]:
         for (rows,) in blocks_of(self._source, self._table):
-            yield rows.float()
+            yield rounded_rows(rows.float(), self._rounded) if self._rounded else rows.float()

@@ -74,6 +74,21 @@ def int8_nearest(weight: torch.Tensor, dtype: torch.dtype, name: str) -> Quantiz
     return Quantized(quantize_(weight.clone(), scales).to(torch.int8), scales)
 
 
+def int8_rows(rows: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:
+    """Rows [n, dim] of a table, in fp32, rounded to int8 with a scale for each: scales [n].
+
+    Raises `BadInput` as `scales_from` does.
+    """
+    scales = scales_from(rows.abs().amax(1), dtype, name)
+    return Quantized(quantize_(rows.clone(), scales.unsqueeze(1)).to(torch.int8), scales)
+
+
+def rounded_rows(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rows [n, dim] of a table as int8 has them, in fp32."""
+    found = int8_rows(rows, dtype, "the vocabulary's table")
+    return found.values.float().mul_(found.scales.float().unsqueeze(1))
+
+
 def int4_scales(blocks: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     """Scales [..., out] of blocks [..., block, out], in the dtype that they are stored in.
 

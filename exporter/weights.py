@@ -23,7 +23,15 @@ import torch
 
 from llx.artifact import CastCounts, FileRecord
 from llx.exporter.direct import DirectWriter
-from llx.exporter.quantize import Quantized, Ready, int4_nearest, packed, quantize_, scales_from
+from llx.exporter.quantize import (
+    Quantized,
+    Ready,
+    int4_nearest,
+    int8_rows,
+    packed,
+    quantize_,
+    scales_from,
+)
 from llx.exporter.sources import COLUMN_STEP, TensorSource
 from llx.exporter.trace import TORCH_DTYPES
 from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST, packed_shape
@@ -97,7 +105,7 @@ def layout_of(spec: LlamaSpec, precision: Precision, dense: frozenset[str] = fro
 def _tensors(
     spec: LlamaSpec, precision: Precision, dense: frozenset[str]
 ) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape and dtype of all that the file holds; a quantized projection has its scales.
+    """Name, shape and dtype of all that the file holds; a quantized weight has its scales.
 
     Safetensors has no int4: its values lie two to a byte, in rows where these are even.
     """
@@ -115,7 +123,7 @@ def _tensors(
             yield f"{weight.name}_scale", (blocks, outputs), dtype
         else:
             yield weight.name, weight.shape, "I8"
-            yield f"{weight.name}_scale", weight.shape[1:], dtype
+            yield f"{weight.name}_scale", (weight.outputs,), dtype
             if linear == "int8":
                 yield f"{weight.module}.input_scale", (), dtype
 
@@ -222,6 +230,9 @@ class _Chunks:
                 for blocks in blocks_of(self.source, weight):
                     yield weight.name, self._in_file_order(blocks, weight.kind == "projection")
                 continue
+            if weight.kind == "table":
+                yield from self._int8_table(weight)
+                continue
             ready = self.ready(weight.module)
             if ready:
                 yield from self._given(weight, ready)
@@ -273,6 +284,15 @@ class _Chunks:
             values = quantize_(torch.cat(blocks).float(), scales.unsqueeze(1))
             yield weight.name, torch.empty(values.shape[::-1], dtype=torch.int8).copy_(values.T)
         yield f"{weight.name}_scale", scales
+
+    def _int8_table(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
+        """A table's int8 rows, rounded to nearest, and the scale of each."""
+        scales = []
+        for (rows,) in blocks_of(self.source, weight):
+            found = int8_rows(rows.float(), self.dtype, weight.name)
+            scales.append(found.scales)
+            yield weight.name, found.values
+        yield f"{weight.name}_scale", torch.cat(scales)
 
     def _in_file_order(self, blocks: list[torch.Tensor], transposed: bool) -> torch.Tensor:
         """The blocks of a weight's parts below one another, cast, and transposed if need be."""

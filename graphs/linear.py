@@ -1,4 +1,6 @@
-"""How a linear layer is spelled: dense, or in 8 or 4 bits. The same in every dialect.
+"""How a linear layer is spelled: dense, or in 8 or 4 bits; and how a vocabulary's table is.
+
+The same in every dialect.
 
 A quantized layer is explicit: QuantizeLinear and DequantizeLinear stand in the graph with their
 scales, and a runtime that has a kernel for it finds it by them. TensorRT wants it symmetric: zero
@@ -69,6 +71,35 @@ def _int4(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
     values, scale = _stored(g, weight, ir.DataType.INT4, (-(-inputs // block), outputs))
     dequantized = g.op("DequantizeLinear", values, scale, axis=0, block_size=block)
     return g.op("MatMul", activation, dequantized)
+
+
+def embedding(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
+    """Table [V, dim] and tokens [B, T] → their rows [B, T, dim]."""
+    table, tokens = x
+    if g.precision.vocab == "dense":
+        return g.op("Gather", table, tokens, axis=0)
+    dequantized = g.op("DequantizeLinear", *_int8_table(g, table), axis=0)
+    return g.op("Gather", dequantized, tokens, axis=0)
+
+
+def unembed(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
+    """Hidden [B, K, dim] times the transposed table [V, dim] → logits [B, K, V] in fp32."""
+    hidden, table = x
+    if g.precision.vocab == "int8":
+        table = g.op("DequantizeLinear", *_int8_table(g, table), axis=0)
+    logits = g.op("MatMul", hidden, g.op("Transpose", table, perm=[1, 0]))
+    return logits if hidden.dtype == ir.DataType.FLOAT else g.op("Cast", logits, to=1)
+
+
+def _int8_table(g: Builder, table: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """A table of int8 with a scale for each row; a tied one is stored once."""
+    name, (rows, dim) = str(table.name), _shape(table)
+    dtype = table.dtype
+    assert dtype is not None
+    return (
+        g.once(name, lambda: g.weight(name, ir.DataType.INT8, (rows, dim))),
+        g.once(f"{name}_scale", lambda: g.weight(f"{name}_scale", dtype, (rows,))),
+    )
 
 
 def _stored(

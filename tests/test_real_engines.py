@@ -1,7 +1,8 @@
 """Engines of SmolLM2-135M-Instruct, built by TensorRT-RTX with no GPU. Built, not run.
 
 `make test` builds fp16 and int8 for one chip, and one of those whose weights alone are in few bits:
-the one whose blocks of 128 do not divide all inputs. `make test-slow` builds the others.
+the one whose blocks of 128 do not divide all inputs, with its vocabulary in int8. `make test-slow`
+builds the others.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ MOST_MORE = 24 << 20
 @pytest.fixture(scope="module", params=["fp16", "int8"])
 def artifact(request, tmp_path_factory):
     preset = preset_of_size("135m")
-    name, _, block = request.param.partition("-b")
+    named, _, vocab = request.param.partition("-vocab-")
+    name, _, block = named.partition("-b")
     asked = ExportRequest(
         weights=locate(None, preset),
         folder=tmp_path_factory.mktemp("real") / request.param,
-        precision=precision_named(name, block=int(block) if block else None),
+        precision=precision_named(name, block=int(block) if block else None, vocab=vocab or None),
         preset=preset,
         quantization=QuantizationRequest(windows=int(name == "int8"), dense_share=0.0),
     )
@@ -56,13 +58,15 @@ def assert_weight_only(artifact, sm, dialect=None):
     request = BuildRequest(runtime="trt-rtx", sm=sm, dialect=dialect)
     manifest = build_engine(artifact, request)[0].manifest
     assert manifest.files["engine.plan"].bytes <= manifest.weights_bytes + MOST_MORE
-    assert manifest.layers["DEQUANTIZE"] == 4 * artifact.manifest.spec.layers
+    # A table in int8 is dequantized twice: where it is looked up, and where it gives the logits.
+    tables = 2 if artifact.manifest.precision.vocab == "int8" else 0
+    assert manifest.layers["DEQUANTIZE"] == 4 * artifact.manifest.spec.layers + tables
     assert "QUANTIZE" not in manifest.layers
     native = 0 if dialect == "primitive" else artifact.manifest.spec.layers
     assert manifest.layers.get("ATTENTION_INPUT", 0) == native
 
 
-@pytest.mark.parametrize("artifact", ["int4-b128"], indirect=True)
+@pytest.mark.parametrize("artifact", ["int4-b128-vocab-int8"], indirect=True)
 def test_weights_alone_in_few_bits_build_too(artifact):
     assert_weight_only(artifact, 86)
 
@@ -75,7 +79,7 @@ def test_weights_alone_in_few_bits_build_for_every_chip(artifact, sm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("artifact", ["int8-wo", "int4-b64"], indirect=True)
+@pytest.mark.parametrize("artifact", ["int8-wo-vocab-int8", "int4-b64"], indirect=True)
 def test_weights_alone_in_few_bits_build_from_the_decomposed_graph(artifact):
     assert_weight_only(artifact, 86, "primitive")
 

@@ -15,7 +15,7 @@ from llx.bench.sessions.base import Details, Memory, Tokens
 from llx.errors import Lacking
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
-from llx.llama.quantized import quantize_linears
+from llx.llama.quantized import quantize_modules
 from llx.llama.spec import LlamaSpec
 from llx.precision import PRECISIONS, Precision
 
@@ -31,7 +31,7 @@ def load_llama(
     The file decides what is computed in; `precision` and `dense`, which layers are quantized.
     """
     with torch.device("meta"):
-        model = quantize_linears(Llama(spec), precision, dense)
+        model = quantize_modules(Llama(spec), precision, dense)
     with safe_open(weights, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("_pad")}
     model.load_state_dict(state, assign=True)
@@ -54,7 +54,7 @@ class TorchSession:
         self.limits, self.rows, self.weights = limits, rows, weights
         self._guard = StepGuard(limits, rows)
         self._model, self._device = model.to(device), torch.device(device)
-        self._dtype = model.embed.weight.dtype
+        self._dtype = model.norm.weight.dtype
         cache = empty_cache(model.spec, rows, limits.capacity, self._dtype)
         self._cache = [tensor.to(device) for tensor in cache]
         self._logits: torch.Tensor | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from llx.graphs.linear import linear
+from llx.graphs.linear import embedding, linear, unembed
 from llx.graphs.semantic import Builder, Lowering, Results
 
 Inputs = Sequence[ir.Value]
@@ -40,20 +40,9 @@ def slots(g: Builder, capacity: int) -> ir.Value:
     return g.named_constant(SLOTS, np.arange(capacity, dtype=np.int64))
 
 
-def _embedding(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
-    table, tokens = x
-    return g.op("Gather", table, tokens, axis=0)
-
-
 def _pick(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     hidden, index = x
     return g.op("GatherND", hidden, g.op("Unsqueeze", index, g.ints(2)), batch_dims=1)
-
-
-def _unembed(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
-    hidden, table = x
-    logits = g.op("MatMul", hidden, g.op("Transpose", table, perm=[1, 0]))
-    return logits if hidden.dtype == ir.DataType.FLOAT else g.op("Cast", logits, to=1)
 
 
 def _split(g: Builder, node: ir.Node, x: Inputs) -> Results:
@@ -66,10 +55,10 @@ def _silu(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
 
 
 COMMON: Mapping[str, Lowering] = {
-    "embedding": _embedding,
+    "embedding": embedding,
     "linear": linear,
     "pick": _pick,
-    "unembed": _unembed,
+    "unembed": unembed,
     "split": _split,
     "silu": _silu,
     "add": lambda g, node, x: g.op("Add", *x),

@@ -1,4 +1,4 @@
-"""Precision has two axes: what is computed in, and what the linear layers are stored as."""
+"""Precision: what is computed in, what the linear layers are stored as, and what the vocabulary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from llx.errors import BadInput
 
 Compute = Literal["fp32", "fp16", "bf16"]
 Linear = Literal["dense", "int8", "int8-wo", "int4"]
+Vocab = Literal["dense", "int8"]
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 BLOCKS = (32, 64, 128)
@@ -22,18 +23,22 @@ class Precision:
 
     `int8`: weights and activations of the projections in 8 bits. `int8-wo` and `int4`: weights
     alone in 8 or 4 bits, multiplied in `compute`. `block`: of int4, how many weights along the
-    input share a scale.
+    input share a scale. `vocab`: the vocabulary's tables, embedding and lm_head; int8 has a scale
+    for each row.
     """
 
     compute: Compute
     linear: Linear = "dense"
     block: int | None = None
+    vocab: Vocab = "dense"
 
     def __post_init__(self) -> None:
         if self.linear == "int4" and self.block not in BLOCKS:
             raise ValueError(f"int4 has blocks of {', '.join(map(str, BLOCKS))}, not {self.block}")
         if self.linear != "int4" and self.block is not None:
             raise ValueError(f"{self.linear} has no blocks")
+        if self.linear == "dense" and self.vocab != "dense":
+            raise ValueError(f"{self.compute} has its vocabulary in {self.compute}")
 
     @property
     def name(self) -> str:
@@ -41,8 +46,9 @@ class Precision:
         if self.linear == "dense":
             return self.compute
         block = "" if self.block in (None, DEFAULT_BLOCK) else f"-b{self.block}"
+        vocab = "" if self.vocab == "dense" else f"-vocab-{self.vocab}"
         compute = "" if self.compute == "fp16" else f"-{self.compute}"
-        return f"{self.linear}{block}{compute}"
+        return f"{self.linear}{block}{vocab}{compute}"
 
     @property
     def weight_only(self) -> bool:
@@ -73,8 +79,10 @@ PRECISIONS: dict[str, Precision] = {
 }
 
 
-def precision_named(name: str, compute: str | None = None, block: int | None = None) -> Precision:
-    """The precision that `--precision NAME --compute COMPUTE --block BLOCK` means.
+def precision_named(
+    name: str, compute: str | None = None, block: int | None = None, vocab: str | None = None
+) -> Precision:
+    """The precision that `--precision NAME --compute COMPUTE --block BLOCK --vocab VOCAB` means.
 
     Raises `BadInput` for an unknown name, and for what the named precision has no choice of.
     """
@@ -105,4 +113,15 @@ def precision_named(name: str, compute: str | None = None, block: int | None = N
                 f"int4 has no blocks of {block}", f"choose one of {', '.join(map(str, BLOCKS))}"
             )
         chosen = replace(chosen, block=block)
+    if vocab is not None:
+        if chosen.linear == "dense":
+            raise BadInput(
+                f"--precision {name} has its vocabulary in {name}",
+                "leave --vocab out, or export --precision int8, int8-wo or int4",
+            )
+        if vocab not in get_args(Vocab):
+            raise BadInput(
+                f"unknown --vocab {vocab!r}", f"choose one of {', '.join(get_args(Vocab))}"
+            )
+        chosen = replace(chosen, vocab=vocab)
     return chosen

@@ -54,6 +54,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    vocab: Annotated[
+        str | None,
+        typer.Option(
+            help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4: dense or "
+            "int8. [default: dense]",
+            show_default=False,
+        ),
+    ] = None,
     max_kld: Annotated[
         float | None,
         typer.Option(
@@ -106,7 +114,7 @@ def export(
     from llx.reports.console import progress_bars, say, warn
 
     preset = chosen_preset(size, model, family)
-    chosen = precision_named(precision, compute, block)
+    chosen = precision_named(precision, compute, block, vocab)
     quantization = QuantizationRequest(
         windows=calibration_windows,
         text=calibration_text,

@@ -40,6 +40,14 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    vocab: Annotated[
+        str | None,
+        typer.Option(
+            help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4: dense or "
+            "int8. [default: dense]",
+            show_default=False,
+        ),
+    ] = None,
     context: Annotated[
         int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
     ] = None,
@@ -71,7 +79,7 @@ def plan(
     plans = plans_for(
         preset.name,
         preset.spec,
-        precision_named(precision, compute, block),
+        precision_named(precision, compute, block, vocab),
         sizes_for(preset.spec, context, batch, prompt),
         devices_named(device),
         free_bytes=shutil.disk_usage(".").free,

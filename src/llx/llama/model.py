@@ -52,6 +52,14 @@ class Table(nn.Module):
         super().__init__()
         self.weight = _weight(vocab, dim)
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, T] → their rows [B, T, dim]."""
+        return functional.embedding(tokens, self.weight)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, K, dim] → [B, K, V]."""
+        return ops.unembed(x, self.weight)
+
 
 class Rope(nn.Module):
     """The cosines and sines of the positions from 0, [positions, D/2] each."""
@@ -119,14 +127,14 @@ class Llama(nn.Module):
 
         Eager, the cache is written in place and returned; traced, present is a new value.
         """
-        x = functional.embedding(input_ids, self.embed.weight)  # [B, T, dim]
+        x = self.embed(input_ids)  # [B, T, dim]
         present: Cache = []
         for layer, block in enumerate(self.layers):
             k_cache, v_cache = past[2 * layer : 2 * layer + 2]
             x, k_cache, v_cache = block(x, position_ids, self.rope, k_cache, v_cache)
             present += [k_cache, v_cache]
         x = self.norm(ops.pick(x, logit_index))
-        return ops.unembed(x, (self.unembed or self.embed).weight), present
+        return (self.unembed or self.embed).logits(x), present
 
 
 def empty_cache(spec: LlamaSpec, rows: int, capacity: int, dtype: torch.dtype) -> Cache:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from llx.llama.model import Linear, Llama
+from llx.llama import ops
+from llx.llama.model import Linear, Llama, Table
 from llx.precision import Precision
 
 MOST = 127  # symmetric: -128 has no counterpart, and no weight is it
@@ -58,6 +59,24 @@ class QuantizedLinear(nn.Module):
         return product.to(x.dtype)
 
 
+class QuantizedTable(Table):
+    """A vocabulary table of int8 [V, dim] with a scale for each row. Uninitialised: load it."""
+
+    def __init__(self, dense: Table) -> None:
+        nn.Module.__init__(self)
+        shape, dtype = dense.weight.shape, dense.weight.dtype
+        self.weight = nn.Parameter(torch.empty(shape, dtype=torch.int8), requires_grad=False)
+        self.weight_scale = nn.Parameter(torch.empty(shape[0], dtype=dtype), requires_grad=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, T] → their rows [B, T, dim]."""
+        return self.weight[tokens] * self.weight_scale[tokens].unsqueeze(-1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, K, dim] → [B, K, V]."""
+        return ops.unembed(x, self.weight * self.weight_scale.unsqueeze(-1))
+
+
 def packed_shape(inputs: int, outputs: int) -> tuple[int, ...]:
     """Shape of the bytes that hold int4 values [in, out]: rows, where two never share a byte."""
     return (-(-inputs * outputs // 2),) if outputs % 2 else (inputs, outputs // 2)
@@ -69,15 +88,18 @@ def unpacked(stored: Tensor, shape: tuple[int, ...]) -> Tensor:
     return ((halves ^ 8).to(torch.int8) - 8).view(shape)
 
 
-def quantize_linears(
+def quantize_modules(
     model: Llama, precision: Precision, dense: frozenset[str] = frozenset()
 ) -> Llama:
     """Put the quantized form in the place of projections, but for those of the `dense` modules.
 
-    The weights are to be loaded.
+    And in that of the vocabulary's tables. The weights are to be loaded.
     """
     if precision.linear == "dense":
         return model
+    if precision.vocab == "int8":
+        model.embed = QuantizedTable(model.embed)
+        model.unembed = QuantizedTable(model.unembed) if model.unembed else None
     for i, block in enumerate(model.layers):
         for name, module in list(block.named_children()):
             if isinstance(module, Linear) and f"layers.{i}.{name}" not in dense:

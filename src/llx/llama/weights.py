@@ -51,9 +51,19 @@ class Weight:
             return (self.parts[0].shape[1], rows)
         return (rows, *self.parts[0].shape[1:])
 
+    @property
+    def outputs(self) -> int:
+        """Output channels of a projection [in, out], or of a table [V, dim] as logits have them."""
+        return self.shape[0] if self.kind == "table" else self.shape[1]
+
 
 def linear_of(weight: Weight, precision: Precision, dense: frozenset[str]) -> Linear:
-    """What a weight is stored as: projections in the precision's bits, but for `dense` modules."""
+    """What a weight is stored as: projections in the precision's bits, but for `dense` modules.
+
+    A table in int8 is weight-only, whatever the projections are: nothing rounds what it is given.
+    """
+    if weight.kind == "table":
+        return "int8-wo" if precision.vocab == "int8" else "dense"
     quantized = weight.kind == "projection" and weight.module not in dense
     return precision.linear if quantized else "dense"
 
