@@ -119,9 +119,12 @@ def precision_named(
                 f"--precision {name} has its vocabulary in {name}",
                 "leave --vocab out, or export --precision int8, int8-wo or int4",
             )
-        if vocab not in get_args(Vocab):
+        for form in get_args(Vocab):
+            if vocab.lower() == form:
+                chosen = replace(chosen, vocab=form)
+                break
+        else:
             raise BadInput(
                 f"unknown --vocab {vocab!r}", f"choose one of {', '.join(get_args(Vocab))}"
             )
-        chosen = replace(chosen, vocab=vocab)
     return chosen
