@@ -79,7 +79,7 @@ PRECISIONS: dict[str, Precision] = {
 }
 
 
-def precision_named(
+def precision_named(  # noqa: PLR0912 — an option after the other
     name: str, compute: str | None = None, block: int | None = None, vocab: str | None = None
 ) -> Precision:
     """The precision that `--precision NAME --compute COMPUTE --block BLOCK --vocab VOCAB` means.
