@@ -8,6 +8,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -15,7 +16,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llx.errors import EXIT_BUG, LlxError
+from llx.errors import EXIT_BUG, EXIT_LACKING, LlxError
 from llx.progress import Progress
 
 POLL_S = 0.5
@@ -25,34 +26,48 @@ Answer = TypeVar("Answer")
 
 
 class ProcessDied(LlxError):
-    """A process ended without an answer: a crash of what it ran, or a bug of ours."""
+    """A process ended without an answer: a crash of what it ran, a kill, or a bug of ours."""
 
     exit_code = EXIT_BUG
 
 
+class TimedOut(LlxError):
+    """A process had no answer in the time that it was given, and was killed."""
+
+    exit_code = EXIT_LACKING
+
+
 def in_own_process(
-    work: Callable[[Job, Progress], Answer], job: Job, progress: Progress, what: str, remedy: str
+    work: Callable[[Job, Progress], Answer],
+    job: Job,
+    progress: Progress,
+    what: str,
+    remedy: str,
+    limit_s: float | None = None,
 ) -> Answer:
     """Call `work(job, progress)` in a process of its own and return its answer.
 
     `work` is a function of a module; job and answer are pickled. An `LlxError` that it raises is
-    raised here; where the process dies, `ProcessDied` says `what` died and the `remedy`.
+    raised here; where the process dies, `ProcessDied` says `what` died, how, and the `remedy`;
+    where it takes longer than `limit_s` it is killed, and `TimedOut` says so.
     """
     context = multiprocessing.get_context("spawn")
     messages: Queue[Any] = context.Queue()
     process = context.Process(target=_run, args=(work, job, messages), daemon=True)
     with _uninterrupted():
         process.start()
+    ends = None if limit_s is None else time.monotonic() + limit_s
     try:
         while True:
+            if ends is not None and time.monotonic() > ends:
+                raise TimedOut(f"{what} had no end after {limit_s:.0f} s and was stopped", remedy)
             ended = not process.is_alive()  # asked first: its last words may be on their way
             try:
                 kind, content = messages.get(timeout=POLL_S)
             except queue.Empty:
                 if ended:
-                    raise ProcessDied(
-                        f"the process of {what} ended with {process.exitcode}", remedy
-                    ) from None
+                    ending = how_it_ended(process.exitcode)
+                    raise ProcessDied(f"the process of {what} {ending}", remedy) from None
                 continue
             if kind == "answer":
                 answer: Answer = content
@@ -60,13 +75,25 @@ def in_own_process(
             if kind == "error":
                 raise content
             progress(*content)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TimedOut):
         process.kill()
         raise
     finally:
         process.join(timeout=10)
         if process.is_alive():
             process.kill()
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    """An exit code in words: a signal by its name, and what it usually means."""
+    if exitcode is None or exitcode >= 0:
+        return f"ended with {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    killed = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
+    return f"was ended by {name}{killed}"
 
 
 @contextmanager

@@ -76,6 +76,23 @@ class SpeedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """What the machine could do in this run, by a probe: the roofline that speeds are held to.
+
+    `by`: the library whose matrix product was the fastest reader. `working_set`: bytes that were
+    read. Noise: relative standard deviation of the faster half of the runs.
+    """
+
+    by: str
+    working_set: int
+    threads: int | None
+    read_bytes_per_s: float
+    read_noise: float
+    flops_per_s: float | None = None
+    flops_noise: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Divergence:
     """Kullback-Leibler divergence KL(reference ‖ engine) per token, in nats."""
 

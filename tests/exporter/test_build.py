@@ -243,7 +243,7 @@ def _die(job, progress):
 
 def test_a_builder_that_is_killed_is_an_error_and_leaves_nothing(artifact, monkeypatch):
     monkeypatch.setattr(building, "_build", _die)
-    with pytest.raises(ProcessDied, match=f"builder ended with {-signal.SIGKILL}") as raised:
+    with pytest.raises(ProcessDied, match="builder was ended by SIGKILL") as raised:
         build_engine(artifact, SM86)
     assert raised.value.exit_code == EXIT_BUG
     assert not list((artifact.folder / ENGINES).iterdir())

@@ -1,0 +1,215 @@
+"""What this machine can do at most, measured in the same run: a read bandwidth and a FLOP rate.
+
+Both come from one matrix product by the library that the engine computes with: with one row it
+reads its matrix once and does little else, with many it does little but multiply. On the CPU NumPy
+is asked as well, and the better of the two counts, since a ceiling that the engine's own library
+sets too low would call honest numbers impossible. On a GPU whose engine brings no such library
+(ONNX Runtime, TensorRT) a copy within its memory is timed, which reads and writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llx.bench import clock
+from llx.precision import Compute
+from llx.processes import in_own_process
+from llx.progress import Progress
+from llx.result import Ceiling
+
+SIDE = 2048  # of the square matrix that is multiplied by as many rows as a prefill's step has
+ROWS = 512
+# A step's weights are read from where they fit; beyond this no cache of a CPU holds them.
+LEAST_BYTES, MOST_BYTES = 4 << 20, 256 << 20
+RUNS = 15
+LIMIT_S = 120.0
+IF_IT_DIED = "free memory, or bench with --no-roofline"
+
+Product = Callable[[], object]
+Library = Callable[[int, int], Product]
+"""Makes the product of [rows, SIDE] and [SIDE, outputs], to be run again and again."""
+
+
+@dataclass(frozen=True)
+class CeilingJob:
+    """What sets the ceiling: an engine, what it computes in, its threads, its step's bytes."""
+
+    engine: str
+    compute: Compute
+    threads: int | None
+    step_bytes: int
+
+
+def find_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:
+    """Measure in a process of its own. Raises `LlxError` where that fails."""
+    with _threads_of_libraries(job.threads):
+        return in_own_process(
+            measure_ceiling, job, progress, "the roofline's probe", IF_IT_DIED, LIMIT_S
+        )
+
+
+def higher(first: Ceiling, second: Ceiling) -> Ceiling:
+    """The best of two probes, before and after: what the machine could do at some time."""
+    read, flops = (
+        max(first, second, key=lambda one: getattr(one, name) or 0.0)
+        for name in ("read_bytes_per_s", "flops_per_s")
+    )
+    return replace(read, flops_per_s=flops.flops_per_s, flops_noise=flops.flops_noise)
+
+
+@contextmanager
+def _threads_of_libraries(threads: int | None) -> Iterator[None]:
+    """For a process that is started in it: OpenMP, OpenBLAS and MKL read theirs as they load."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    if threads:
+        os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def measure_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:
+    """The best of the libraries, in this process."""
+    if job.engine in ("ort-cuda", "trt", "trt-rtx"):
+        return _copied_on_device(job, progress)
+    outputs = min(max(job.step_bytes, LEAST_BYTES), MOST_BYTES) // (4 * SIDE)
+    found: list[Ceiling] = []
+    for name, value_bytes, library in _libraries(job):
+        progress(f"roofline: {name}", len(found), 2, "library")
+        read = _rates(library(1, outputs), value_bytes * SIDE * outputs)
+        multiplied = _rates(library(ROWS, SIDE), 2 * ROWS * SIDE * SIDE)
+        found.append(
+            Ceiling(
+                by=name,
+                working_set=value_bytes * SIDE * outputs,
+                threads=job.threads,
+                read_bytes_per_s=float(read.max()),
+                read_noise=_noise(read),
+                flops_per_s=float(multiplied.max()),
+                flops_noise=_noise(multiplied),
+            )
+        )
+    best = found[0]
+    for other in found[1:]:
+        best = higher(best, other)
+    return best
+
+
+def _libraries(job: CeilingJob) -> Iterator[tuple[str, int, Library]]:
+    """Name, bytes of a value, and library."""
+    if not job.engine.endswith("cuda"):
+        yield "numpy", 4, _numpy
+    if job.engine == "ort":
+        yield "onnxruntime", 4, lambda rows, outputs: _onnxruntime(rows, outputs, job.threads)
+    elif job.engine.startswith("torch"):
+        device = "cuda" if job.engine.endswith("cuda") else "cpu"
+        size = 4 if job.compute == "fp32" else 2
+        yield "torch", size, lambda rows, outputs: _torch(rows, outputs, job, device)
+
+
+def _values(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def _numpy(rows: int, outputs: int) -> Product:
+    x, weight = _values(rows, SIDE), _values(SIDE, outputs)
+    out = np.empty((rows, outputs), np.float32)
+    return lambda: np.matmul(x, weight, out=out)
+
+
+def _onnxruntime(rows: int, outputs: int, threads: int | None) -> Product:
+    import onnx
+    import onnxruntime
+
+    weight = onnx.numpy_helper.from_array(_values(SIDE, outputs), "weight")
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "weight"], ["y"])],
+        "product",
+        [value("x", onnx.TensorProto.FLOAT, [rows, SIDE])],
+        [value("y", onnx.TensorProto.FLOAT, [rows, outputs])],
+        [weight],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    x = _values(rows, SIDE)
+    return lambda: session.run(None, {"x": x})
+
+
+def _torch(rows: int, outputs: int, job: CeilingJob, device: str) -> Product:
+    import torch
+
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[job.compute]
+    x, weight = (
+        torch.from_numpy(_values(*shape)).to(dtype).to(device)
+        for shape in ((rows, SIDE), (SIDE, outputs))
+    )
+
+    def product() -> None:
+        with torch.inference_mode():
+            x @ weight
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return product
+
+
+def _copied_on_device(job: CeilingJob, progress: Progress) -> Ceiling:
+    """A copy within a GPU's memory, whose bytes are read and written; no FLOP rate is known."""
+    from llx.bench.cuda import Cuda
+
+    width, lines = 1 << 20, MOST_BYTES >> 20
+    count = width * lines
+    progress("roofline: copy", 0, 1, "probe")
+    cuda = Cuda()
+    source, target = cuda.allocate(count), cuda.allocate(count)
+
+    def copy() -> None:
+        cuda.copy_lines(target, width, source, width, width, lines)
+        cuda.synchronize()
+
+    rates = _rates(copy, 2 * count)
+    cuda.close()
+    return Ceiling(
+        by="a copy on the device",
+        working_set=count,
+        threads=job.threads,
+        read_bytes_per_s=float(rates.max()),
+        read_noise=_noise(rates),
+    )
+
+
+def _rates(product: Product, amount: int) -> NDArray[Any]:
+    """Amount a second of several runs, after two that do not count."""
+    seconds = []
+    for run in range(RUNS + 2):
+        start = clock.now_ns()
+        product()
+        if run >= 2:
+            seconds.append((clock.now_ns() - start) / 1e9)
+    return amount / np.array(seconds)
+
+
+def _noise(rates: NDArray[Any]) -> float:
+    """Relative standard deviation of the faster half: what is left where nothing disturbs."""
+    faster = np.sort(rates)[len(rates) // 2 :]
+    return float(faster.std(ddof=1) / faster.mean())
