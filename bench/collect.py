@@ -20,7 +20,7 @@ from llx.bench.environment import NOT_MEASURED
 from llx.bench.fidelity import verdict
 from llx.bench.observed import Observed
 from llx.bench.reference import Reference, read_reference
-from llx.bench.samples import Workload
+from llx.bench.samples import Samples, Workload
 from llx.bench.speed import speed_row
 from llx.bundle import Problem, Recipe, SampleRecord, clean
 from llx.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_GATE_FAILED, EXIT_LACKING, BadInput
@@ -114,21 +114,18 @@ def _speed(artifact: Artifact, recipe: Recipe, samples: SampleRecord) -> list[Sp
         return []
     workload = msgspec.convert(recipe.workload, Workload)
     tests = list(workload.tests())
-    if len(samples.step_ns) != len(tests):
+    if not len(samples.step_ns) == len(samples.faults) == len(tests):
         raise BadInput("samples of other tests than were asked for came back", REMEDY)
     limits, manifest = recipe.contract.limits, artifact.manifest
     rows = []
-    for test, step_ns in zip(tests, samples.step_ns, strict=True):
-        steps = -(-test.length // limits.max_new_tokens) if test.prefill else test.length
+    for test, step_ns, faults in zip(tests, samples.step_ns, samples.faults, strict=True):
+        steps = test.steps(limits)
         if len(step_ns) != workload.repetitions or any(
             len(run) != steps or not 0 < min(run) <= max(run) < MOST_NS for run in step_ns
         ):
             raise BadInput(f"samples of {test.name} that cannot be came back", REMEDY)
-        rows.append(
-            speed_row(
-                *(test, step_ns, manifest.spec, manifest.precision, limits.capacity, manifest.dense)
-            )
-        )
+        found = Samples(test, step_ns, limits.capacity, [clean(fault) for fault in faults])
+        rows.append(speed_row(found, workload, manifest.spec, manifest.precision, manifest.dense))
     return rows
 
 

@@ -177,8 +177,13 @@ def _measure(here: Here, record: SampleRecord) -> SampleRecord:
             return ready.pop()
         return opened(rows)
 
-    step_ns = [taken for _, taken, _ in samples(reopen, workload, here.progress)]
-    return replace(record, step_ns=step_ns, peak_host_bytes=peak_host_bytes())
+    taken = list(samples(reopen, workload, here.progress))
+    return replace(
+        record,
+        step_ns=[found.step_ns for found in taken],
+        faults=[found.faults for found in taken],
+        peak_host_bytes=peak_host_bytes(),
+    )
 
 
 def _observe(here: Here) -> None:

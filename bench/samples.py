@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llx.bench import steps
-from llx.bench.sessions.base import Session
+from llx.bench.clock import timed_step
+from llx.bench.sessions.base import Session, Tokens
+from llx.bench.validity import REMEMBERED, Print, Witness
 from llx.errors import BadInput
 from llx.graphs.contract import Limits
 from llx.progress import Progress, silent
@@ -20,36 +22,61 @@ from llx.progress import Progress, silent
 OpenSession = Callable[[int], Session]
 """Opens a session of an engine for the given number of rows."""
 
+AGAIN = 8  # decode steps that are run again to see whether the session is honest
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What to measure: a full cross product of lengths, depths and batch sizes."""
+    """What to measure: a full cross product of lengths, depths and batch sizes.
+
+    `requests`: pairs of input and output length. `until`: the share of the speed that the interval
+    may reach to either side; repetitions go on, at most `most_repetitions`, while it is wider.
+    `quick`: the lengths are too short to publish.
+    """
 
     prompts: tuple[int, ...] = (512,)
     generated: tuple[int, ...] = (128,)
+    requests: tuple[tuple[int, int], ...] = ()
     depths: tuple[int, ...] = (0,)
     batches: tuple[int, ...] = (1,)
     repetitions: int = 5
     warmup: int = 1
     seed: int = 0
+    until: float | None = None
+    most_repetitions: int = 30
+    quick: bool = False
 
     def tests(self) -> Iterator[SpeedTest]:
         """Every test, batch by batch."""
+        shapes = [
+            *((length, 0) for length in self.prompts),
+            *((0, length) for length in self.generated),
+            *self.requests,
+        ]
         for batch, depth in itertools.product(self.batches, self.depths):
-            for length in self.prompts:
-                yield SpeedTest(prefill=True, length=length, depth=depth, batch=batch)
-            for length in self.generated:
-                yield SpeedTest(prefill=False, length=length, depth=depth, batch=batch)
+            for isl, osl in shapes:
+                yield SpeedTest(isl=isl, osl=osl, depth=depth, batch=batch)
+
+    def looks(self) -> list[int]:
+        """After how many repetitions to ask whether they are enough: few times, each twice as many.
+
+        Every look at the interval is one more chance to stop at a narrow one that is wrong.
+        """
+        if self.until is None:
+            return [self.repetitions]
+        doubled = (self.repetitions << i for i in itertools.count())
+        fewer = itertools.takewhile(lambda count: count < self.most_repetitions, doubled)
+        return [*fewer, self.most_repetitions]
 
     def require_fit(self, limits: Limits, of: str = "artifact", make: str = "export") -> None:
         """Raise `BadInput` where there is no test, or one does not fit the limits.
 
         `of` says whose they are, `make` what makes others.
         """
-        if not self.prompts and not self.generated:
+        if not self.prompts and not self.generated and not self.requests:
             raise BadInput("there is nothing to measure", "give -p or -n a length above 0")
         for test in self.tests():
-            needed = test.depth + test.length
+            needed = test.depth + test.fed
             if needed > limits.capacity:
                 raise BadInput(
                     f"{test.name} fills {needed} positions and the cache holds {limits.capacity}",
@@ -64,18 +91,59 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedTest:
-    """One measurement: `length` tokens prefilled, or generated one by one, after `depth` others."""
+    """One measurement, after `depth` tokens: `isl` tokens prefilled, then `osl` generated.
 
-    prefill: bool
-    length: int
+    A request has both: its first output token is the prefill's, each other takes a decode step.
+    """
+
+    isl: int
+    osl: int
     depth: int
     batch: int
 
     @property
     def name(self) -> str:
-        """The field's name for it: pp512, tg128, tg128 @ d4096."""
+        """The field's name for it: pp512, tg128, req512:128, tg128 @ d4096."""
         depth = f" @ d{self.depth}" if self.depth else ""
-        return f"{'pp' if self.prefill else 'tg'}{self.length}{depth}"
+        if not self.osl:
+            return f"pp{self.isl}{depth}"
+        return f"req{self.isl}:{self.osl}{depth}" if self.isl else f"tg{self.osl}{depth}"
+
+    @property
+    def decode_steps(self) -> int:
+        """Steps of one token after the prefill."""
+        return self.osl - bool(self.isl and self.osl)
+
+    @property
+    def fed(self) -> int:
+        """Tokens that enter the session in the timed region."""
+        return self.isl + self.decode_steps
+
+    @property
+    def counted(self) -> int:
+        """Tokens whose number, divided by the time, is the speed: output where there is any."""
+        return self.osl or self.isl
+
+    def steps(self, limits: Limits) -> int:
+        """How many steps a repetition has."""
+        return -(-self.isl // limits.max_new_tokens) + self.decode_steps
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a test gave: nanoseconds of each step of each repetition, and what is wrong with them.
+
+    `read`: positions of the cache that each step reads, where it reads more than the filled ones.
+    """
+
+    test: SpeedTest
+    step_ns: list[list[int]]
+    read: int | None
+    faults: list[str]
+
+
+Enough = Callable[[SpeedTest, list[list[int]]], bool]
+"""Whether so many repetitions will do; asked at the looks that the workload plans."""
 
 
 def samples(
@@ -83,47 +151,98 @@ def samples(
     workload: Workload,
     progress: Progress = silent,
     before_close: Callable[[Session], None] = lambda _: None,
-) -> Iterator[tuple[SpeedTest, list[list[int]], int | None]]:
-    """Run every test of a workload: test, nanoseconds of each step of each repetition, and `read`.
+    enough: Enough = lambda test, step_ns: True,
+) -> Iterator[Samples]:
+    """Run every test of a workload, each on tokens of its own.
 
-    `read`: positions of the cache that each step reads, where it reads more than the filled ones.
     A session is opened once for each batch size, and given to `before_close`.
     """
-    for batch, tests in itertools.groupby(workload.tests(), key=lambda test: test.batch):
+    tests = enumerate(workload.tests())
+    for batch, of_batch in itertools.groupby(tests, key=lambda test: test[1].batch):
         session = open_session(batch)
-        for test in tests:
-            read = session.limits.capacity if session.reads_capacity else None
-            yield test, _repeat(session, test, workload, progress), read
+        for index, test in of_batch:
+            rng = np.random.default_rng((workload.seed, index))
+            yield _Bench(session, test, rng).repeat(workload, progress, enough)
         before_close(session)
         session.close()
 
 
-def _repeat(
-    session: Session, test: SpeedTest, workload: Workload, progress: Progress
-) -> list[list[int]]:
-    rng = np.random.default_rng(workload.seed)
-    total = workload.warmup + workload.repetitions
-    step_ns = []
-    for repetition in range(total):
-        progress(test.name, repetition, total, "run")
-        nanoseconds = _run_once(session, test, rng)
-        if repetition >= workload.warmup:
-            step_ns.append(nanoseconds)
-    progress(test.name, total, total, "run")
-    return step_ns
+class _Bench:
+    """One test on one session."""
 
+    def __init__(self, session: Session, test: SpeedTest, rng: np.random.Generator) -> None:
+        self._session, self._test, self._rng = session, test, rng
+        self._witness = Witness(session)
+        # Enough of a repetition to see whether it comes out the same again.
+        self._short = 1 if test.isl else min(AGAIN, test.decode_steps)
 
-def _run_once(session: Session, test: SpeedTest, rng: np.random.Generator) -> list[int]:
-    """One repetition from an empty cache, on fresh random tokens; each step's nanoseconds."""
-    vocab = session.limits.vocab
-    tokens = rng.integers(0, vocab, (test.batch, test.depth + test.length), dtype=np.int64)
-    session.reset()
-    if test.depth:
-        steps.prefill(session, tokens[:, : test.depth])
-    rest = tokens[:, test.depth :]
-    if test.prefill:
-        return steps.prefill(session, rest, test.depth)
-    return [
-        steps.decode_step(session, np.ascontiguousarray(rest[:, i : i + 1]), test.depth + i)
-        for i in range(test.length)
-    ]
+    def repeat(self, workload: Workload, progress: Progress, enough: Enough) -> Samples:
+        """Warm up, repeat until there are enough, and see whether the session was honest."""
+        test, looks = self._test, workload.looks()
+        total = workload.warmup + looks[-1]
+        step_ns: list[list[int]] = []
+        for repetition in range(total):
+            progress(test.name, repetition, total, "run")
+            tokens = self._fresh()
+            nanoseconds, first = self._run(tokens)
+            if repetition >= workload.warmup:
+                step_ns.append(nanoseconds)
+                if len(step_ns) in looks and enough(test, step_ns):
+                    break
+        progress(test.name, total, total, "run")
+        if first is not None:
+            self._audit(tokens, first, min(sum(run[: self._short]) for run in step_ns))
+        read = self._session.limits.capacity if self._session.reads_capacity else None
+        return Samples(test, step_ns, read, self._witness.faults)
+
+    def _fresh(self) -> Tokens:
+        shape = (self._test.batch, self._test.depth + self._test.fed)
+        return self._rng.integers(0, self._session.limits.vocab, shape, dtype=np.int64)
+
+    def _run(self, tokens: Tokens, most: int | None = None) -> tuple[list[int], Print | None]:
+        """One repetition from an empty cache, or its first steps: the nanoseconds of each.
+
+        Also the logits of the step that ends the part which is run again.
+        """
+        self._session.reset()
+        if self._test.depth:
+            steps.prefill(self._session, tokens[:, : self._test.depth])
+        self._witness.begin()
+        nanoseconds: list[int] = []
+        seen = None
+        for part, positions in itertools.islice(self._steps(tokens), most):
+            nanoseconds.append(timed_step(self._session, part, positions, steps.last_index(part)))
+            print_ = self._witness.look(part)
+            if len(nanoseconds) == self._short:
+                seen = print_
+        if most is None:
+            self._witness.end(tokens)
+        return nanoseconds, seen
+
+    def _steps(self, tokens: Tokens) -> Iterator[tuple[Tokens, Tokens]]:
+        """Tokens and positions of each step that is timed."""
+        depth, prompt_end = self._test.depth, self._test.depth + self._test.isl
+        if self._test.isl:
+            yield from steps.chunks(self._session, tokens[:, depth:prompt_end], depth)
+        for at in range(prompt_end, tokens.shape[1]):
+            part = np.ascontiguousarray(tokens[:, at : at + 1])
+            yield part, np.full(part.shape, at, dtype=np.int64)
+
+    def _audit(self, tokens: Tokens, first: Print, fresh_ns: int) -> None:
+        """Run the last prompt again, and one that begins otherwise. Nothing of it is a sample.
+
+        A time that looks remembered must do so twice, and against a fresh prompt beside it.
+        """
+        nanoseconds, again = self._run(tokens, self._short)
+        self._witness.same_prompt(first, again)
+        if sum(nanoseconds) < REMEMBERED * fresh_ns:
+            beside_ns = sum(self._run(self._fresh(), self._short)[0])
+            twice_ns = sum(self._run(tokens, self._short)[0])
+            self._witness.same_time(min(fresh_ns, beside_ns), max(sum(nanoseconds), twice_ns))
+        shown = next(itertools.islice(self._steps(tokens), self._short - 1, None))[1][0, -1] + 1
+        if shown > 1:
+            vocab = self._session.limits.vocab
+            other = tokens.copy()
+            half = (len(other), int(shown) // 2)
+            other[:, : half[1]] += self._rng.integers(1, vocab, half, dtype=np.int64)
+            self._witness.other_beginning(first, self._run(other % vocab, self._short)[1])

@@ -6,17 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from llx.bench.roofline import bytes_per_decode_step
-from llx.bench.samples import OpenSession, SpeedTest, Workload, samples
+from llx.bench.samples import OpenSession, Samples, SpeedTest, Workload, samples
 from llx.bench.sessions.base import Session
+from llx.bench.statistics import LEVEL, LOOKED_AT_LEVEL, Interval, drift, interval, outliers
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.progress import Progress, silent
 from llx.result import Percentiles, SpeedRow, Times
 
 MIN_REPETITIONS = 5
+LOOKED_AT = f", at {100 * LOOKED_AT_LEVEL:.0f} % since repetitions went on until it was narrow"
 
 
 def measure(
@@ -33,75 +34,105 @@ def measure(
     `before_close` is given each session when its tests are done. `dense`: modules that are not
     quantized where the precision says so.
     """
-    return [
-        speed_row(test, step_ns, spec, precision, read, dense)
-        for test, step_ns, read in samples(open_session, workload, progress, before_close)
-    ]
+
+    def enough(test: SpeedTest, step_ns: list[list[int]]) -> bool:
+        reached = _interval(_tok_per_s(test, step_ns), workload).half_width
+        return workload.until is None or reached <= workload.until
+
+    taken = samples(open_session, workload, progress, before_close, enough)
+    return [speed_row(found, workload, spec, precision, dense) for found in taken]
 
 
 def speed_row(
-    test: SpeedTest,
-    step_ns: list[list[int]],
+    found: Samples,
+    workload: Workload,
     spec: LlamaSpec,
     precision: Precision,
-    read: int | None,
     dense: frozenset[str] = frozenset(),
 ) -> SpeedRow:
-    """What the samples of a test show: nanoseconds of each step of each repetition.
-
-    `read`: positions of the cache that each step reads, where it reads more than the filled ones.
-    """
-    mean_depth = test.depth + (test.length + 1) // 2
-    needed, actual = (
-        bytes_per_decode_step(spec, precision, positions, test.batch, dense)
-        for positions in (mean_depth, read or mean_depth)
-    )
-    return _row(test, step_ns, None if test.prefill else (needed, actual))
-
-
-def _row(
-    test: SpeedTest, step_ns: list[list[int]], decode_bytes: tuple[int, int] | None
-) -> SpeedRow:
-    """A row of the samples; `decode_bytes` are those that a decode step must and does read."""
-    total_s = np.array([sum(run) for run in step_ns]) / 1e9
-    samples = test.batch * test.length / total_s
-    reason = None
-    if len(samples) < MIN_REPETITIONS:
-        reason = f"{len(samples)} repetitions, fewer than {MIN_REPETITIONS}"
-    elif confidence_interval(samples)[0] <= 0:
-        reason = "so noisy that its confidence interval reaches zero"
-    itl = None
-    if not test.prefill:
-        pooled = np.concatenate([np.asarray(run) for run in step_ns]) / 1e6
-        itl = Percentiles(**_percentiles(pooled))
+    """What the samples of a test show, and every reason why they do not count."""
+    test, step_ns = found.test, found.step_ns
+    speeds = _tok_per_s(test, step_ns)
+    between = _interval(speeds, workload)
+    apart = outliers(speeds)
+    prefill_ms, decode_ms = _phases_ms(test, step_ns)
+    total_ms = prefill_ms + decode_ms.sum(1)
+    gaps = test.decode_steps
+    needed, actual = _decode_bytes(found, spec, precision, dense)
+    reasons = [*_reasons(speeds, between, workload), *found.faults]
     return SpeedRow(
         test=test.name,
-        isl=test.length if test.prefill else 0,
-        osl=0 if test.prefill else test.length,
+        isl=test.isl,
+        osl=test.osl,
         depth=test.depth,
         batch=test.batch,
-        samples=samples.tolist(),
+        samples=speeds.tolist(),
         step_ns=step_ns,
-        mean=float(samples.mean()),
-        sd=_sd(samples),
-        ci95=confidence_interval(samples),
-        ttft_ms=_times(total_s * 1e3) if test.prefill else None,
-        tpot_ms=None if test.prefill else _times(total_s * 1e3 / test.length),
-        itl_ms=itl,
-        bytes_per_step=decode_bytes[0] if decode_bytes else None,
-        bytes_per_step_actual=decode_bytes[1] if decode_bytes else None,
-        valid=reason is None,
-        invalid_reason=reason,
+        mean=float(speeds.mean()),
+        sd=_sd(speeds),
+        median=float(np.median(speeds)),
+        ci95=(between.low, between.high),
+        ci_method=between.method + ("" if workload.until is None else LOOKED_AT),
+        drift=drift(speeds),
+        outliers=apart.count,
+        farthest_outlier=apart.farthest,
+        warmup=workload.warmup,
+        seed=workload.seed,
+        until=workload.until,
+        quick=workload.quick,
+        ttft_ms=_times(prefill_ms) if test.isl else None,
+        tpot_ms=_times(decode_ms.sum(1) / gaps) if gaps else None,
+        itl_ms=Percentiles(**_percentiles(decode_ms.ravel())) if gaps else None,
+        e2e_ms=_times(total_ms) if test.isl and test.osl else None,
+        bytes_per_step=needed if gaps else None,
+        bytes_per_step_actual=actual if gaps else None,
+        valid=not reasons,
+        invalid_reason="; ".join(reasons) or None,
     )
 
 
-def confidence_interval(samples: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of the mean by Student's t; the sample itself where there is only one."""
-    mean = float(samples.mean())
-    if len(samples) < 2 or not samples.std():
-        return (mean, mean)
-    low, high = stats.t.interval(0.95, len(samples) - 1, mean, stats.sem(samples))
-    return (float(low), float(high))
+def _reasons(speeds: NDArray[np.float64], between: Interval, workload: Workload) -> list[str]:
+    """Why repetitions like these do not count, whatever the session did."""
+    reasons = []
+    if len(speeds) < MIN_REPETITIONS:
+        reasons.append(f"{len(speeds)} repetitions, fewer than {MIN_REPETITIONS}")
+    elif between.low <= 0:
+        reasons.append("so noisy that its confidence interval reaches zero")
+    if not workload.warmup:
+        reasons.append("no warm-up")
+    return reasons
+
+
+def _interval(speeds: NDArray[np.float64], workload: Workload) -> Interval:
+    return interval(speeds, LEVEL if workload.until is None else LOOKED_AT_LEVEL)
+
+
+def _tok_per_s(test: SpeedTest, step_ns: list[list[int]]) -> NDArray[np.float64]:
+    total_s = np.array([sum(run) for run in step_ns]) / 1e9
+    tok_per_s: NDArray[np.float64] = test.batch * test.counted / total_s
+    return tok_per_s
+
+
+def _phases_ms(
+    test: SpeedTest, step_ns: list[list[int]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Milliseconds of each repetition's prefill, [R], and of its decode steps, [R, steps]."""
+    step_ms = np.array(step_ns) / 1e6
+    decode_at = step_ms.shape[1] - test.decode_steps
+    return step_ms[:, :decode_at].sum(1), step_ms[:, decode_at:]
+
+
+def _decode_bytes(
+    found: Samples, spec: LlamaSpec, precision: Precision, dense: frozenset[str]
+) -> tuple[int, int]:
+    """Bytes that a decode step must read, and does read, in the middle of the test."""
+    test = found.test
+    middle = test.depth + test.isl + (test.decode_steps + 1) // 2
+    needed, actual = (
+        bytes_per_decode_step(spec, precision, positions, test.batch, dense)
+        for positions in (middle, found.read or middle)
+    )
+    return needed, actual
 
 
 def _sd(samples: NDArray[np.float64]) -> float:

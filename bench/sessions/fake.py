@@ -1,6 +1,7 @@
 """`fake`: a session with the full protocol and no model, for tests of the harness.
 
-Its logits follow from the last token alone, so a test can predict them; it records every step.
+Its softmax follows from the last token alone, so a test can predict it; its logits do from all
+tokens in the cache, as a model's. It records every step.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from llx.graphs.contract import Limits, StepGuard
 
 
 class FakeSession:
-    """Answers token t with the logits of `next_token(t)` = (t + 1) mod V, at a given sharpness."""
+    """Answers token t with the logits of `next_token(t)` = (t + 1) mod V, at a given sharpness.
+
+    All of a row's logits are raised by the mean of the tokens seen, as a share of V.
+    """
 
     weights = "none: a recording double"
     reads_capacity = False
@@ -24,6 +28,7 @@ class FakeSession:
         self.resets = 0
         self.closed = False
         self._guard = StepGuard(limits, rows)
+        self._cache = np.zeros((rows, limits.capacity), np.int64)
         self._logits = np.zeros((rows, 0, limits.vocab), np.float32)
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
@@ -32,7 +37,11 @@ class FakeSession:
         self.steps.append((tokens.copy(), positions.copy(), logit_index.copy()))
         picked = np.take_along_axis(tokens, logit_index, 1)  # [B, K]
         answer = (picked + 1) % self.limits.vocab
-        self._logits = self.sharpness * np.eye(self.limits.vocab, dtype=np.float32)[answer]
+        np.put_along_axis(self._cache, positions, tokens, 1)
+        at = np.take_along_axis(positions, logit_index, 1)
+        seen = np.take_along_axis(self._cache.cumsum(1), at, 1) / (at + 1) / self.limits.vocab
+        sharp = self.sharpness * np.eye(self.limits.vocab, dtype=np.float32)[answer]
+        self._logits = sharp + seen[..., None].astype(np.float32)
 
     def sync(self) -> None:
         """Nothing to wait for."""
@@ -42,7 +51,7 @@ class FakeSession:
         return self._logits
 
     def reset(self) -> None:
-        """Forget the positions."""
+        """Forget the positions; the cache is overwritten before it is read."""
         self.resets += 1
         self._guard.reset()
 

@@ -78,13 +78,17 @@ class BuildRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
-    """What was measured, raw: `step_ns` of each test of the workload, repetition and step."""
+    """What was measured, raw: `step_ns` of each test of the workload, repetition and step.
+
+    `faults`: what is wrong with each test's samples.
+    """
 
     recipe: str
     gpu: str | None = None
     weights: str = "none"
     details: dict[str, Any] = field(default_factory=dict)
     step_ns: list[list[list[int]]] = field(default_factory=list)
+    faults: list[list[str]] = field(default_factory=list)
     load_s: float | None = None
     peak_host_bytes: int | None = None
     cache_bytes: int | None = None

@@ -49,7 +49,9 @@ class Times:
 class SpeedRow:
     """One test, such as pp512 or tg128 @ d0: tok/s of each repetition, and what follows from them.
 
-    `isl` and `osl` are input and output lengths, `depth` the positions filled beforehand.
+    `isl` and `osl` are input and output lengths, `depth` the positions filled beforehand. The unit
+    counts output tokens where there are any, else input tokens. `ci_method` also says whether
+    `ci95` is about the mean or the median. Outliers are counted, and stay in every statistic.
     """
 
     test: str
@@ -62,17 +64,27 @@ class SpeedRow:
     step_ns: list[list[int]]
     mean: float
     sd: float
+    median: float | None = None
     ci95: tuple[float, float]
+    ci_method: str | None = None
+    drift: float | None = None  # change from first to last repetition as a share, where it shows
+    outliers: int = 0
+    farthest_outlier: float | None = None  # its distance from the median, as a share of it
+    warmup: int | None = None  # repetitions before the first that counts
+    seed: int | None = None  # of the random prompts
+    until: float | None = None  # half the interval's width as a share that repetitions went on for
+    quick: bool = False  # lengths too short to publish
     ttft_ms: Times | None = None
     tpot_ms: Times | None = None
     itl_ms: Percentiles | None = None
+    e2e_ms: Times | None = None
     bytes_per_step: int | None = None  # what a decode step must read: weights and filled cache
     bytes_per_step_actual: int | None = None  # what it does: attention may read all of the cache
     predicted_ms: float | None = None
     roofline_probe: float | None = None
     roofline_spec: float | None = None
     valid: bool = True
-    invalid_reason: str | None = None
+    invalid_reason: str | None = None  # each reason, with a semicolon between them
 
 
 @dataclass(frozen=True, kw_only=True)
