@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from llx.errors import EXIT_BUG, EXIT_LACKING, LlxError
 from llx.progress import Progress
@@ -51,37 +51,76 @@ def in_own_process(
     raised here; where the process dies, `ProcessDied` says `what` died, how, and the `remedy`;
     where it takes longer than `limit_s` it is killed, and `TimedOut` says so.
     """
-    context = multiprocessing.get_context("spawn")
-    messages: Queue[Any] = context.Queue()
-    process = context.Process(target=_run, args=(work, job, messages), daemon=True)
-    with _uninterrupted():
-        process.start()
-    ends = None if limit_s is None else time.monotonic() + limit_s
+    process = OwnProcess(work, job, what, remedy, limit_s)
     try:
-        while True:
-            if ends is not None and time.monotonic() > ends:
-                raise TimedOut(f"{what} had no end after {limit_s:.0f} s and was stopped", remedy)
-            ended = not process.is_alive()  # asked first: its last words may be on their way
-            try:
-                kind, content = messages.get(timeout=POLL_S)
-            except queue.Empty:
-                if ended:
-                    ending = how_it_ended(process.exitcode)
-                    raise ProcessDied(f"the process of {what} {ending}", remedy) from None
-                continue
-            if kind == "answer":
-                answer: Answer = content
-                return answer
-            if kind == "error":
-                raise content
-            progress(*content)
-    except (KeyboardInterrupt, TimedOut):
-        process.kill()
-        raise
+        while not process.ended:
+            process.listen(progress, POLL_S)
     finally:
-        process.join(timeout=10)
-        if process.is_alive():
-            process.kill()
+        process.end()
+    return process.answer()
+
+
+class OwnProcess(Generic[Job, Answer]):
+    """A process that works on one job, for who waits for several: `in_own_process` in parts."""
+
+    def __init__(
+        self,
+        work: Callable[[Job, Progress], Answer],
+        job: Job,
+        what: str,
+        remedy: str,
+        limit_s: float | None = None,
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._what, self._remedy, self._limit_s = what, remedy, limit_s
+        self._messages: Queue[Any] = context.Queue()
+        self._process = context.Process(target=_run, args=(work, job, self._messages), daemon=True)
+        self._answer: Answer | None = None
+        self._error: LlxError | None = None
+        self.ended = False
+        with _uninterrupted():
+            self._process.start()
+        self._started = time.monotonic()
+
+    def listen(self, progress: Progress, wait_s: float) -> None:
+        """Take the next message, waiting for one at most so long: news, the answer, or an end."""
+        if self._limit_s is not None and time.monotonic() - self._started > self._limit_s:
+            late = f"{self._what} had no end after {self._limit_s:.0f} s and was stopped"
+            self._finish(error=TimedOut(late, self._remedy))
+            return
+        alive = self._process.is_alive()  # asked first: its last words may be on their way
+        try:
+            kind, content = self._messages.get(timeout=wait_s)
+        except queue.Empty:
+            if not alive:
+                how = how_it_ended(self._process.exitcode)
+                died = ProcessDied(f"the process of {self._what} {how}", self._remedy)
+                self._finish(error=died)
+            return
+        if kind == "news":
+            progress(*content)
+        elif kind == "answer":
+            self._finish(answer=content)
+        else:
+            self._finish(error=content)
+
+    def answer(self) -> Answer:
+        """What the work returned; raises what it raised, or why there is neither."""
+        if self._error is not None:
+            raise self._error
+        assert self.ended
+        return self._answer  # type: ignore[return-value]  # an answer may itself be None
+
+    def _finish(self, answer: Answer | None = None, error: LlxError | None = None) -> None:
+        self._answer, self._error, self.ended = answer, error, True
+
+    def end(self) -> None:
+        """See that it is gone: it has answered, or is not wanted any more."""
+        if not self.ended or isinstance(self._error, TimedOut):
+            self._process.kill()
+        self._process.join(timeout=10)
+        if self._process.is_alive():
+            self._process.kill()
 
 
 def how_it_ended(exitcode: int | None) -> str:
