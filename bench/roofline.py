@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from llx.devices import Device
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, linear_of, weights_of
 from llx.precision import BYTES, Precision
+from llx.result import Ceiling, SpeedRow
+
+SUSPECT_SHARE = 0.3  # of the probe's roofline: below it a slow path is likely
+LEAST_TOLERANCE = 0.03  # by which a share may be over 1, where the probe's noise is smaller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,3 +180,92 @@ def _steps(prompt: int, per_step: int) -> Iterator[tuple[int, int]]:
     for start in range(0, prompt, per_step):
         new = min(per_step, prompt - start)
         yield new, start + new
+
+
+def held_to(
+    row: SpeedRow,
+    ceiling: Ceiling,
+    spec: LlamaSpec,
+    precision: Precision,
+    per_step: int,
+    device: Device | None,
+    dense: frozenset[str] = frozenset(),
+) -> SpeedRow:
+    """A row with the share of the roofline that it reached: the probe's, and the specification's.
+
+    The share is the least time that a repetition can take by the time that it took: of each step
+    the longer of its reads and its FLOPs, at the ceiling's rates. `per_step`: the most tokens of a
+    step. A row that is faster than the machine is invalid; one far below it gets a note.
+    """
+    steps = list(_row_steps(row, per_step))
+    rates = ceiling.read_bytes_per_s, ceiling.flops_per_s
+    least_s = _least_s(steps, row.batch, spec, precision, dense, *rates)
+    if (row.isl and ceiling.flops_per_s is None) or not row.samples:
+        return row
+    decode_steps = row.osl - bool(row.isl)
+    took_s = row.batch * (row.osl or row.isl) / row.mean
+    share = least_s / took_s
+    reasons = [row.invalid_reason] if row.invalid_reason else []
+    tolerance = max(LEAST_TOLERANCE, 3 * ceiling.read_noise, 3 * (ceiling.flops_noise or 0.0))
+    if share > 1 + tolerance:
+        reasons.append(
+            f"{100 * share:.0f} % of the roofline of this machine, which cannot be: less was read "
+            "or computed than was asked for"
+        )
+    return replace(
+        row,
+        predicted_ms=1e3 * least_s / (1 if row.isl else decode_steps),
+        roofline_probe=share,
+        roofline_spec=_share_of_specification(row, steps, took_s, spec, precision, device, dense),
+        suspect=f"under {100 * SUSPECT_SHARE:.0f} % of the roofline: suspect path"
+        if share < SUSPECT_SHARE
+        else None,
+        valid=not reasons,
+        invalid_reason="; ".join(reasons) or None,
+    )
+
+
+def _row_steps(row: SpeedRow, per_step: int) -> Iterator[tuple[int, int]]:
+    """New tokens and filled positions of each timed step."""
+    for new, filled in _steps(row.isl, per_step):
+        yield new, row.depth + filled
+    for at in range(row.osl - bool(row.isl and row.osl)):
+        yield 1, row.depth + row.isl + at + 1
+
+
+def _least_s(
+    steps: list[tuple[int, int]],
+    rows: int,
+    spec: LlamaSpec,
+    precision: Precision,
+    dense: frozenset[str],
+    bytes_per_s: float,
+    flops_per_s: float | None,
+) -> float:
+    """Seconds that steps take at least: each the longer of its reads and its FLOPs."""
+    total = 0.0
+    for new, filled in steps:
+        read_s = bytes_per_step(spec, precision, new, filled, rows, dense) / bytes_per_s
+        flops = step_work(spec, precision, new, filled, rows).flops
+        total += max(read_s, flops / flops_per_s if flops_per_s else 0.0)
+    return total
+
+
+def _share_of_specification(
+    row: SpeedRow,
+    steps: list[tuple[int, int]],
+    took_s: float,
+    spec: LlamaSpec,
+    precision: Precision,
+    device: Device | None,
+    dense: frozenset[str],
+) -> float | None:
+    """By the catalogue's figures; the rate of fp32 is in none, nor is that of a mixture's int8."""
+    if device is None:
+        return None
+    known = precision.compute != "fp32" and precision.linear != "int8"
+    if row.isl and not known:
+        return None
+    flops_per_s = device.fp16_tflops.value * 1e12 if known else None
+    bytes_per_s = device.bandwidth_gb_per_s.value * 1e9
+    return _least_s(steps, row.batch, spec, precision, dense, bytes_per_s, flops_per_s) / took_s

@@ -1,184 +1,243 @@
-"""The harness: each engine in a process of its own, so that no crash reaches another."""
+"""The harness: a process for each test of each engine, so that no crash reaches another."""
 
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import statistics
 
 import llx
-from llx.artifact import REFERENCE, Artifact, open_artifact
-from llx.bench import clock, environment
-from llx.bench.fidelity import judge
-from llx.bench.reference import read_reference
-from llx.bench.samples import Workload
-from llx.bench.sessions import Built, Engine, Session, engine_named
-from llx.bench.sessions.base import Details
-from llx.bench.speed import measure
+from llx.artifact import REFERENCE, open_artifact
+from llx.bench import environment
+from llx.bench.ceiling import CeilingJob, find_ceiling, higher
+from llx.bench.kept import Kept
+from llx.bench.roofline import held_to
+from llx.bench.sessions import engine_named
+from llx.bench.worker import FIDELITY, Job, Outcome, Scenario, run_scenario, scenarios_of
+from llx.devices import device_of
 from llx.errors import LlxError
 from llx.gpu import find_gpu
-from llx.processes import in_own_process, peak_host_bytes
+from llx.processes import OwnProcess, ProcessDied, TimedOut
 from llx.progress import Progress, silent
 from llx.result import (
     ArtifactRecord,
+    Ceiling,
     ErrorRecord,
-    Fidelity,
+    FailedTest,
     MemoryRecord,
     Result,
     SpeedRow,
     TimeRecord,
 )
 
-IF_IT_DIED = "its own words stand above; less memory is needed with a smaller --context or -b"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What the process of an engine is to do."""
-
-    folder: Path
-    engine: str
-    workload: Workload
-    fidelity: bool
-    command: str
-    built: Built = field(default_factory=Built)
-    problem: LlxError | None = None  # why it cannot run, where that is known already
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the process of an engine found."""
-
-    weights: str
-    details: Details
-    speed: list[SpeedRow]
-    fidelity: Fidelity | None
-    memory: MemoryRecord
-    load_s: float
-    unjudged: str | None = None  # why there is no fidelity
-    problem: LlxError | None = None  # what went wrong after speed was measured
+IF_IT_DIED = (
+    "its own words stand above; less memory is needed with a smaller --context or -b, "
+    "more time is given by --limit"
+)
+POLL_S = 0.5
 
 
 def bench(job: Job, progress: Progress = silent) -> Result:
-    """Measure one engine. An engine that this machine lacks, or that fails, is a result as well.
+    """Measure one engine; see `Measurement`."""
+    measurement = Measurement(job)
+    measurement.run(progress)
+    return measurement.result()
 
-    Raises `BadInput` for what no engine could do: an unknown engine, a workload that does not fit
-    the artifact, or the engine that was built of it.
+
+class Measurement:
+    """One engine, test by test.
+
+    An engine that this machine lacks, or a test that crashes, hangs or is killed, is a part of the
+    result, and so is what was measured before an interrupt. Raises `BadInput` for what no engine
+    could do: an unknown one, a workload that does not fit the artifact or the engine built of it.
     """
-    artifact = open_artifact(job.folder)
-    job.workload.require_fit(artifact.manifest.contract.limits)
-    load_before = environment.load()
-    engine = engine_named(job.engine)
-    try:
-        if job.problem:
-            raise job.problem
-        engine.require()
-        limits = engine.limits(artifact, max(job.workload.batches), job.built)
-    except LlxError as error:
-        return _result(job, artifact, None, error, load_before)
-    job.workload.require_fit(limits, "engine", "build")
-    try:
-        measured = in_own_process(_measure, job, progress, f"engine {job.engine}", IF_IT_DIED)
-    except LlxError as error:
-        return _result(job, artifact, None, error, load_before)
-    return _result(job, artifact, measured, measured.problem, load_before)
 
+    def __init__(self, job: Job) -> None:
+        self._job, self._artifact = job, open_artifact(job.folder)
+        job.workload.require_fit(self._artifact.manifest.contract.limits)
+        self._engine = engine_named(job.engine)
+        self._load_before = environment.load()
+        self._outcomes: list[Outcome] = []
+        self._failed: list[FailedTest] = []
+        self._error: LlxError | None = job.problem
+        self._ceiling: Ceiling | None = None
+        self._no_ceiling = None if job.roofline else "it was not asked for"
+        self._interrupted = False
 
-def _result(
-    job: Job,
-    artifact: Artifact,
-    measured: Measured | None,
-    error: LlxError | None,
-    load_before: float | None,
-) -> Result:
-    manifest = artifact.manifest
-    engine = engine_named(job.engine)
-    details = measured.details if measured else {}
-    record = None
-    if error:
-        record = ErrorRecord(message=error.message, remedy=error.remedy, exit_code=error.exit_code)
-    return Result(
-        llx=llx.__version__,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        command=job.command,
-        engine=job.engine,
-        precision=manifest.precision.name,
-        dialect=details.get("dialect", engine.dialect) if measured else None,
-        artifact=ArtifactRecord(
-            name=manifest.name,
-            sha256=artifact.sha256,
-            bytes=artifact.model_bytes,
-            params=manifest.spec.parameters,
-            source=manifest.source.label,
-            weights=measured.weights if measured else "none",
-            quantization=manifest.quantization.in_words if manifest.quantization else None,
-        ),
-        environment=environment.read_environment(
-            details.get("threads"),
-            load_before,
-            environment.load(),
-            find_gpu() if measured and engine.gpu else None,
-        ),
-        speed=measured.speed if measured else [],
-        fidelity=measured.fidelity if measured else None,
-        memory=measured.memory if measured else None,
-        time=TimeRecord(load_s=measured.load_s, build_s=details.get("build_s"))
-        if measured
-        else None,
-        details=details,
-        unjudged=measured.unjudged if measured else None,
-        error=record,
-    )
+    def run(self, progress: Progress = silent) -> None:
+        """Measure all that was asked for, and go on where an earlier run was cut off."""
+        if not self.able():
+            return
+        with Kept.opened(self._job, self._artifact) as kept:
+            try:
+                for scenario in scenarios_of(self._job, self._artifact):
+                    self._run(scenario, kept, progress)
+                    if self._error:
+                        break
+                    if len(self._outcomes) == 1:
+                        self.probe(progress)
+                self.probe(progress)
+            except KeyboardInterrupt:
+                self._interrupted = True
+                raise
+            kept.discard()
 
+    def able(self) -> bool:
+        """Whether the engine can be opened here at all."""
+        if self._error:
+            return False
+        job = self._job
+        try:
+            self._engine.require()
+            limits = self._engine.limits(self._artifact, max(job.workload.batches), job.built)
+        except LlxError as error:
+            self._error = error
+            return False
+        job.workload.require_fit(limits, "engine", "build")
+        return True
 
-def _measure(job: Job, progress: Progress) -> Measured:
-    artifact = open_artifact(job.folder)
-    engine = engine_named(job.engine)
-    manifest = artifact.manifest
-    start = clock.now_ns()
-    first = engine.open(artifact, job.workload.batches[0], job.built)
-    load_s = (clock.now_ns() - start) / 1e9
-    details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
-    held: list[int] = []
-    speed = measure(
-        _Reopen(engine, artifact, job.built, first),
-        job.workload,
-        manifest.spec,
-        manifest.precision,
-        progress,
-        lambda session: held.append(session.memory().device_bytes or 0),
-        manifest.dense,
-    )
-    memory = MemoryRecord(
-        peak_host_bytes=peak_host_bytes(),
-        peak_device_bytes=max(held) or None,
-        cache_bytes=cache,
-        engine_bytes=details.get("engine_bytes"),
-    )
-    measured = Measured(weights, details, speed, None, memory, load_s)
-    if not job.fidelity:
-        return replace(measured, unjudged="it was not asked for")
-    if not artifact.has(REFERENCE):
-        return replace(measured, unjudged="there is no reference; see `llx reference`")
-    try:
-        fidelity = judge(
-            _Reopen(engine, artifact, job.built, None), read_reference(artifact), progress
+    def _run(self, scenario: Scenario, kept: Kept, progress: Progress) -> None:
+        """Run a scenario, unless it was run before."""
+        outcome = kept.outcome(scenario)
+        if outcome:
+            self._outcomes.append(outcome)
+            return
+        process = self.started(scenario)
+        try:
+            while not process.ended:
+                process.listen(progress, POLL_S)
+        finally:
+            process.end()
+        if self.take(scenario, process):
+            kept.keep(scenario, self._outcomes[-1])
+
+    def started(self, scenario: Scenario) -> OwnProcess[Scenario, Outcome]:
+        """A process that runs a scenario."""
+        what = f"engine {self._job.engine}, {scenario.name},"
+        return OwnProcess(run_scenario, scenario, what, IF_IT_DIED, self._job.limit_s)
+
+    def take(self, scenario: Scenario, process: OwnProcess[Scenario, Outcome]) -> bool:
+        """Take what a process found, or how it failed; whether it found anything.
+
+        An engine whose first session is refused would refuse every other: that is its error.
+        """
+        try:
+            self._outcomes.append(process.answer())
+        except (ProcessDied, TimedOut) as error:
+            self._failed.append(FailedTest(test=scenario.name, error=_record(error)))
+        except LlxError as error:
+            if self._outcomes or scenario.index is None:
+                self._failed.append(FailedTest(test=scenario.name, error=_record(error)))
+            else:
+                self._error = error
+        else:
+            return True
+        return False
+
+    def probe(self, progress: Progress) -> None:
+        """What the machine can do, after the first test and after the last."""
+        if self._no_ceiling or not self._outcomes:
+            return
+        manifest, details = self._artifact.manifest, self._outcomes[0].details
+        rows = [outcome.row for outcome in self._outcomes if outcome.row]
+        step_bytes = [row.bytes_per_step for row in rows if row.bytes_per_step]
+        job = CeilingJob(
+            engine=self._job.engine,
+            compute=manifest.precision.compute,
+            threads=details.get("threads"),
+            step_bytes=min(step_bytes, default=self._artifact.model_bytes),
         )
-    except LlxError as error:
-        return replace(measured, unjudged=error.message, problem=error)
-    return replace(measured, fidelity=fidelity)
+        try:
+            found = find_ceiling(job, progress)
+        except LlxError as error:
+            self._no_ceiling = error.message
+            return
+        self._ceiling = higher(self._ceiling, found) if self._ceiling else found
+
+    def result(self) -> Result:
+        """What is known by now."""
+        job, manifest = self._job, self._artifact.manifest
+        first = self._outcomes[0] if self._outcomes else None
+        details = first.details if first else {}
+        judged = [outcome.fidelity for outcome in self._outcomes if outcome.fidelity]
+        error = self._error
+        return Result(
+            llx=llx.__version__,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            command=job.command,
+            engine=job.engine,
+            precision=manifest.precision.name,
+            dialect=details.get("dialect", self._engine.dialect) if first else None,
+            artifact=ArtifactRecord(
+                name=manifest.name,
+                sha256=self._artifact.sha256,
+                bytes=self._artifact.model_bytes,
+                params=manifest.spec.parameters,
+                source=manifest.source.label,
+                weights=first.weights if first else "none",
+                quantization=manifest.quantization.in_words if manifest.quantization else None,
+            ),
+            environment=environment.read_environment(
+                details.get("threads"),
+                self._load_before,
+                environment.load(),
+                find_gpu() if first and self._engine.gpu else None,
+            ),
+            speed=[self._held(outcome.row) for outcome in self._outcomes if outcome.row],
+            failed=self._failed,
+            interrupted=self._interrupted,
+            ceiling=self._ceiling,
+            no_ceiling=None if self._ceiling else self._no_ceiling,
+            fidelity=judged[0] if judged else None,
+            memory=self._memory(),
+            time=self._time(),
+            details=details,
+            unjudged=None if judged else self._unjudged(),
+            error=_record(error) if error else None,
+        )
+
+    def _held(self, row: SpeedRow) -> SpeedRow:
+        """A row held to what the machine can do."""
+        if self._ceiling is None:
+            return row
+        manifest, gpu = self._artifact.manifest, find_gpu() if self._engine.gpu else None
+        return held_to(
+            row,
+            self._ceiling,
+            manifest.spec,
+            manifest.precision,
+            manifest.contract.limits.max_new_tokens,
+            device_of(gpu.name, gpu.memory_bytes) if gpu else None,
+            manifest.dense,
+        )
+
+    def _memory(self) -> MemoryRecord | None:
+        """The largest of all processes."""
+        found = [outcome.memory for outcome in self._outcomes]
+        if not found:
+            return None
+        names = MemoryRecord.__dataclass_fields__
+        return MemoryRecord(
+            **{name: max(getattr(one, name) or 0 for one in found) or None for name in names}
+        )
+
+    def _time(self) -> TimeRecord | None:
+        loads = [outcome.load_s for outcome in self._outcomes]
+        if not loads:
+            return None
+        build_s = self._outcomes[0].details.get("build_s")
+        return TimeRecord(load_s=statistics.median(loads), loads_s=loads, build_s=build_s)
+
+    def _unjudged(self) -> str | None:
+        """Why there is speed and no fidelity."""
+        if not self._outcomes:
+            return None
+        if not self._job.fidelity:
+            return "it was not asked for"
+        if not self._artifact.has(REFERENCE):
+            return "there is no reference; see `llx reference`"
+        failed = [one.error.message for one in self._failed if one.test == FIDELITY]
+        return failed[0] if failed else "it was interrupted"
 
 
-class _Reopen:
-    """Opens sessions for the rows asked for, and hands out first the one that is open already."""
-
-    def __init__(
-        self, engine: Engine, artifact: Artifact, built: Built, ready: Session | None
-    ) -> None:
-        self._engine, self._artifact, self._built, self._ready = engine, artifact, built, ready
-
-    def __call__(self, rows: int) -> Session:
-        ready, self._ready = self._ready, None
-        if ready is not None and ready.rows == rows:
-            return ready
-        return self._engine.open(self._artifact, rows, self._built)
+def _record(error: LlxError) -> ErrorRecord:
+    return ErrorRecord(message=error.message, remedy=error.remedy, exit_code=error.exit_code)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,6 +143,8 @@ class Samples:
     faults: list[str]
 
 
+Turn = Callable[[], AbstractContextManager[None]]
+"""The right to run a repetition, where another session is measured in turns with this one."""
 Enough = Callable[[SpeedTest, list[list[int]]], bool]
 """Whether so many repetitions will do; asked at the looks that the workload plans."""
 
@@ -152,17 +155,20 @@ def samples(
     progress: Progress = silent,
     before_close: Callable[[Session], None] = lambda _: None,
     enough: Enough = lambda test, step_ns: True,
+    only: int | None = None,
+    turn: Turn = nullcontext,
 ) -> Iterator[Samples]:
-    """Run every test of a workload, each on tokens of its own.
+    """Run every test of a workload, or `only` one of them, each on tokens of its own.
 
-    A session is opened once for each batch size, and given to `before_close`.
+    A session is opened once for each batch size, and given to `before_close`. Each repetition is
+    run within a `turn`.
     """
-    tests = enumerate(workload.tests())
+    tests = [(i, test) for i, test in enumerate(workload.tests()) if only in (None, i)]
     for batch, of_batch in itertools.groupby(tests, key=lambda test: test[1].batch):
         session = open_session(batch)
         for index, test in of_batch:
             rng = np.random.default_rng((workload.seed, index))
-            yield _Bench(session, test, rng).repeat(workload, progress, enough)
+            yield _Bench(session, test, rng).repeat(workload, progress, enough, turn)
         before_close(session)
         session.close()
 
@@ -176,7 +182,7 @@ class _Bench:
         # Enough of a repetition to see whether it comes out the same again.
         self._short = 1 if test.isl else min(AGAIN, test.decode_steps)
 
-    def repeat(self, workload: Workload, progress: Progress, enough: Enough) -> Samples:
+    def repeat(self, workload: Workload, progress: Progress, enough: Enough, turn: Turn) -> Samples:
         """Warm up, repeat until there are enough, and see whether the session was honest."""
         test, looks = self._test, workload.looks()
         total = workload.warmup + looks[-1]
@@ -184,7 +190,8 @@ class _Bench:
         for repetition in range(total):
             progress(test.name, repetition, total, "run")
             tokens = self._fresh()
-            nanoseconds, first = self._run(tokens)
+            with turn():
+                nanoseconds, first = self._run(tokens)
             if repetition >= workload.warmup:
                 step_ns.append(nanoseconds)
                 if len(step_ns) in looks and enough(test, step_ns):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench.roofline import bytes_per_decode_step
-from llx.bench.samples import OpenSession, Samples, SpeedTest, Workload, samples
+from llx.bench.samples import OpenSession, Samples, SpeedTest, Turn, Workload, samples
 from llx.bench.sessions.base import Session
 from llx.bench.statistics import LEVEL, LOOKED_AT_LEVEL, Interval, drift, interval, outliers
 from llx.llama.spec import LlamaSpec
@@ -28,18 +29,20 @@ def measure(
     progress: Progress = silent,
     before_close: Callable[[Session], None] = lambda _: None,
     dense: frozenset[str] = frozenset(),
+    only: int | None = None,
+    turn: Turn = nullcontext,
 ) -> list[SpeedRow]:
-    """Run every test of a workload; a session is opened once for each batch size.
+    """Run every test of a workload, or `only` one; a session is opened once for each batch size.
 
     `before_close` is given each session when its tests are done. `dense`: modules that are not
-    quantized where the precision says so.
+    quantized where the precision says so. `turn`: as in `samples`.
     """
 
     def enough(test: SpeedTest, step_ns: list[list[int]]) -> bool:
         reached = _interval(_tok_per_s(test, step_ns), workload).half_width
         return workload.until is None or reached <= workload.until
 
-    taken = samples(open_session, workload, progress, before_close, enough)
+    taken = samples(open_session, workload, progress, before_close, enough, only, turn)
     return [speed_row(found, workload, spec, precision, dense) for found in taken]
 
 

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from llx.progress import Progress, silent
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
-from llx.result import Fidelity, MemoryRecord, Result, SpeedRow
+from llx.result import Ceiling, Fidelity, MemoryRecord, Result, SpeedRow
 
 
 class _Pipe(Console):
@@ -143,7 +143,7 @@ def _title(results: Sequence[Result]) -> str:
 
 
 def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
-    if result.error and not result.speed:
+    if result.error:
         yield "no numbers", "–", f"{result.error.message}: {result.error.remedy}"
         return
     for row in result.speed:
@@ -151,6 +151,8 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         one = len(row.samples) == 1
         value = significant(row.mean) if one else plus_minus(row.mean, row.sd)
         yield f"{row.test}{batch}", f"{value} tok/s", _speed_detail(row)
+    for failed in result.failed:
+        yield failed.test, "FAILED", f"{failed.error.message}: {failed.error.remedy}"
     if result.artifact.quantization:
         yield "weights", result.precision, result.artifact.quantization
     if result.fidelity:
@@ -162,6 +164,21 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         shown = "not measured" if peak is None else binary_bytes(peak)
         yield "peak memory", shown, f"cache {binary_bytes(result.memory.cache_bytes or 0)}"
         yield from _device_lines(result, result.memory)
+    if result.ceiling:
+        yield "roofline", *_ceiling(result.ceiling)
+    elif result.no_ceiling:
+        yield "roofline", "not measured", result.no_ceiling
+
+
+def _ceiling(ceiling: Ceiling) -> tuple[str, str]:
+    """What the shares of the roofline are of."""
+    rate = ceiling.flops_per_s
+    multiplied = f"{significant(rate / 1e9)} GFLOP/s" if rate else "FLOPs not measured"
+    threads = f" on {ceiling.threads} threads" if ceiling.threads else ""
+    return (
+        f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
+        f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
+    )
 
 
 def _device_lines(result: Result, memory: MemoryRecord) -> Iterator[tuple[str, str, str]]:
@@ -181,6 +198,9 @@ def _speed_detail(row: SpeedRow) -> str:
     low, high = row.ci95
     took = f"{name} {significant(times.mean)} ms" if times else ""
     detail = f"{took}, CI95 {significant(low)}…{significant(high)}"
+    if row.roofline_probe is not None:
+        doubtful = " (suspect path)" if row.suspect else ""
+        detail += f", {100 * row.roofline_probe:.0f} % of the roofline{doubtful}"
     if row.bytes_per_step is None or row.bytes_per_step_actual is None:
         return detail
     read, needed = map(binary_bytes, (row.bytes_per_step_actual, row.bytes_per_step))

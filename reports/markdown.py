@@ -52,10 +52,11 @@ def _speed(results: Sequence[Result]) -> str:
                     f"{significant(low)} … {significant(high)}",
                     took,
                     *map(_bytes, (row.bytes_per_step_actual, row.bytes_per_step)),
+                    "" if row.roofline_probe is None else f"{100 * row.roofline_probe:.0f} %",
                 )
             )
     headings = ("model", ">params", ">size", "precision", "engine", ">batch", ">test")
-    ends = (">tok/s", ">CI95", ">ms", ">read a step", ">must be read")
+    ends = (">tok/s", ">CI95", ">ms", ">read a step", ">must be read", ">roofline")
     return markdown_table((*headings, *ends), rows) if rows else ""
 
 
@@ -92,13 +93,16 @@ def _fidelity(results: Sequence[Result]) -> str:
 
 
 def _errors(results: Sequence[Result]) -> str:
-    return "\n".join(
-        f"- **{result.engine}** with {result.artifact.name} has "
-        f"{'no fidelity' if result.speed else 'no numbers'}. "
-        f"{result.error.message}: {result.error.remedy}"
-        for result in results
-        if result.error
-    )
+    lines = []
+    for result in results:
+        of = f"- **{result.engine}** with {result.artifact.name} has no"
+        if result.error:
+            lines.append(f"{of} numbers. {result.error.message}: {result.error.remedy}")
+        lines += [
+            f"{of} {failed.test}. {failed.error.message}: {failed.error.remedy}"
+            for failed in result.failed
+        ]
+    return "\n".join(lines)
 
 
 def _conditions(results: Sequence[Result]) -> str:

@@ -256,5 +256,20 @@ def devices_named(names: str) -> tuple[Device, ...]:
     return tuple(known[parts] for parts in dict.fromkeys(map(_parts, wanted)))
 
 
+def device_of(gpu: str, memory_bytes: int) -> Device | None:
+    """The device that a driver calls so and that has so much memory, where one alone can be meant.
+
+    Cards of one name differ in bandwidth; their memory tells most of them apart.
+    """
+    words = gpu.lower().replace("-", " ").split()
+    found = [
+        device
+        for device in DEVICES
+        if device.name.split("-")[0] in words
+        and abs(memory_bytes / 1e9 / device.memory_gb.value - 1) < 0.1
+    ]
+    return found[0] if len({device.bandwidth_gb_per_s for device in found}) == 1 else None
+
+
 def _parts(name: str) -> tuple[str, ...]:
     return tuple(sorted(name.split("-")))

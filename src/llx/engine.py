@@ -8,7 +8,6 @@ other engine is refused unless the user says to trust it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import msgspec
 
 from llx.artifact import Artifact, FileRecord
 from llx.errors import BadInput
-from llx.files import is_plain_name, sha256_of, write_whole
+from llx.files import is_plain_name, sha256_of, state_folder, write_whole
 from llx.graphs.contract import GraphContract
 from llx.tensorrt import BuildOptions, Runtime
 
@@ -180,6 +179,4 @@ def note_built(sha256: str) -> None:
 
 
 def _note_of(sha256: str) -> Path:
-    """By the XDG Base Directory Specification, 0.8."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "llx" / "engines" / sha256
+    return state_folder() / "engines" / sha256

@@ -29,6 +29,12 @@ def is_plain_name(name: str) -> bool:
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0:")
 
 
+def state_folder() -> Path:
+    """The user's folder for what a program remembers: XDG Base Directory Specification 0.8."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "llx"
+
+
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

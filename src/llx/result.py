@@ -46,6 +46,19 @@ class Times:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryRecord:
+    """Peak of the process that measured speed, and the cache that it held.
+
+    `engine_bytes`: size of a built engine's file.
+    """
+
+    peak_host_bytes: int | None
+    peak_device_bytes: int | None = None
+    cache_bytes: int | None = None
+    engine_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedRow:
     """One test, such as pp512 or tg128 @ d0: tok/s of each repetition, and what follows from them.
 
@@ -74,6 +87,7 @@ class SpeedRow:
     seed: int | None = None  # of the random prompts
     until: float | None = None  # half the interval's width as a share that repetitions went on for
     quick: bool = False  # lengths too short to publish
+    memory: MemoryRecord | None = None  # of the process that ran it
     ttft_ms: Times | None = None
     tpot_ms: Times | None = None
     itl_ms: Percentiles | None = None
@@ -83,6 +97,7 @@ class SpeedRow:
     predicted_ms: float | None = None
     roofline_probe: float | None = None
     roofline_spec: float | None = None
+    suspect: str | None = None  # what is doubtful about a row that is valid all the same
     valid: bool = True
     invalid_reason: str | None = None  # each reason, with a semicolon between them
 
@@ -191,23 +206,14 @@ class EnvironmentRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryRecord:
-    """Peak of the process that measured speed, and the cache that it held.
+class TimeRecord:
+    """Seconds to load the engine, and to build it where it is built.
 
-    `engine_bytes`: size of a built engine's file.
+    `load_s` is the median of `loads_s`: each test loads it in a process of its own.
     """
 
-    peak_host_bytes: int | None
-    peak_device_bytes: int | None = None
-    cache_bytes: int | None = None
-    engine_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeRecord:
-    """Seconds to load the engine, and to build it where it is built."""
-
     load_s: float
+    loads_s: list[float] = field(default_factory=list)
     build_s: float | None = None
 
 
@@ -218,6 +224,14 @@ class ErrorRecord:
     message: str
     remedy: str
     exit_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedTest:
+    """A test, or the judging, whose process crashed, hung, was killed or refused."""
+
+    test: str
+    error: ErrorRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +248,11 @@ class Result:
     artifact: ArtifactRecord
     environment: EnvironmentRecord
     speed: list[SpeedRow] = field(default_factory=list)
+    failed: list[FailedTest] = field(default_factory=list)
+    interrupted: bool = False  # by Ctrl-C: some of what was asked for is missing
+    ceiling: Ceiling | None = None
+    no_ceiling: str | None = None  # why there is none
+    turns: str | None = None  # shared by results that were measured in turns
     fidelity: Fidelity | None = None
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None

@@ -11,11 +11,11 @@ import pytest
 from llx.artifact import FileRecord, open_artifact
 from llx.bench import run as running
 from llx.bench.parity import compare
-from llx.bench.run import Job
 from llx.bench.samples import Workload
 from llx.bench.sessions import ENGINES, Built
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.sessions.trt import TrtSession, chosen_engine
+from llx.bench.worker import Job
 from llx.engine import ENGINES as FOLDER
 from llx.engine import (
     PLAN,

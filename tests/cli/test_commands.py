@@ -19,8 +19,9 @@ import pytest
 from llx.artifact import remember_latest
 from llx.bench import run as running
 from llx.bench.reference import capture
-from llx.bench.run import Job, bench
+from llx.bench.run import bench
 from llx.bench.samples import Workload
+from llx.bench.worker import Job
 from llx.cli.reference import open_reference
 from llx.errors import EXIT_BUG
 from llx.result import Result, read_results

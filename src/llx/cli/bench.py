@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,11 +18,11 @@ from llx.errors import (
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
-    from llx.bench.run import Job
     from llx.bench.samples import Workload
     from llx.bench.sessions import Built
+    from llx.bench.worker import Job
     from llx.engine import Engine
-    from llx.result import Result
+    from llx.result import ErrorRecord, Result
     from llx.tensorrt import Runtime
 
 
@@ -47,6 +47,15 @@ def bench(
     trust_engine: Annotated[
         bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
     ] = False,
+    roofline: Annotated[
+        bool, typer.Option(help="Probe what this machine can do, and hold the speeds to it.")
+    ] = True,
+    limit: Annotated[
+        float, typer.Option(min=1, help="Seconds that a test may take before it is stopped.")
+    ] = 3600.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same run was cut off.")
+    ] = False,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="md, json, jsonl or csv. [default: table]")
     ] = None,
@@ -70,7 +79,12 @@ def bench(
     )
     artifact = open_artifact(folder)
     workload.require_fit(artifact.manifest.contract.limits)
-    jobs = jobs_for(artifact, names, workload, fidelity, trust_engine)
+    jobs = jobs_for(
+        *(artifact, names, workload, fidelity, trust_engine),
+        limit_s=limit,
+        roofline=roofline,
+        resume=resume,
+    )
     results, interrupted = run_all(jobs)
     if write:
         print(write(results), end="")
@@ -82,13 +96,20 @@ def bench(
 
 
 def jobs_for(
-    artifact: Artifact, names: list[str], workload: Workload, fidelity: bool, trust: bool = False
+    artifact: Artifact,
+    names: list[str],
+    workload: Workload,
+    fidelity: bool,
+    trust: bool = False,
+    **settings: Any,
 ) -> list[Job]:
     """A job for each engine, with what it needs: an engine that was built, the reference.
 
+    `settings`: what else a `Job` takes.
+
     Raises `BadInput` where the workload does not fit an engine that was built.
     """
-    from llx.bench.run import Job
+    from llx.bench.worker import Job
 
     built: dict[str, tuple[Built, LlxError | None]] = {
         name: _built(artifact, name, workload, trust) for name in names
@@ -104,6 +125,7 @@ def jobs_for(
             command=command_line(),
             built=which,
             problem=problem,
+            **settings,
         )
         for name, (which, problem) in built.items()
     ]
@@ -169,19 +191,27 @@ def run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
 
     What has no numbers is said at once.
     """
-    from llx.bench.run import bench as run
+    from llx.bench.run import Measurement
     from llx.reports.console import progress_bars, warn
 
     results: list[Result] = []
     for job in jobs:
+        measurement = Measurement(job)
         try:
             with progress_bars(f"{job.engine}: ") as progress:
-                results.append(run(job, progress))
+                measurement.run(progress)
         except KeyboardInterrupt:
-            return results, True
-        if error := results[-1].error:
+            warn("what was measured is below; the same command with --resume goes on from there")
+            return [*results, measurement.result()], True
+        results.append(measurement.result())
+        for error in errors_of(results[-1]):
             warn(f"{error.message}: {error.remedy}")
     return results, False
+
+
+def errors_of(result: Result) -> list[ErrorRecord]:
+    """What went wrong with an engine, and with each of its tests."""
+    return [*([result.error] if result.error else []), *(one.error for one in result.failed)]
 
 
 def _runs(name: str) -> bool:
@@ -218,7 +248,7 @@ def with_reference(artifact: Artifact, protocol: tuple[int, int] | None = None) 
 
 def exit_code(results: list[Result]) -> int:
     """The worst of what went wrong."""
-    codes = [result.error.exit_code for result in results if result.error]
+    codes = [error.exit_code for result in results for error in errors_of(result)]
     for code in (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED):
         if code in codes:
             return code

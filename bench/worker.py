@@ -1,0 +1,155 @@
+"""What a process of the harness does: one test of a workload on one engine, or its judging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.synchronize import Semaphore
+from pathlib import Path
+
+from llx.artifact import REFERENCE, Artifact, open_artifact
+from llx.bench import clock
+from llx.bench.fidelity import judge
+from llx.bench.reference import read_reference
+from llx.bench.samples import SpeedTest, Workload
+from llx.bench.sessions import Built, Engine, Session, engine_named
+from llx.bench.sessions.base import Details
+from llx.bench.speed import measure
+from llx.errors import LlxError
+from llx.processes import peak_host_bytes
+from llx.progress import Progress
+from llx.result import Fidelity, MemoryRecord, SpeedRow
+
+LIMIT_S = 3600.0
+FIDELITY = "fidelity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one engine is to do: every test of a workload, and perhaps be judged.
+
+    `limit_s`: of each process. `roofline`: hold the speeds to what the machine can do. `resume`: go
+    on where a run like this was cut off.
+    """
+
+    folder: Path
+    engine: str
+    workload: Workload
+    fidelity: bool
+    command: str
+    built: Built = field(default_factory=Built)
+    problem: LlxError | None = None  # why it cannot run, where that is known already
+    limit_s: float = LIMIT_S
+    roofline: bool = True
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The right to run a repetition, for one of two processes that take turns."""
+
+    mine: Semaphore
+    other: Semaphore
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for the turn, and give it to the other afterwards."""
+        self.mine.acquire()
+        try:
+            yield
+        finally:
+            self.other.release()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What one process does: a test of the workload by its index, or, without one, the judging."""
+
+    job: Job
+    index: int | None
+    turns: Turns | None = None
+
+    @property
+    def test(self) -> SpeedTest | None:
+        """The test of the workload."""
+        return None if self.index is None else list(self.job.workload.tests())[self.index]
+
+    @property
+    def name(self) -> str:
+        """The test's name, and its batch where that is not 1."""
+        test = self.test
+        if test is None:
+            return FIDELITY
+        return f"{test.name} b{test.batch}" if test.batch > 1 else test.name
+
+
+def scenarios_of(job: Job, artifact: Artifact) -> list[Scenario]:
+    """Every test, and the judging where there is something to judge by."""
+    found = [Scenario(job, index) for index, _ in enumerate(job.workload.tests())]
+    if job.fidelity and artifact.has(REFERENCE):
+        found.append(Scenario(job, None))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one process found."""
+
+    weights: str
+    details: Details
+    memory: MemoryRecord
+    load_s: float
+    row: SpeedRow | None = None
+    fidelity: Fidelity | None = None
+
+
+def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
+    """Open a session and do what is to be done. Raises `LlxError` where that fails."""
+    job, test = scenario.job, scenario.test
+    artifact, engine = open_artifact(job.folder), engine_named(job.engine)
+    start = clock.now_ns()
+    first = engine.open(artifact, test.batch if test else 1, job.built)
+    load_s = (clock.now_ns() - start) / 1e9
+    reopen = _Reopen(engine, artifact, job.built, first)
+    details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
+    held: list[int] = []
+    row = fidelity = None
+    if test is None:
+        fidelity = judge(reopen, read_reference(artifact), progress)
+    else:
+        manifest = artifact.manifest
+        (row,) = measure(
+            reopen,
+            job.workload,
+            manifest.spec,
+            manifest.precision,
+            progress,
+            lambda session: held.append(session.memory().device_bytes or 0),
+            manifest.dense,
+            scenario.index,
+            *((scenario.turns.take,) if scenario.turns else ()),
+        )
+    memory = MemoryRecord(
+        peak_host_bytes=peak_host_bytes(),
+        peak_device_bytes=max(held, default=0) or None,
+        cache_bytes=cache,
+        engine_bytes=details.get("engine_bytes"),
+    )
+    return Outcome(
+        weights=weights, details=details, memory=memory, load_s=load_s, row=row, fidelity=fidelity
+    )
+
+
+class _Reopen:
+    """Opens sessions for the rows asked for, and hands out first the one that is open already."""
+
+    def __init__(self, engine: Engine, artifact: Artifact, built: Built, ready: Session) -> None:
+        self._engine, self._artifact, self._built = engine, artifact, built
+        self._ready: Session | None = ready
+
+    def __call__(self, rows: int) -> Session:
+        ready, self._ready = self._ready, None
+        if ready is not None and ready.rows == rows:
+            return ready
+        return self._engine.open(self._artifact, rows, self._built)
