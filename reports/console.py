@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llx.progress import Progress, silent
+from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import Ceiling, Fidelity, MemoryRecord, Result, SpeedRow
 
@@ -194,17 +195,15 @@ def _device_lines(result: Result, memory: MemoryRecord) -> Iterator[tuple[str, s
 def _speed_detail(row: SpeedRow) -> str:
     if not row.valid:
         return f"INVALID: {row.invalid_reason}"
-    times, name = (row.ttft_ms, "TTFT") if row.ttft_ms else (row.tpot_ms, "TPOT")
     low, high = row.ci95
-    took = f"{name} {significant(times.mean)} ms" if times else ""
-    detail = f"{took}, CI95 {significant(low)}…{significant(high)}"
+    parts = [f"{name} {significant(times.mean)} ms" for name, times in row_times(row)]
+    parts.append(f"CI95 {significant(low)}…{significant(high)}")
     if row.roofline_probe is not None:
-        doubtful = " (suspect path)" if row.suspect else ""
-        detail += f", {100 * row.roofline_probe:.0f} % of the roofline{doubtful}"
-    if row.bytes_per_step is None or row.bytes_per_step_actual is None:
-        return detail
-    read, needed = map(binary_bytes, (row.bytes_per_step_actual, row.bytes_per_step))
-    return f"{detail}, a step reads {read} and must read {needed}"
+        parts.append(f"{100 * row.roofline_probe:.0f} % of the roofline")
+    if row.bytes_per_step is not None and row.bytes_per_step_actual is not None:
+        read, needed = map(binary_bytes, (row.bytes_per_step_actual, row.bytes_per_step))
+        parts.append(f"a step reads {read} and must read {needed}")
+    return ", ".join([*parts, *row_notes(row)])
 
 
 def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:

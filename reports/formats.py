@@ -14,7 +14,8 @@ from llx.result import Result, encode_results
 
 COLUMNS = (
     "created engine precision artifact device test isl osl depth batch tok_per_s_mean tok_per_s_sd "
-    "ci95_low ci95_high valid ppl ppl_ratio kld_mean same_top1"
+    "tok_per_s_median ci95_low ci95_high ci_method repetitions outliers drift quick valid "
+    "ppl ppl_ratio kld_mean same_top1"
 )
 
 
@@ -36,7 +37,9 @@ def _csv(results: Sequence[Result]) -> str:
         fidelity = (f.ppl, f.ppl_ratio.value, f.kld.mean, f.same_top1.value) if f else ("",) * 4
         head = (r.created, r.engine, r.precision, r.artifact.name, r.environment.device)
         for s in r.speed:
-            test = (s.test, s.isl, s.osl, s.depth, s.batch, s.mean, s.sd, *s.ci95, s.valid)
+            speed = (s.mean, s.sd, s.median, *s.ci95, s.ci_method, len(s.samples))
+            known = (s.outliers, s.drift or 0, s.quick, s.valid)
+            test = (s.test, s.isl, s.osl, s.depth, s.batch, *speed, *known)
             writer.writerow((*head, *test, *fidelity))
     return out.getvalue()
 

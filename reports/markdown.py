@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import Fidelity, Result
 
@@ -35,10 +36,8 @@ def _speed(results: Sequence[Result]) -> str:
     for result in results:
         artifact = result.artifact
         for row in result.speed:
-            times = row.ttft_ms or row.tpot_ms
             low, high = row.ci95
-            kind = "TTFT" if row.ttft_ms else "TPOT"
-            took = f"{kind} {plus_minus(times.mean, times.sd)}" if times else ""
+            took = (f"{name} {plus_minus(t.mean, t.sd)}" for name, t in row_times(row))
             rows.append(
                 (
                     artifact.name,
@@ -50,13 +49,14 @@ def _speed(results: Sequence[Result]) -> str:
                     row.test,
                     plus_minus(row.mean, row.sd) if row.valid else f"INVALID: {row.invalid_reason}",
                     f"{significant(low)} … {significant(high)}",
-                    took,
+                    ", ".join(took),
                     *map(_bytes, (row.bytes_per_step_actual, row.bytes_per_step)),
                     "" if row.roofline_probe is None else f"{100 * row.roofline_probe:.0f} %",
+                    ", ".join(row_notes(row)),
                 )
             )
     headings = ("model", ">params", ">size", "precision", "engine", ">batch", ">test")
-    ends = (">tok/s", ">CI95", ">ms", ">read a step", ">must be read", ">roofline")
+    ends = (">tok/s", ">CI95", ">ms", ">read a step", ">must be read", ">roofline", "note")
     return markdown_table((*headings, *ends), rows) if rows else ""
 
 
@@ -107,6 +107,7 @@ def _errors(results: Sequence[Result]) -> str:
 
 def _conditions(results: Sequence[Result]) -> str:
     lines = [TIMED_REGION] if any(result.speed for result in results) else []
+    lines += [_repetitions(results)] if lines else []
     protocols = {protocol_sentence(r.fidelity) for r in results if r.fidelity}
     lines += sorted(protocols)
     lines += dict.fromkeys(_machine(result) for result in results)
@@ -114,6 +115,18 @@ def _conditions(results: Sequence[Result]) -> str:
     lines += [_engine(result) for result in results if result.memory and result.memory.engine_bytes]
     commands = dict.fromkeys(result.command for result in results)
     return "\n\n".join(lines + [f"Repeat with `{command}`." for command in commands])
+
+
+def _repetitions(results: Sequence[Result]) -> str:
+    """How often each test ran, and what its interval is."""
+    rows = [row for result in results for row in result.speed]
+    counts = sorted({len(row.samples) for row in rows})
+    warmups = sorted({row.warmup for row in rows if row.warmup is not None})
+    methods = dict.fromkeys(row.ci_method for row in rows if row.ci_method)
+    said = f"Repetitions: {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
+    if warmups:
+        said += f", after {', '.join(map(str, warmups))} to warm up"
+    return f"{said}; CI95: {'; '.join(methods)}." if methods else f"{said}."
 
 
 def _machine(result: Result) -> str:

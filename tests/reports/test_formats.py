@@ -43,7 +43,10 @@ ROW = SpeedRow(
     step_ns=[[1, 2], [3, 4]],
     mean=20.5,
     sd=0.7,
+    median=20.5,
     ci95=(14.1, 26.9),
+    ci_method="Student's t, mean",
+    warmup=1,
     tpot_ms=TIMES,
 )
 PHASE = PhaseFidelity(

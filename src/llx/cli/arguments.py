@@ -41,3 +41,30 @@ def numbers(text: str, option: str, least: int = 1, example: str = "128,512") ->
 def lengths(text: str, option: str) -> tuple[int, ...]:
     """A comma list of lengths; 0 leaves that test out."""
     return tuple(length for length in numbers(text, option, least=0) if length)
+
+
+def length_pairs(text: str, option: str = "--requests") -> tuple[tuple[int, int], ...]:
+    """A comma list of input and output lengths, such as 128:32,512:128. Raises `BadInput`."""
+    found = [part.strip().split(":") for part in text.split(",")]
+    try:
+        pairs = tuple((int(isl), int(osl)) for isl, osl in found)
+    except ValueError:
+        pairs = ()
+    if not pairs or min(map(min, pairs)) < 1:
+        raise BadInput(
+            f"{option} {text!r} is not a list of input:output lengths from 1 up",
+            f"write {option} 128:32,512:128",
+        )
+    return pairs
+
+
+def share(text: str, option: str) -> float:
+    """A share such as 1% or 0.01. Raises `BadInput` where it is none between 0 and 1."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise BadInput(f"{option} {text!r} is no share", f"write {option} 1%")
+    return value

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder, command_line, lengths, numbers
+from llx.cli.arguments import ArtifactFolder, command_line, length_pairs, lengths, numbers, share
 from llx.errors import (
     EXIT_BAD_INPUT,
     EXIT_BUG,
@@ -34,16 +34,53 @@ def bench(
             help="Engines, with commas: torch, ort; on a GPU torch-cuda, ort-cuda, trt, trt-rtx."
         ),
     ] = "ort",
-    prompts: Annotated[str, typer.Option("-p", help="Prompt lengths; 0 for none.")] = "512",
-    generated: Annotated[str, typer.Option("-n", help="Generated lengths; 0 for none.")] = "128",
+    prompts: Annotated[
+        str | None,
+        typer.Option("-p", help="Prompt lengths; 0 for none. [default: 512]", show_default=False),
+    ] = None,
+    generated: Annotated[
+        str | None,
+        typer.Option(
+            "-n", help="Generated lengths; 0 for none. [default: 128]", show_default=False
+        ),
+    ] = None,
+    request_lengths: Annotated[
+        str | None,
+        typer.Option(
+            "--requests",
+            help="Whole requests, input:output lengths: 128:32,512:128.",
+            show_default=False,
+        ),
+    ] = None,
     depths: Annotated[str, typer.Option("-d", help="Positions filled before.")] = "0",
     batches: Annotated[str, typer.Option("-b", help="Batch sizes.")] = "1",
     repetitions: Annotated[
         int, typer.Option("--repetitions", "-r", min=1, help="Runs that count.")
     ] = 5,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on until the interval is within this share of the speed, such as 1%.",
+            show_default=False,
+        ),
+    ] = None,
+    most_repetitions: Annotated[
+        int, typer.Option("--max-repetitions", help="Where --until ends at the latest.")
+    ] = 30,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
-    fidelity: Annotated[bool, typer.Option(help="Judge against the PyTorch reference.")] = True,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A look in half a minute: -p 256 -n 64, no fidelity."),
+    ] = False,
+    fidelity: Annotated[
+        bool | None,
+        typer.Option(
+            "--fidelity/--no-fidelity",
+            help="Judge against the PyTorch reference. [default: unless --quick]",
+            show_default=False,
+        ),
+    ] = None,
     trust_engine: Annotated[
         bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
     ] = False,
@@ -63,24 +100,40 @@ def bench(
     """Measure speed and fidelity of one or several engines."""
     from llx.artifact import open_artifact
     from llx.bench.samples import Workload
+    from llx.bench.speed import MIN_REPETITIONS
+    from llx.errors import BadInput
     from llx.reports.console import show_results
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
     names = _engine_names(engine)
+    if until and not MIN_REPETITIONS <= repetitions <= most_repetitions:
+        raise BadInput(
+            f"--until begins with {MIN_REPETITIONS} repetitions or more, and ends with as many "
+            f"or more: not {repetitions} and {most_repetitions}",
+            f"write -r {MIN_REPETITIONS} --max-repetitions 30",
+        )
+    usual = ("256", "64") if quick else ("512", "128")
+    if request_lengths:
+        usual = ("0", "0")
     workload = Workload(
-        prompts=lengths(prompts, "-p"),
-        generated=lengths(generated, "-n"),
+        prompts=lengths(prompts or usual[0], "-p"),
+        generated=lengths(generated or usual[1], "-n"),
+        requests=length_pairs(request_lengths) if request_lengths else (),
         depths=numbers(depths, "-d", least=0),
         batches=numbers(batches, "-b"),
         repetitions=repetitions,
         warmup=warmup,
         seed=seed,
+        until=share(until, "--until") if until else None,
+        most_repetitions=most_repetitions,
+        quick=quick,
     )
     artifact = open_artifact(folder)
     workload.require_fit(artifact.manifest.contract.limits)
+    judged = not quick if fidelity is None else fidelity
     jobs = jobs_for(
-        *(artifact, names, workload, fidelity, trust_engine),
+        *(artifact, names, workload, judged, trust_engine),
         limit_s=limit,
         roofline=roofline,
         resume=resume,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder, command_line, lengths, numbers
+from llx.cli.arguments import ArtifactFolder, command_line, length_pairs, lengths, numbers
 
 if TYPE_CHECKING:
     from llx.engine import Engine
@@ -80,6 +80,12 @@ def build(
     generated: Annotated[
         str | None, typer.Option("-n", help="Generated lengths. [default: 64]")
     ] = None,
+    request_lengths: Annotated[
+        str | None,
+        typer.Option(
+            "--requests", help="Whole requests, input:output lengths: 128:32.", show_default=False
+        ),
+    ] = None,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
 ) -> None:
     """Build a TensorRT engine of an artifact: fp16, int8, bf16 or fp32, as its graph says."""
@@ -111,6 +117,7 @@ def build(
         output=output,
         prompts=None if prompts is None else lengths(prompts, "-p"),
         generated=None if generated is None else lengths(generated, "-n"),
+        requests=length_pairs(request_lengths) if request_lengths else (),
         repetitions=repetitions,
     )
     artifact = open_artifact(folder)

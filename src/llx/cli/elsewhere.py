@@ -24,6 +24,7 @@ OPTIONS = {
     "python": "--python",
     "prompts": "-p",
     "generated": "-n",
+    "requests": "--requests",
     "repetitions": "-r",
 }
 USUAL_PROMPT, USUAL_GENERATED = 128, 64
@@ -40,6 +41,7 @@ class Elsewhere:
     output: Path | None = None
     prompts: tuple[int, ...] | None = None
     generated: tuple[int, ...] | None = None
+    requests: tuple[tuple[int, int], ...] = ()
     repetitions: int = 5
 
     def workload(self, limits: Limits) -> dict[str, Any]:
@@ -48,11 +50,17 @@ class Elsewhere:
 
         usual = (min(length, limits.capacity) for length in (USUAL_PROMPT, USUAL_GENERATED))
         prompts, generated = (
-            (length,) if given is None else given
+            (() if self.requests else (length,)) if given is None else given
             for given, length in zip((self.prompts, self.generated), usual, strict=True)
         )
-        Workload(prompts=prompts, generated=generated).require_fit(limits)
-        return {"prompts": prompts, "generated": generated, "repetitions": self.repetitions}
+        workload: dict[str, Any] = {
+            "prompts": prompts,
+            "generated": generated,
+            "requests": self.requests,
+            "repetitions": self.repetitions,
+        }
+        Workload(**workload).require_fit(limits)
+        return workload
 
     @property
     def asked(self) -> bool:

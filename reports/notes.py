@@ -1,0 +1,39 @@
+"""What a reader must know of a row of speed beside its number, in few words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llx.reports.units import significant
+from llx.result import SpeedRow, Times
+
+
+def row_notes(row: SpeedRow) -> list[str]:
+    """A doubtful path, drift, outliers, an interval that stayed wider than asked, lengths for a quick look."""
+    return list(_notes(row))
+
+
+def row_times(row: SpeedRow) -> list[tuple[str, Times]]:
+    """The times of a row by the field's names, those that it has."""
+    named = (("TTFT", row.ttft_ms), ("TPOT", row.tpot_ms), ("E2E", row.e2e_ms))
+    return [(name, times) for name, times in named if times]
+
+
+def _notes(row: SpeedRow) -> Iterator[str]:
+    if row.suspect:
+        yield "suspect path"
+    if row.drift is not None:
+        yield f"drifts by {100 * row.drift:+.0f} %"
+    if row.farthest_outlier is not None:
+        few = "1 outlier" if row.outliers == 1 else f"{row.outliers} outliers, up to"
+        yield f"{few} {100 * row.farthest_outlier:+.0f} %"
+    if row.until is not None:
+        low, high = row.ci95
+        half = (high - low) / (high + low)
+        if half > row.until:
+            yield (
+                f"±{significant(100 * half, 2)} % after {len(row.samples)} repetitions, "
+                f"not ±{significant(100 * row.until, 2)} %"
+            )
+    if row.quick:
+        yield "quick, not to be published"
