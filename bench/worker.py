@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
@@ -137,7 +137,12 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         engine_bytes=details.get("engine_bytes"),
     )
     return Outcome(
-        weights=weights, details=details, memory=memory, load_s=load_s, row=row, fidelity=fidelity
+        weights=weights,
+        details=details,
+        memory=memory,
+        load_s=load_s,
+        row=row and replace(row, memory=memory),
+        fidelity=fidelity,
     )
 
 

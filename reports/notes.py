@@ -9,7 +9,7 @@ from llx.result import SpeedRow, Times
 
 
 def row_notes(row: SpeedRow) -> list[str]:
-    """A doubtful path, drift, outliers, an interval that stayed wider than asked, lengths for a quick look."""
+    """A doubtful path, drift, outliers, an interval wider than asked, lengths too short."""
     return list(_notes(row))
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from llx.__main__ import main
 from llx.artifact import Artifact
+from llx.bench.reference import capture
 from llx.bench.steps import prefill_logits
+from llx.cli.reference import open_reference
 from llx.corpus import evaluation_text
 from llx.exporter.budget import QuantizationRequest
 from llx.exporter.export import ExportRequest, export
@@ -89,6 +91,13 @@ def logits_on_text(session) -> np.ndarray:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A random two-layer artifact in fp32, with a tokenizer. Read it, never write into it."""
     return export_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A tiny artifact with a reference that fits its small cache. Read it, never write into it."""
+    artifact = export_tiny(tmp_path_factory.mktemp("judged"))
+    return capture(artifact, open_reference, window=64, windows=3)[0]
 
 
 @pytest.fixture(scope="session")

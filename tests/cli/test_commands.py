@@ -17,26 +17,14 @@ import psutil
 import pytest
 
 from llx.artifact import remember_latest
-from llx.bench import run as running
-from llx.bench.reference import capture
 from llx.bench.run import bench
 from llx.bench.samples import Workload
 from llx.bench.worker import Job
-from llx.cli.reference import open_reference
-from llx.errors import EXIT_BUG
 from llx.result import Result, read_results
 from llx.tensorrt import INSTALL
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
-from tests.conftest import export_tiny
 
 QUICK = ("-p", "16", "-n", "8", "-r", "5")
-
-
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """A tiny artifact with a reference that fits its small cache."""
-    artifact = export_tiny(tmp_path_factory.mktemp("judged"))
-    return capture(artifact, open_reference, window=64, windows=3)[0]
 
 
 @pytest.fixture
@@ -257,19 +245,6 @@ def test_a_selftest_writes_one_file_of_results_for_every_engine(llx, judged, mon
 def job(folder, engine="ort"):
     workload = Workload(prompts=(8,), generated=(4,))
     return Job(folder=folder, engine=engine, workload=workload, fidelity=False, command="llx bench")
-
-
-def die(job, progress):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_the_death_of_an_engine_is_a_result(tiny, monkeypatch):
-    monkeypatch.setattr(running, "_measure", die)
-    result = bench(job(tiny.folder))
-    assert result.error is not None
-    assert result.error.exit_code == EXIT_BUG
-    assert "was ended by SIGKILL, as the kernel does where memory runs out" in result.error.message
-    assert result.speed == []
 
 
 def test_an_engine_that_is_missing_is_a_result(tiny):
