@@ -262,12 +262,15 @@ def device_of(gpu: str, memory_bytes: int) -> Device | None:
     Cards of one name differ in bandwidth; their memory tells most of them apart.
     """
     words = gpu.lower().replace("-", " ").split()
-    found = [
-        device
-        for device in DEVICES
-        if device.name.split("-")[0] in words
-        and abs(memory_bytes / 1e9 / device.memory_gb.value - 1) < 0.1
-    ]
+    # The driver calls an SXM module A100-SXM4-80GB or H100 80GB HBM3, and a card A100 80GB PCIe.
+    form = "pcie" if "pcie" in words else "sxm" if {"sxm4", "hbm3", "hbm3e"} & {*words} else None
+    found = []
+    for device in DEVICES:
+        parts = device.name.split("-")
+        model = [part for part in parts if part not in ("sxm", "pcie", "40", "80")]
+        near = abs(memory_bytes / 1e9 / device.memory_gb.value - 1) < 0.1
+        if near and {*model} <= {*words} and (form is None or {"sxm", "pcie"} & {*parts} <= {form}):
+            found.append(device)
     return found[0] if len({device.bandwidth_gb_per_s for device in found}) == 1 else None
 
 
