@@ -14,7 +14,9 @@ from llx.bench.reference import read_reference
 from llx.bench.samples import Workload
 from llx.bench.sessions import Built, Engine, Session, engine_named
 from llx.bench.sessions.base import Details
-from llx.bench.speed import measure
+from llx.bench.speed import measure, overall_energy
+from llx.bench.watch import Watch
+from llx.conditions import GpuRecord, RunRecord
 from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import in_own_process, peak_host_bytes
@@ -55,6 +57,8 @@ class Measured:
     fidelity: Fidelity | None
     memory: MemoryRecord
     load_s: float
+    run: RunRecord
+    gpu: GpuRecord | None = None
     unjudged: str | None = None  # why there is no fidelity
     problem: LlxError | None = None  # what went wrong after speed was measured
 
@@ -118,6 +122,8 @@ def _result(
             load_before,
             environment.load(),
             find_gpu() if measured and engine.gpu else None,
+            measured.gpu if measured else None,
+            measured.run if measured else None,
         ),
         speed=measured.speed if measured else [],
         fidelity=measured.fidelity if measured else None,
@@ -126,6 +132,7 @@ def _result(
         if measured
         else None,
         details=details,
+        energy=overall_energy(measured.speed) if measured else None,
         unjudged=measured.unjudged if measured else None,
         error=record,
     )
@@ -135,27 +142,30 @@ def _measure(job: Job, progress: Progress) -> Measured:
     artifact = open_artifact(job.folder)
     engine = engine_named(job.engine)
     manifest = artifact.manifest
-    start = clock.now_ns()
-    first = engine.open(artifact, job.workload.batches[0], job.built)
-    load_s = (clock.now_ns() - start) / 1e9
-    details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
     held: list[int] = []
-    speed = measure(
-        _Reopen(engine, artifact, job.built, first),
-        job.workload,
-        manifest.spec,
-        manifest.precision,
-        progress,
-        lambda session: held.append(session.memory().device_bytes or 0),
-        manifest.dense,
-    )
+    with Watch(find_gpu() if engine.gpu else None) as watch:
+        start = clock.now_ns()
+        first = engine.open(artifact, job.workload.batches[0], job.built)
+        load_s = (clock.now_ns() - start) / 1e9
+        details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
+        speed = measure(
+            _Reopen(engine, artifact, job.built, first),
+            job.workload,
+            manifest.spec,
+            manifest.precision,
+            progress,
+            lambda session: held.append(session.memory().device_bytes or 0),
+            manifest.dense,
+            watch,
+        )
+        run, gpu = watch.end(), watch.gpu()
     memory = MemoryRecord(
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=max(held) or None,
         cache_bytes=cache,
         engine_bytes=details.get("engine_bytes"),
     )
-    measured = Measured(weights, details, speed, None, memory, load_s)
+    measured = Measured(weights, details, speed, None, memory, load_s, run, gpu)
     if not job.fidelity:
         return replace(measured, unjudged="it was not asked for")
     if not artifact.has(REFERENCE):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ from llx.progress import Progress, silent
 
 OpenSession = Callable[[int], Session]
 """Opens a session of an engine for the given number of rows."""
+
+Window = Callable[[], AbstractContextManager[None]]
+"""What is entered around the timed steps of each repetition that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,10 @@ class SpeedTest:
     depth: int
     batch: int
 
+    def tokens(self, repetitions: int) -> int:
+        """Tokens that so many repetitions generate, or prefill."""
+        return self.batch * self.length * repetitions
+
     @property
     def name(self) -> str:
         """The field's name for it: pp512, tg128, tg128 @ d4096."""
@@ -83,37 +91,42 @@ def samples(
     workload: Workload,
     progress: Progress = silent,
     before_close: Callable[[Session], None] = lambda _: None,
+    window: Window = nullcontext,
 ) -> Iterator[tuple[SpeedTest, list[list[int]], int | None]]:
     """Run every test of a workload: test, nanoseconds of each step of each repetition, and `read`.
 
     `read`: positions of the cache that each step reads, where it reads more than the filled ones.
-    A session is opened once for each batch size, and given to `before_close`.
+    A session is opened once for each batch size, and given to `before_close`. Each repetition that
+    counts, without what fills the cache before, lies in a `window`.
     """
     for batch, tests in itertools.groupby(workload.tests(), key=lambda test: test.batch):
         session = open_session(batch)
         for test in tests:
             read = session.limits.capacity if session.reads_capacity else None
-            yield test, _repeat(session, test, workload, progress), read
+            yield test, _repeat(session, test, workload, progress, window), read
         before_close(session)
         session.close()
 
 
 def _repeat(
-    session: Session, test: SpeedTest, workload: Workload, progress: Progress
+    session: Session, test: SpeedTest, workload: Workload, progress: Progress, window: Window
 ) -> list[list[int]]:
     rng = np.random.default_rng(workload.seed)
     total = workload.warmup + workload.repetitions
     step_ns = []
     for repetition in range(total):
         progress(test.name, repetition, total, "run")
-        nanoseconds = _run_once(session, test, rng)
-        if repetition >= workload.warmup:
+        counts = repetition >= workload.warmup
+        nanoseconds = _run_once(session, test, rng, window if counts else nullcontext)
+        if counts:
             step_ns.append(nanoseconds)
     progress(test.name, total, total, "run")
     return step_ns
 
 
-def _run_once(session: Session, test: SpeedTest, rng: np.random.Generator) -> list[int]:
+def _run_once(
+    session: Session, test: SpeedTest, rng: np.random.Generator, window: Window
+) -> list[int]:
     """One repetition from an empty cache, on fresh random tokens; each step's nanoseconds."""
     vocab = session.limits.vocab
     tokens = rng.integers(0, vocab, (test.batch, test.depth + test.length), dtype=np.int64)
@@ -121,9 +134,10 @@ def _run_once(session: Session, test: SpeedTest, rng: np.random.Generator) -> li
     if test.depth:
         steps.prefill(session, tokens[:, : test.depth])
     rest = tokens[:, test.depth :]
-    if test.prefill:
-        return steps.prefill(session, rest, test.depth)
-    return [
-        steps.decode_step(session, np.ascontiguousarray(rest[:, i : i + 1]), test.depth + i)
-        for i in range(test.length)
-    ]
+    with window():
+        if test.prefill:
+            return steps.prefill(session, rest, test.depth)
+        return [
+            steps.decode_step(session, np.ascontiguousarray(rest[:, i : i + 1]), test.depth + i)
+            for i in range(test.length)
+        ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from scipy import stats
 from llx.bench.roofline import bytes_per_decode_step
 from llx.bench.samples import OpenSession, SpeedTest, Workload, samples
 from llx.bench.sessions.base import Session
+from llx.bench.watch import Watch
+from llx.conditions import EnergyRecord
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -27,16 +31,19 @@ def measure(
     progress: Progress = silent,
     before_close: Callable[[Session], None] = lambda _: None,
     dense: frozenset[str] = frozenset(),
+    watch: Watch | None = None,
 ) -> list[SpeedRow]:
     """Run every test of a workload; a session is opened once for each batch size.
 
     `before_close` is given each session when its tests are done. `dense`: modules that are not
-    quantized where the precision says so.
+    quantized where the precision says so. `watch` measures the energy of each test.
     """
-    return [
-        speed_row(test, step_ns, spec, precision, read, dense)
-        for test, step_ns, read in samples(open_session, workload, progress, before_close)
-    ]
+    window = watch.window if watch else nullcontext
+    rows = []
+    for test, step_ns, read in samples(open_session, workload, progress, before_close, window):
+        energy = watch.test_ended(test.tokens(workload.repetitions)) if watch else None
+        rows.append(speed_row(test, step_ns, spec, precision, read, dense, energy))
+    return rows
 
 
 def speed_row(
@@ -46,6 +53,7 @@ def speed_row(
     precision: Precision,
     read: int | None,
     dense: frozenset[str] = frozenset(),
+    energy: EnergyRecord | None = None,
 ) -> SpeedRow:
     """What the samples of a test show: nanoseconds of each step of each repetition.
 
@@ -56,11 +64,14 @@ def speed_row(
         bytes_per_decode_step(spec, precision, positions, test.batch, dense)
         for positions in (mean_depth, read or mean_depth)
     )
-    return _row(test, step_ns, None if test.prefill else (needed, actual))
+    return _row(test, step_ns, None if test.prefill else (needed, actual), energy)
 
 
 def _row(
-    test: SpeedTest, step_ns: list[list[int]], decode_bytes: tuple[int, int] | None
+    test: SpeedTest,
+    step_ns: list[list[int]],
+    decode_bytes: tuple[int, int] | None,
+    energy: EnergyRecord | None,
 ) -> SpeedRow:
     """A row of the samples; `decode_bytes` are those that a decode step must and does read."""
     total_s = np.array([sum(run) for run in step_ns]) / 1e9
@@ -90,8 +101,30 @@ def _row(
         itl_ms=itl,
         bytes_per_step=decode_bytes[0] if decode_bytes else None,
         bytes_per_step_actual=decode_bytes[1] if decode_bytes else None,
+        energy=energy,
         valid=reason is None,
         invalid_reason=reason,
+    )
+
+
+def overall_energy(rows: list[SpeedRow]) -> EnergyRecord:
+    """What all tests of an engine took: those that generate, or else the others; or why none."""
+    generated = [row.energy for row in rows if row.energy and row.osl]
+    records = generated or [row.energy for row in rows if row.energy]
+    measured = [record for record in records if record.joules is not None]
+    if not measured:
+        return records[0] if records else EnergyRecord(reason="no test was measured")
+    joules = sum(record.joules or 0.0 for record in measured)
+    tokens = sum(record.tokens or 0 for record in measured)
+    return replace(
+        measured[0],
+        window=sum(record.window or 0.0 for record in measured),
+        joules=joules,
+        tokens=tokens,
+        mj_per_token=1e3 * joules / tokens if tokens else None,
+        samples=sum(record.samples for record in measured),
+        coverage=min(record.coverage or 0.0 for record in measured),
+        error=max(record.error or 0.0 for record in measured),
     )
 
 

@@ -14,7 +14,8 @@ from llx.result import Result, encode_results
 
 COLUMNS = (
     "created engine precision artifact device test isl osl depth batch tok_per_s_mean tok_per_s_sd "
-    "ci95_low ci95_high valid ppl ppl_ratio kld_mean same_top1"
+    "ci95_low ci95_high valid ppl ppl_ratio kld_mean same_top1 "
+    "mj_per_token energy_source"
 )
 
 
@@ -37,7 +38,9 @@ def _csv(results: Sequence[Result]) -> str:
         head = (r.created, r.engine, r.precision, r.artifact.name, r.environment.device)
         for s in r.speed:
             test = (s.test, s.isl, s.osl, s.depth, s.batch, s.mean, s.sd, *s.ci95, s.valid)
-            writer.writerow((*head, *test, *fidelity))
+            told = s.energy is not None and s.energy.mj_per_token is not None
+            energy = (s.energy.mj_per_token, s.energy.source) if s.energy and told else ("", "")
+            writer.writerow((*head, *test, *fidelity, *energy))
     return out.getvalue()
 
 
