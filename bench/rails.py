@@ -136,11 +136,13 @@ class Tegrastats:
         self.rail = ""
         self._watts: float | None = None
         self._first = threading.Event()
-        threading.Thread(target=self._follow, daemon=True).start()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
 
     def _follow(self) -> None:
-        assert self._process.stdout is not None
-        for line in iter(lambda: self._process.stdout.readline(1 << 16), b""):  # type: ignore[union-attr]
+        said = self._process.stdout
+        assert said is not None
+        for line in iter(lambda: said.readline(1 << 16), b""):
             rails = tegrastats_rails(line.decode(errors="replace"))
             names = whole_of(set(rails))
             if names and not self.rail:
@@ -164,6 +166,9 @@ class Tegrastats:
         """End it."""
         self._process.kill()
         self._process.wait()
+        self._thread.join(timeout=10)
+        if self._process.stdout and not self._thread.is_alive():
+            self._process.stdout.close()
 
 
 def find_rails(root: Path, tegrastats: str | None) -> Rails | Tegrastats | Missing | None:

@@ -175,7 +175,7 @@ def _energy_lines(result: Result) -> Iterator[tuple[str, str, str]]:
         assert row.energy is not None
         batch = f" × {row.batch}" if row.batch > 1 else ""
         per = significant(row.energy.mj_per_token or 0.0)
-        yield f"energy {row.test}{batch}", f"{per} mJ/tok", energy_detail(row.energy)
+        yield "energy", f"{per} mJ/tok", f"{row.test}{batch}: {energy_detail(row.energy)}"
     missing = [row for row in result.speed if row not in measured and row.energy]
     for reason in dict.fromkeys(row.energy.reason for row in missing if row.energy):
         tests = ", ".join(row.test for row in missing if row.energy and row.energy.reason == reason)
