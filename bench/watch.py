@@ -29,6 +29,7 @@ Source = Rapl | NvmlCounter | NvmlGauge | Rails | Tegrastats | Missing
 
 BUSY, STOLEN = (0, 1, 2, 5, 6), 7  # of /proc/stat: user, nice, system, irq, softirq; steal
 MOST_MHZ = 100_000
+JETSON_GPUS = ("gpu", "gp10b", "gv11b", "ga10b", "gb10b")  # in the names of their devices
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,20 @@ def read_state(root: Path = SYSTEM, gpu: Nvml | None = None) -> State:
         throttles=throttles(root),
         swap_bytes=None if total is None or free is None else max(0, total - free),
         mhz=read_mhz(root),
-        gpu=gpu.state() if gpu else None,
+        gpu=_gpu_state(root, gpu),
     )
+
+
+def _gpu_state(root: Path, gpu: Nvml | None) -> GpuState | None:
+    """The GPU by NVML, or a Jetson's clock, which NVML refuses to tell, by the kernel's devfreq."""
+    state = gpu.state() if gpu else None
+    if state and state.sm_mhz is not None:
+        return state
+    for device in sorted((root / "sys/class/devfreq").glob("*")):
+        hertz = number(device / "cur_freq", 10**6 * MOST_MHZ)
+        if hertz and any(name in device.name for name in JETSON_GPUS):
+            return GpuState(hertz / 1e6, None, (), None)
+    return state
 
 
 def _per_second() -> int:

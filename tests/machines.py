@@ -165,6 +165,8 @@ ORIN_SETTINGS = {
     "var/lib/nvpmodel/status": "pmode:0002\n",
     "etc/nvpmodel.conf": "< PARAM TYPE=FILE NAME=CPU_ONLINE >\n< POWER_MODEL ID=0 NAME=MAXN >\n"
     "CPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MODE_30W >\nCPU_ONLINE CORE_0 1\n",
+    "sys/class/devfreq/15340000.vic/cur_freq": "115200000\n",
+    "sys/class/devfreq/17000000.gpu/cur_freq": "1300500000\n",
     "sys/class/hwmon/hwmon0/name": "soctherm_oc\n",
     "sys/class/hwmon/hwmon0/oc1_event_cnt": "2\n",
     "sys/class/hwmon/hwmon0/oc3_event_cnt": "5\n",

@@ -161,6 +161,7 @@ def test_energy_and_conditions_come_home_with_the_samples(artifact, bundle, orin
     assert result.environment.power_mode == "MODE_30W"
     assert result.environment.run.throttles == 0
     assert result.environment.gpu.name == "Orin"
+    assert result.environment.run.gpu_mhz_tests == (1300.5, 1300.5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -159,6 +161,25 @@ def test_what_others_used_is_what_was_busy_and_not_ours():
     assert run.others_cpu == pytest.approx(0.31)
     assert run.stolen_cpu == pytest.approx(0.1)
     assert run_record(BEFORE, [], later(throttles=5)).throttles == 2
+
+
+BURN = """
+import os, sys, time
+while time.process_time() < 0.7:
+    pass
+print(time.process_time(), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(read_state().busy_s is None, reason="the kernel does not say how busy it is")
+def test_a_process_that_works_meanwhile_is_seen():
+    before = read_state()
+    with subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE) as other:
+        used = float(other.stdout.readline())
+        run = run_record(before, [], read_state())
+        other.kill()
+    assert run.others_cpu * run.seconds > 0.8 * used
 
 
 def test_ticks_that_lag_behind_are_no_negative_use():
