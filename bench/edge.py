@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench import clock
+from llx.bench.machine import read_machine
 from llx.bench.observed import Observed, observe_decode, observe_prefill
-from llx.bench.samples import OpenSession, Workload, samples
+from llx.bench.samples import OpenSession, Samples, Workload, samples
 from llx.bench.sessions.base import Session
+from llx.bench.watch import Watch
 from llx.bundle import (
     BUILD,
     MACHINE,
@@ -38,6 +40,7 @@ from llx.bundle import (
     read_recipe,
     write_record,
 )
+from llx.conditions import EnergyRecord
 from llx.errors import BadInput, Lacking, LlxError
 from llx.files import locked_folder, sha256_of, write_whole
 from llx.gpu import find_gpu, require_gpu
@@ -157,19 +160,37 @@ def _measure(here: Here, record: SampleRecord) -> SampleRecord:
     gpu = require_gpu("an engine", NO_GPU)
     opened = _opener(here)
     workload = Workload(**recipe.workload)
-    start = clock.now_ns()
-    first = opened(workload.batches[0])
-    load_s = (clock.now_ns() - start) / 1e9
-    memory = first.memory()
-    record = replace(
-        record,
-        gpu=gpu.name,
-        weights=first.weights,
-        details=first.details(),
-        load_s=load_s,
-        cache_bytes=memory.cache_bytes,
-        device_bytes=memory.device_bytes,
-    )
+    with Watch(gpu) as watch:
+        start = clock.now_ns()
+        first = opened(workload.batches[0])
+        load_s = (clock.now_ns() - start) / 1e9
+        memory = first.memory()
+        record = replace(
+            record,
+            gpu=gpu.name,
+            weights=first.weights,
+            details=first.details(),
+            load_s=load_s,
+            cache_bytes=memory.cache_bytes,
+            device_bytes=memory.device_bytes,
+            machine=read_machine(),
+            card=watch.gpu(),
+        )
+        taken, energy = _tests(opened, first, workload, here.progress, watch)
+        record = replace(
+            record,
+            step_ns=[found.step_ns for found in taken],
+            faults=[found.faults for found in taken],
+            energy=energy,
+            run=watch.end(),
+        )
+    return replace(record, peak_host_bytes=peak_host_bytes())
+
+
+def _tests(
+    opened: OpenSession, first: Session, workload: Workload, progress: Progress, watch: Watch
+) -> tuple[list[Samples], list[EnergyRecord]]:
+    """Samples and energy of every test; the first session is open already."""
     ready = [first]
 
     def reopen(rows: int) -> Session:
@@ -177,13 +198,12 @@ def _measure(here: Here, record: SampleRecord) -> SampleRecord:
             return ready.pop()
         return opened(rows)
 
-    taken = list(samples(reopen, workload, here.progress))
-    return replace(
-        record,
-        step_ns=[found.step_ns for found in taken],
-        faults=[found.faults for found in taken],
-        peak_host_bytes=peak_host_bytes(),
-    )
+    taken: list[Samples] = []
+    energy: list[EnergyRecord] = []
+    for found in samples(reopen, workload, progress, window=watch.window):
+        taken.append(found)
+        energy.append(watch.test_ended(found.tokens))
+    return taken, energy
 
 
 def _observe(here: Here) -> None:

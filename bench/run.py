@@ -12,6 +12,8 @@ from llx.bench.ceiling import CeilingJob, find_ceiling, higher
 from llx.bench.kept import Kept
 from llx.bench.roofline import held_to
 from llx.bench.sessions import engine_named
+from llx.bench.speed import overall_energy
+from llx.bench.watch import overall_run
 from llx.bench.worker import FIDELITY, Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
 from llx.errors import LlxError
@@ -159,6 +161,7 @@ class Measurement:
         first = self._outcomes[0] if self._outcomes else None
         details = first.details if first else {}
         judged = [outcome.fidelity for outcome in self._outcomes if outcome.fidelity]
+        speed = [self._held(outcome.row) for outcome in self._outcomes if outcome.row]
         error = self._error
         return Result(
             llx=llx.__version__,
@@ -181,8 +184,10 @@ class Measurement:
                 self._load_before,
                 environment.load(),
                 find_gpu() if first and self._engine.gpu else None,
+                first.gpu if first else None,
+                overall_run([outcome.run for outcome in self._outcomes if outcome.run]),
             ),
-            speed=[self._held(outcome.row) for outcome in self._outcomes if outcome.row],
+            speed=speed,
             failed=self._failed,
             interrupted=self._interrupted,
             ceiling=self._ceiling,
@@ -191,6 +196,7 @@ class Measurement:
             memory=self._memory(),
             time=self._time(),
             details=details,
+            energy=overall_energy(speed) if speed else None,
             unjudged=None if judged else self._unjudged(),
             error=_record(error) if error else None,
         )

@@ -125,6 +125,10 @@ class SpeedTest:
         """Tokens whose number, divided by the time, is the speed: output where there is any."""
         return self.osl or self.isl
 
+    def tokens(self, repetitions: int) -> int:
+        """Tokens that so many repetitions generate, or prefill."""
+        return self.batch * self.counted * repetitions
+
     def steps(self, limits: Limits) -> int:
         """How many steps a repetition has."""
         return -(-self.isl // limits.max_new_tokens) + self.decode_steps
@@ -142,7 +146,14 @@ class Samples:
     read: int | None
     faults: list[str]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that all repetitions generated, or prefilled."""
+        return self.test.tokens(len(self.step_ns))
 
+
+Window = Callable[[], AbstractContextManager[None]]
+"""What is entered around the timed steps of each repetition that counts."""
 Turn = Callable[[], AbstractContextManager[None]]
 """The right to run a repetition, where another session is measured in turns with this one."""
 Enough = Callable[[SpeedTest, list[list[int]]], bool]
@@ -157,18 +168,19 @@ def samples(
     enough: Enough = lambda test, step_ns: True,
     only: int | None = None,
     turn: Turn = nullcontext,
+    window: Window = nullcontext,
 ) -> Iterator[Samples]:
     """Run every test of a workload, or `only` one of them, each on tokens of its own.
 
     A session is opened once for each batch size, and given to `before_close`. Each repetition is
-    run within a `turn`.
+    run within a `turn`, and what is timed of those that count lies in a `window`.
     """
     tests = [(i, test) for i, test in enumerate(workload.tests()) if only in (None, i)]
     for batch, of_batch in itertools.groupby(tests, key=lambda test: test[1].batch):
         session = open_session(batch)
         for index, test in of_batch:
             rng = np.random.default_rng((workload.seed, index))
-            yield _Bench(session, test, rng).repeat(workload, progress, enough, turn)
+            yield _Bench(session, test, rng, window).repeat(workload, progress, enough, turn)
         before_close(session)
         session.close()
 
@@ -176,8 +188,10 @@ def samples(
 class _Bench:
     """One test on one session."""
 
-    def __init__(self, session: Session, test: SpeedTest, rng: np.random.Generator) -> None:
-        self._session, self._test, self._rng = session, test, rng
+    def __init__(
+        self, session: Session, test: SpeedTest, rng: np.random.Generator, window: Window
+    ) -> None:
+        self._session, self._test, self._rng, self._window = session, test, rng, window
         self._witness = Witness(session)
         # Enough of a repetition to see whether it comes out the same again.
         self._short = 1 if test.isl else min(AGAIN, test.decode_steps)
@@ -190,9 +204,12 @@ class _Bench:
         for repetition in range(total):
             progress(test.name, repetition, total, "run")
             tokens = self._fresh()
+            counts = repetition >= workload.warmup
             with turn():
-                nanoseconds, first = self._run(tokens)
-            if repetition >= workload.warmup:
+                nanoseconds, first = self._run(
+                    tokens, window=self._window if counts else nullcontext
+                )
+            if counts:
                 step_ns.append(nanoseconds)
                 if len(step_ns) in looks and enough(test, step_ns):
                     break
@@ -206,7 +223,9 @@ class _Bench:
         shape = (self._test.batch, self._test.depth + self._test.fed)
         return self._rng.integers(0, self._session.limits.vocab, shape, dtype=np.int64)
 
-    def _run(self, tokens: Tokens, most: int | None = None) -> tuple[list[int], Print | None]:
+    def _run(
+        self, tokens: Tokens, most: int | None = None, window: Window = nullcontext
+    ) -> tuple[list[int], Print | None]:
         """One repetition from an empty cache, or its first steps: the nanoseconds of each.
 
         Also the logits of the step that ends the part which is run again.
@@ -217,11 +236,13 @@ class _Bench:
         self._witness.begin()
         nanoseconds: list[int] = []
         seen = None
-        for part, positions in itertools.islice(self._steps(tokens), most):
-            nanoseconds.append(timed_step(self._session, part, positions, steps.last_index(part)))
-            print_ = self._witness.look(part)
-            if len(nanoseconds) == self._short:
-                seen = print_
+        with window():
+            for part, positions in itertools.islice(self._steps(tokens), most):
+                index = steps.last_index(part)
+                nanoseconds.append(timed_step(self._session, part, positions, index))
+                print_ = self._witness.look(part)
+                if len(nanoseconds) == self._short:
+                    seen = print_
         if most is None:
             self._witness.end(tokens)
         return nanoseconds, seen

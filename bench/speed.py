@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from llx.bench.roofline import bytes_per_decode_step
 from llx.bench.samples import OpenSession, Samples, SpeedTest, Turn, Workload, samples
 from llx.bench.sessions.base import Session
 from llx.bench.statistics import LEVEL, LOOKED_AT_LEVEL, Interval, drift, interval, outliers
+from llx.bench.watch import Watch
+from llx.conditions import EnergyRecord
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -31,19 +34,26 @@ def measure(
     dense: frozenset[str] = frozenset(),
     only: int | None = None,
     turn: Turn = nullcontext,
+    watch: Watch | None = None,
 ) -> list[SpeedRow]:
     """Run every test of a workload, or `only` one; a session is opened once for each batch size.
 
     `before_close` is given each session when its tests are done. `dense`: modules that are not
-    quantized where the precision says so. `turn`: as in `samples`.
+    quantized where the precision says so. `turn`: as in `samples`. `watch` measures the energy of
+    each test.
     """
 
     def enough(test: SpeedTest, step_ns: list[list[int]]) -> bool:
         reached = _interval(_tok_per_s(test, step_ns), workload).half_width
         return workload.until is None or reached <= workload.until
 
-    taken = samples(open_session, workload, progress, before_close, enough, only, turn)
-    return [speed_row(found, workload, spec, precision, dense) for found in taken]
+    window = watch.window if watch else nullcontext
+    rows = []
+    taken = samples(open_session, workload, progress, before_close, enough, only, turn, window)
+    for found in taken:
+        energy = watch.test_ended(found.tokens) if watch else None
+        rows.append(speed_row(found, workload, spec, precision, dense, energy))
+    return rows
 
 
 def speed_row(
@@ -52,6 +62,7 @@ def speed_row(
     spec: LlamaSpec,
     precision: Precision,
     dense: frozenset[str] = frozenset(),
+    energy: EnergyRecord | None = None,
 ) -> SpeedRow:
     """What the samples of a test show, and every reason why they do not count."""
     test, step_ns = found.test, found.step_ns
@@ -89,8 +100,30 @@ def speed_row(
         e2e_ms=_times(total_ms) if test.isl and test.osl else None,
         bytes_per_step=needed if gaps else None,
         bytes_per_step_actual=actual if gaps else None,
+        energy=energy,
         valid=not reasons,
         invalid_reason="; ".join(reasons) or None,
+    )
+
+
+def overall_energy(rows: list[SpeedRow]) -> EnergyRecord:
+    """What all tests of an engine took: those that generate, or else the others; or why none."""
+    generated = [row.energy for row in rows if row.energy and row.osl]
+    records = generated or [row.energy for row in rows if row.energy]
+    measured = [record for record in records if record.joules is not None]
+    if not measured:
+        return records[0] if records else EnergyRecord(reason="no test was measured")
+    joules = sum(record.joules or 0.0 for record in measured)
+    tokens = sum(record.tokens or 0 for record in measured)
+    return replace(
+        measured[0],
+        window=sum(record.window or 0.0 for record in measured),
+        joules=joules,
+        tokens=tokens,
+        mj_per_token=1e3 * joules / tokens if tokens else None,
+        samples=sum(record.samples for record in measured),
+        coverage=min(record.coverage or 0.0 for record in measured),
+        error=max(record.error or 0.0 for record in measured),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
@@ -16,7 +16,10 @@ from llx.bench.samples import SpeedTest, Workload
 from llx.bench.sessions import Built, Engine, Session, engine_named
 from llx.bench.sessions.base import Details
 from llx.bench.speed import measure
+from llx.bench.watch import Watch
+from llx.conditions import GpuRecord, RunRecord
 from llx.errors import LlxError
+from llx.gpu import find_gpu
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
 from llx.result import Fidelity, MemoryRecord, SpeedRow
@@ -102,34 +105,38 @@ class Outcome:
     load_s: float
     row: SpeedRow | None = None
     fidelity: Fidelity | None = None
+    run: RunRecord | None = None
+    gpu: GpuRecord | None = None
 
 
 def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
     """Open a session and do what is to be done. Raises `LlxError` where that fails."""
     job, test = scenario.job, scenario.test
     artifact, engine = open_artifact(job.folder), engine_named(job.engine)
-    start = clock.now_ns()
-    first = engine.open(artifact, test.batch if test else 1, job.built)
-    load_s = (clock.now_ns() - start) / 1e9
-    reopen = _Reopen(engine, artifact, job.built, first)
-    details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
-    held: list[int] = []
-    row = fidelity = None
-    if test is None:
-        fidelity = judge(reopen, read_reference(artifact), progress)
-    else:
-        manifest = artifact.manifest
-        (row,) = measure(
-            reopen,
-            job.workload,
-            manifest.spec,
-            manifest.precision,
-            progress,
-            lambda session: held.append(session.memory().device_bytes or 0),
-            manifest.dense,
-            scenario.index,
-            *((scenario.turns.take,) if scenario.turns else ()),
-        )
+    manifest, held = artifact.manifest, list[int]()
+    row = fidelity = run = card = None
+    with Watch(find_gpu() if engine.gpu else None) if test else nullcontext() as watch:
+        start = clock.now_ns()
+        first = engine.open(artifact, test.batch if test else 1, job.built)
+        load_s = (clock.now_ns() - start) / 1e9
+        reopen = _Reopen(engine, artifact, job.built, first)
+        details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
+        if watch is None:
+            fidelity = judge(reopen, read_reference(artifact), progress)
+        else:
+            (row,) = measure(
+                reopen,
+                job.workload,
+                manifest.spec,
+                manifest.precision,
+                progress,
+                lambda session: held.append(session.memory().device_bytes or 0),
+                manifest.dense,
+                scenario.index,
+                scenario.turns.take if scenario.turns else nullcontext,
+                watch,
+            )
+            run, card = watch.end(), watch.gpu()
     memory = MemoryRecord(
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=max(held, default=0) or None,
@@ -143,6 +150,8 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         load_s=load_s,
         row=row and replace(row, memory=memory),
         fidelity=fidelity,
+        run=run,
+        gpu=card,
     )
 
 

@@ -22,6 +22,7 @@ from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
+from llx.conditions import EnergyRecord
 from llx.progress import Progress, silent
 from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
@@ -154,6 +155,7 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield f"{row.test}{batch}", f"{value} tok/s", _speed_detail(row)
     for failed in result.failed:
         yield failed.test, "FAILED", f"{failed.error.message}: {failed.error.remedy}"
+    yield from _energy_lines(result)
     if result.artifact.quantization:
         yield "weights", result.precision, result.artifact.quantization
     if result.fidelity:
@@ -169,6 +171,8 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield "roofline", *_ceiling(result.ceiling)
     elif result.no_ceiling:
         yield "roofline", "not measured", result.no_ceiling
+    for note in result.environment.notes:
+        yield "doubtful", "!", note
 
 
 def _ceiling(ceiling: Ceiling) -> tuple[str, str]:
@@ -180,6 +184,29 @@ def _ceiling(ceiling: Ceiling) -> tuple[str, str]:
         f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
         f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
     )
+
+
+def _energy_lines(result: Result) -> Iterator[tuple[str, str, str]]:
+    """Energy of each test, or one line that says why there is none."""
+    measured = [row for row in result.speed if row.energy and row.energy.joules is not None]
+    for row in measured:
+        assert row.energy is not None
+        batch = f" × {row.batch}" if row.batch > 1 else ""
+        per = significant(row.energy.mj_per_token or 0.0)
+        yield "energy", f"{per} mJ/tok", f"{row.test}{batch}: {energy_detail(row.energy)}"
+    missing = [row for row in result.speed if row not in measured and row.energy]
+    for reason in dict.fromkeys(row.energy.reason for row in missing if row.energy):
+        tests = ", ".join(row.test for row in missing if row.energy and row.energy.reason == reason)
+        yield "energy", "not measured", f"{tests}: {reason}" if measured else reason or ""
+
+
+def energy_detail(energy: EnergyRecord) -> str:
+    """Where an energy was measured, over what, and what that place uses without an engine."""
+    window, idle = energy.window or 0.0, energy.idle_watts
+    power = f"{significant((energy.joules or 0.0) / window, 3)} W" if window else ""
+    rested = f", {significant(idle, 3)} W before" if idle is not None else ", idle not measured"
+    kind = f"{energy.samples} readings, {100 * (energy.coverage or 0.0):.0f} % covered"
+    return f"{energy.source} {energy.rail}, {significant(window, 3)} s, {kind}, {power}{rested}"
 
 
 def _device_lines(result: Result, memory: MemoryRecord) -> Iterator[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from llx.result import Result, encode_results
 COLUMNS = (
     "created engine precision artifact device test isl osl depth batch tok_per_s_mean tok_per_s_sd "
     "tok_per_s_median ci95_low ci95_high ci_method repetitions outliers drift quick valid "
-    "ppl ppl_ratio kld_mean same_top1"
+    "ppl ppl_ratio kld_mean same_top1 mj_per_token energy_source"
 )
 
 
@@ -40,7 +40,9 @@ def _csv(results: Sequence[Result]) -> str:
             speed = (s.mean, s.sd, s.median, *s.ci95, s.ci_method, len(s.samples))
             known = (s.outliers, s.drift or 0, s.quick, s.valid)
             test = (s.test, s.isl, s.osl, s.depth, s.batch, *speed, *known)
-            writer.writerow((*head, *test, *fidelity))
+            told = s.energy is not None and s.energy.mj_per_token is not None
+            energy = (s.energy.mj_per_token, s.energy.source) if s.energy and told else ("", "")
+            writer.writerow((*head, *test, *fidelity, *energy))
     return out.getvalue()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
-from llx.result import Fidelity, Result
+from llx.result import EnvironmentRecord, Fidelity, Result
 
 TIMED_REGION = (
     "Inside the timed region: tokens on the host to logits on the host, ended by the engine's "
@@ -27,7 +27,14 @@ def _cell(text: str) -> str:
 
 def results_markdown(results: Sequence[Result]) -> str:
     """Speed, fidelity and their conditions."""
-    sections = [_speed(results), _fidelity(results), _errors(results), _conditions(results)]
+    sections = [
+        _speed(results),
+        _notes(results),
+        _energy(results),
+        _fidelity(results),
+        _errors(results),
+        _conditions(results),
+    ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -58,6 +65,52 @@ def _speed(results: Sequence[Result]) -> str:
     headings = ("model", ">params", ">size", "precision", "engine", ">batch", ">test")
     ends = (">tok/s", ">CI95", ">ms", ">read a step", ">must be read", ">roofline", "note")
     return markdown_table((*headings, *ends), rows) if rows else ""
+
+
+def _notes(results: Sequence[Result]) -> str:
+    """What makes wall-clock numbers doubtful, under them."""
+    return "\n".join(
+        f"- **{result.engine}** with {result.artifact.name}, doubtful: {note}"
+        for result in results
+        for note in result.environment.notes
+    )
+
+
+def _energy(results: Sequence[Result]) -> str:
+    rows, without = [], []
+    for result in results:
+        records = [row.energy for row in result.speed if row.energy]
+        if records and all(record.joules is None for record in records):
+            without.append(
+                f"- **{result.engine}** with {result.artifact.name}: energy not measured; "
+                f"{'; '.join(dict.fromkeys(record.reason or '' for record in records))}"
+            )
+            continue
+        for row in result.speed:
+            energy = row.energy
+            if energy is None:
+                continue
+            told = energy.joules is not None and energy.window
+            rows.append(
+                (
+                    result.artifact.name,
+                    result.engine,
+                    str(row.batch),
+                    row.test,
+                    significant(energy.mj_per_token or 0.0) if told else "not measured",
+                    significant((energy.joules or 0.0) / (energy.window or 1.0), 3) if told else "",
+                    "" if energy.idle_watts is None else significant(energy.idle_watts, 3),
+                    f"{energy.source}, {energy.rail}" if energy.source else "",
+                    significant(energy.window, 3) if energy.window else "",
+                    f"{energy.samples} readings, {100 * (energy.coverage or 0.0):.0f} % covered"
+                    if told
+                    else energy.reason or "",
+                )
+            )
+    headings = ("model", "engine", ">batch", ">test", ">mJ/tok", ">W", ">W before, idle")
+    ends = ("source, rail", ">window s", "how")
+    table = [markdown_table((*headings, *ends), rows)] if rows else []
+    return "\n\n".join(table + (["\n".join(without)] if without else []))
 
 
 def _bytes(count: int | None) -> str:
@@ -134,8 +187,32 @@ def _machine(result: Result) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in environment.versions.items())
     return (
         f"{environment.device}; {environment.os}; Python {environment.python}; {versions}; "
-        f"clocks: {environment.clocks}; power mode: {environment.power_mode}."
+        f"clocks: {environment.clocks}; power mode: {environment.power_mode}"
+        f"{_machine_details(environment)}; fingerprint `{environment.device_fingerprint}`."
     )
+
+
+def _machine_details(environment: EnvironmentRecord) -> str:
+    """What of a machine its name does not say: cores, nodes, limits."""
+    machine = environment.machine
+    if machine is None:
+        return ""
+    container = machine.container
+    facts = (
+        machine.cores and f"{machine.cores} cores",
+        None if machine.smt is None else f"SMT {'on' if machine.smt else 'off'}",
+        machine.numa_nodes and machine.numa_nodes > 1 and f"{machine.numa_nodes} NUMA nodes",
+        machine.virtual and "a virtual machine",
+        machine.usable_cpus
+        and machine.usable_cpus < machine.cpus
+        and f"{machine.usable_cpus} CPUs usable",
+        container.cpus and f"limited to {container.cpus:g} CPUs",
+        container.memory_bytes and f"limited to {binary_bytes(container.memory_bytes)}",
+        environment.gpu
+        and environment.gpu.power_limit_watts
+        and f"GPU held to {environment.gpu.power_limit_watts:g} W",
+    )
+    return "".join(f"; {fact}" for fact in facts if fact)
 
 
 def _loads(results: Sequence[Result]) -> Iterator[str]:
@@ -145,9 +222,17 @@ def _loads(results: Sequence[Result]) -> Iterator[str]:
         if before is not None and after is not None:
             yield (
                 f"{result.artifact.name}, {result.engine}: {threads or '?'} threads, "
-                f"load {before:.1f} before, {after:.1f} after; weights: {result.artifact.weights}; "
-                f"{result.created}."
+                f"load {before:.1f} before, {after:.1f} after{_meanwhile(result.environment)}; "
+                f"weights: {result.artifact.weights}; {result.created}."
             )
+
+
+def _meanwhile(environment: EnvironmentRecord) -> str:
+    """What else happened on the machine during a run, as far as it was seen."""
+    run = environment.run
+    if run is None or run.others_cpu is None:
+        return ", others not measured"
+    return f", others used {run.others_cpu:.2f} of a core"
 
 
 def _engine(result: Result) -> str:

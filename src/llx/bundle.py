@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.files import write_whole
 from llx.graphs.contract import GraphContract, Limits
 from llx.probe import OUT, Needs
@@ -80,7 +81,7 @@ class BuildRecord:
 class SampleRecord:
     """What was measured, raw: `step_ns` of each test of the workload, repetition and step.
 
-    `faults`: what is wrong with each test's samples.
+    `faults`: what is wrong with each test's samples. `energy` is that of each test.
     """
 
     recipe: str
@@ -95,6 +96,10 @@ class SampleRecord:
     device_bytes: int | None = None
     load_before: float | None = None
     load_after: float | None = None
+    energy: list[EnergyRecord] = field(default_factory=list)
+    machine: MachineRecord | None = None
+    card: GpuRecord | None = None
+    run: RunRecord | None = None
     judged: bool = False  # the observations of fidelity lie beside
     problem: Problem | None = None
 

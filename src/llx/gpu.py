@@ -14,11 +14,15 @@ COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its name, its compute capability as one number (8.6 is 86), its memory."""
+    """A GPU: its name, its compute capability as one number (8.6 is 86), its memory.
+
+    `pci`: its place on the bus, such as 0000:65:00.0, by which NVML knows it.
+    """
 
     name: str
     sm: int
     memory_bytes: int
+    pci: str | None = None
 
 
 def driver_cuda() -> str | None:
@@ -56,7 +60,14 @@ def find_gpu() -> Gpu | None:
     if failed:
         return None
     major, minor = (place.value for place in version)
-    return Gpu(name.value.decode(errors="replace"), 10 * major + minor, memory.value)
+    pci = ctypes.create_string_buffer(32)
+    known = not driver.cuDeviceGetPCIBusId(pci, len(pci), device)
+    return Gpu(
+        name.value.decode(errors="replace"),
+        10 * major + minor,
+        memory.value,
+        pci.value.decode(errors="replace") if known else None,
+    )
 
 
 def require_gpu(purpose: str, remedy: str) -> Gpu:

@@ -66,7 +66,7 @@ def describe(modules: List[str], folder: str, release: str = RELEASE) -> Machine
         tensorrt=_version_of(modules),
         model=_text(MODEL),
         l4t=l4t_of(_text(release)),
-        power_mode=_power_mode(),
+        power_mode=power_mode(),
         clocks=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         cpus=os.cpu_count() or 0,
         memory_bytes=memory.get("MemTotal", 0),
@@ -191,7 +191,7 @@ def _disk_free(folder: str) -> int:
     return shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free
 
 
-def _power_mode() -> Optional[str]:  # noqa: UP045
+def power_mode() -> Optional[str]:  # noqa: UP045
     """A Jetson's power mode, by its own tool."""
     tool = shutil.which("nvpmodel")
     if tool is None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.errors import BadInput
 
 
@@ -98,6 +99,7 @@ class SpeedRow:
     roofline_probe: float | None = None
     roofline_spec: float | None = None
     suspect: str | None = None  # what is doubtful about a row that is valid all the same
+    energy: EnergyRecord | None = None
     valid: bool = True
     invalid_reason: str | None = None  # each reason, with a semicolon between them
 
@@ -191,7 +193,11 @@ class ArtifactRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentRecord:
-    """The machine and its state. None and "not measured" mean what they say."""
+    """The machine and its state. None and "not measured" mean what they say.
+
+    `device_fingerprint`: equal only where wall clocks may be compared. `notes`: what makes them
+    doubtful here.
+    """
 
     device: str
     device_fingerprint: str
@@ -203,6 +209,10 @@ class EnvironmentRecord:
     power_mode: str
     load_before: float | None
     load_after: float | None
+    machine: MachineRecord | None = None
+    gpu: GpuRecord | None = None
+    run: RunRecord | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +267,7 @@ class Result:
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
     details: dict[str, str | int | float | None] = field(default_factory=dict)  # of the engine
-    energy: dict[str, Any] | None = None
+    energy: EnergyRecord | None = None  # of all tests that generate, or else of the others
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
 

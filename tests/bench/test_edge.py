@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import replace
 from types import ModuleType
 
@@ -15,11 +16,13 @@ from safetensors.numpy import load, save
 from llx.bench import edge
 from llx.bench.collect import collect
 from llx.bench.fidelity import judge
+from llx.bench.machine import read_machine
 from llx.bench.reference import capture, read_reference
 from llx.bench.samples import Workload
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed import measure
+from llx.bench.watch import Watch
 from llx.bundle import (
     BUILD,
     OBSERVED,
@@ -38,6 +41,7 @@ from llx.files import sha256_of
 from llx.gpu import Gpu
 from llx.probe import OUT
 from tests.conftest import export_tiny
+from tests.machines import ORIN_NX, ORIN_SETTINGS, tree
 from tests.test_probe import ORIN
 
 WORKLOAD = {"prompts": (40,), "generated": (6,), "repetitions": 5}
@@ -117,6 +121,95 @@ def test_what_is_measured_there_is_what_would_be_measured_here(artifact, bundle,
     assert result.environment.power_mode == "MAXN"
     assert "36.4.3" in result.environment.os
     assert result.environment.versions["trt"] == "10.3.0"
+
+
+@pytest.fixture
+def orin(tmp_path, monkeypatch):
+    """The files of an Orin NX in the place of this machine's."""
+    root = tree(tmp_path / "orin", ORIN_NX | ORIN_SETTINGS)
+    monkeypatch.setattr("llx.bench.energy.IDLE_S", 0.3)
+    monkeypatch.setattr("llx.bench.rails.PERIOD_S", 0.002)
+    monkeypatch.setattr("llx.bench.rails.Rails.period_s", 0.002)
+    monkeypatch.setattr("llx.bench.energy.LEAST_SAMPLES", 1)
+    monkeypatch.setattr("llx.bench.energy.LEAST_COVERAGE", 0.01)
+    monkeypatch.setattr(edge, "Watch", lambda gpu: Watch(gpu, root))
+    monkeypatch.setattr(edge, "read_machine", lambda: read_machine(root))
+    sync = FakeSession.sync
+
+    def takes_time(self):
+        time.sleep(0.004)
+        sync(self)
+
+    monkeypatch.setattr(FakeSession, "sync", takes_time)
+
+
+def test_energy_and_conditions_come_home_with_the_samples(artifact, bundle, orin):
+    assert edge.run(bundle, "bench", as_json=True) == 0
+    samples, observed = brought(bundle)
+    result = collect(
+        artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, 10**6, "llx build"
+    )
+    for row, tokens in zip(result.speed, (40 * 5, 6 * 5), strict=True):
+        energy = row.energy
+        assert (energy.source, energy.rail, energy.tokens) == ("INA3221", "VDD_IN", tokens)
+        assert energy.window >= sum(map(sum, row.step_ns)) / 1e9
+        assert energy.joules == pytest.approx(6.041088 * energy.window)
+        assert energy.mj_per_token == pytest.approx(1e3 * energy.joules / tokens)
+        assert energy.idle_watts == pytest.approx(6.041088)
+    assert result.energy.tokens == 6 * 5
+    assert result.environment.machine.board == "NVIDIA Jetson AGX Orin Developer Kit"
+    assert result.environment.power_mode == "MODE_30W"
+    assert result.environment.run.throttles == 0
+    assert result.environment.gpu.name == "Orin"
+    assert result.environment.run.gpu_mhz_tests == (1300.5, 1300.5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"joules": -1.0},
+        {"joules": 1e300},
+        {"joules": float("nan")},
+        {"window": 1e-9},
+        {"window": 1e9},
+        {"window": None},
+        {"idle_watts": -4.0},
+        {"samples": -1},
+    ],
+)
+def test_energy_that_cannot_be_is_refused(artifact, bundle, orin, change):
+    edge.run(bundle, "bench", as_json=True)
+    samples, observed = brought(bundle)
+    told = replace(samples.energy[0], **{"joules": 1.0} | change)
+    samples = replace(samples, energy=[told, samples.energy[1]])
+    with pytest.raises(BadInput, match="cannot be came back"):
+        collect(artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, 10**6, "")
+
+
+def test_energy_of_other_tests_is_refused(artifact, bundle, orin):
+    edge.run(bundle, "bench", as_json=True)
+    samples, observed = brought(bundle)
+    spoiled = replace(samples, energy=samples.energy[:1])
+    with pytest.raises(BadInput, match="energy of other tests"):
+        collect(artifact, read_recipe(bundle), ORIN, spoiled, observed, 1.5, 10**6, "")
+
+
+def test_words_of_that_machine_are_made_safe_and_its_numbers_looked_at(artifact, bundle, orin):
+    edge.run(bundle, "bench", as_json=True)
+    samples, observed = brought(bundle)
+    odd = replace(samples.machine, governor="\x1b[31m" + "x" * 5000)
+    kept = replace(samples, machine=odd)
+    result = collect(artifact, read_recipe(bundle), ORIN, kept, observed, 1.5, 10**6, "")
+    assert "\x1b" not in result.environment.machine.governor
+    assert len(result.environment.machine.governor) < 400
+    for run in (
+        replace(samples.run, others_cpu=-1.0),
+        replace(samples.run, cpu_mhz_tests=(1.0, float("inf"))),
+        replace(samples.run, gpu_slowdowns=["x"] * 1000),
+    ):
+        spoiled = replace(samples, run=run)
+        with pytest.raises(BadInput, match="came back"):
+            collect(artifact, read_recipe(bundle), ORIN, spoiled, observed, 1.5, 10**6, "")
 
 
 def test_what_is_not_finite_keeps_its_speed(artifact, bundle, monkeypatch):

@@ -71,6 +71,10 @@ def test_bench_fills_the_schema_for_every_engine(llx, exported, tmp_path):
         assert result.memory.cache_bytes == 2 * 2 * 2 * 96 * 10 * 4
         assert result.time is not None
         assert result.environment.threads
+        assert result.environment.machine.cpus >= result.environment.machine.usable_cpus >= 1
+        assert result.environment.run.seconds > 0
+        for energy in (result.energy, *(row.energy for row in result.speed)):
+            assert (energy.joules is None) == (energy.reason is not None)
         assert result.command == "llx bench --engine torch,ort -p 16 -n 8 -r 5 -o json"
     assert results[0].fidelity.reference_weights.startswith("the checkpoint")
 
@@ -209,7 +213,7 @@ def test_check_fails_where_an_engine_disagrees(llx, exported, monkeypatch):
         ("models", ("llama-2-7b", "smollm2-135m", "licence")),
         (
             "doctor",
-            ("engine ort", "ready", "memory", "GPU", "runtime trt-rtx", "no NVIDIA GPU here"),
+            ("engine ort", "ready", "energy of the CPU", "clocks", "limits", "no NVIDIA GPU here"),
         ),
         ("inspect", ("TensorScatter", "qkv", "bytes of a decode step")),
     ],

@@ -98,6 +98,28 @@ def test_it_builds_with_what_a_jetpack_has_and_nothing_else(bundle):
     assert not list(bundle.rglob("__pycache__"))
 
 
+WATCHED = """
+from llx.bench.watch import Watch
+from llx.gpu import Gpu
+with Watch(Gpu("Orin", 87, 1)) as watch:
+    with watch.window():
+        pass
+    print(watch.test_ended(1).reason or "measured", watch.end().seconds > 0)
+"""
+
+
+def test_energy_and_clocks_are_read_with_what_a_jetpack_has(bundle):
+    code = BLOCKED.replace("{there!r}", repr(THERE)).partition("script =")[0]
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", f"{code}\nsys.path.insert(0, lib)\n{WATCHED}", bundle],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("True\n")
+
+
 def test_all_at_once_ends_with_what_is_lacking_and_keeps_the_engine(bundle):
     ended = run(bundle)
     assert ended.returncode == 3

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from llx.conditions import ContainerRecord, EnergyRecord, MachineRecord, RunRecord
 from llx.errors import BadInput
 from llx.reports.console import result_tables
 from llx.reports.formats import FORMATS, format_named
@@ -32,6 +33,18 @@ from llx.result import (
     read_results,
 )
 
+ENERGY = EnergyRecord(
+    source="RAPL",
+    rail="package-0",
+    window=12.5,
+    joules=500.0,
+    tokens=256,
+    mj_per_token=1953.125,
+    samples=4,
+    coverage=1.0,
+    error=1e-4,
+    idle_watts=11.25,
+)
 TIMES = Times(mean=48.5, sd=2.0, p50=48.0, p90=50.0, p95=51.0, p99=52.0)
 ROW = SpeedRow(
     test="tg128",
@@ -48,6 +61,7 @@ ROW = SpeedRow(
     ci_method="Student's t, mean",
     warmup=1,
     tpot_ms=TIMES,
+    energy=ENERGY,
 )
 PHASE = PhaseFidelity(
     tokens=2555,
@@ -103,6 +117,18 @@ RESULT = Result(
         power_mode="not measured",
         load_before=0.1,
         load_after=1.9,
+        machine=MachineRecord(
+            cpu="a processor",
+            architecture="x86_64",
+            system="Linux",
+            memory_bytes=1 << 40,
+            cpus=128,
+            numa_nodes=2,
+            smt=True,
+            container=ContainerRecord(version="v2", cpus=1.5, memory_bytes=16 << 30),
+        ),
+        run=RunRecord(seconds=60.0, others_cpu=0.31, cpu_mhz_tests=(800.0, 3200.0)),
+        notes=["others used 0.31 of a core meanwhile"],
     ),
     speed=[ROW],
     fidelity=FIDELITY,
@@ -157,7 +183,7 @@ def test_artifacts_have_tables_of_their_own():
     other = replace(RESULT, artifact=replace(RESULT.artifact, name="other-fp16", sha256="9" * 64))
     titles = [table.title.plain for table in result_tables([RESULT, other, RESULT])]
     assert [title.split(" · ")[0] for title in titles] == ["tiny-fp32", "other-fp16"]
-    assert FORMATS["md"]([RESULT, other]).count("| other-fp16 |") == 3
+    assert FORMATS["md"]([RESULT, other]).count("| other-fp16 |") == 4
 
 
 def test_speed_that_was_measured_is_shown_where_fidelity_failed():
@@ -175,6 +201,39 @@ def test_what_a_step_reads_stands_beside_what_it_must():
     ):
         assert "312.0 MiB" in text
         assert "270.0 MiB" in text
+
+
+def test_energy_names_source_rail_window_and_what_is_used_without_an_engine():
+    for text in (rendered([RESULT]), FORMATS["md"]([RESULT])):
+        shown = " ".join(text.split())
+        for part in ("1953", "mJ/tok", "RAPL", "package-0", "12.5", "4 readings", "40", "11.2"):
+            assert part in shown
+    row = next(csv.DictReader(io.StringIO(FORMATS["csv"]([RESULT]))))
+    assert (float(row["mj_per_token"]), row["energy_source"]) == (1953.125, "RAPL")
+
+
+def test_energy_that_was_not_measured_says_why_once():
+    reason = "RAPL is readable by root only: sudo chmod"
+    none = replace(ROW, energy=EnergyRecord(reason=reason))
+    result = replace(RESULT, speed=[none, replace(none, test="tg64")])
+    for text in (rendered([result]), FORMATS["md"]([result])):
+        shown = " ".join(text.split())
+        assert shown.count("RAPL is readable by root") == 1
+        assert "not measured" in shown
+        assert "mJ/tok" not in shown
+
+
+def test_what_makes_numbers_doubtful_stands_under_them():
+    for text in (rendered([RESULT]), FORMATS["md"]([RESULT])):
+        shown = " ".join(text.split())
+        assert shown.index("tg128") < shown.index("others used 0.31 of a core meanwhile")
+        assert "doubtful" in shown
+
+
+def test_markdown_says_what_the_machine_was_limited_to():
+    page = FORMATS["md"]([RESULT])
+    for part in ("SMT on", "2 NUMA nodes", "limited to 1.5 CPUs", "16.0 GiB", "fingerprint `ef`"):
+        assert part in page
 
 
 def test_an_engine_that_was_built_says_its_size_and_what_it_cost():

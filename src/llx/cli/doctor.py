@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llx.gpu import Gpu
     from llx.tensorrt import Runtime
 
 
@@ -16,7 +17,8 @@ def doctor() -> None:
     import psutil
 
     import llx
-    from llx.bench.environment import cpu_name, installed_versions
+    from llx.bench.environment import installed_versions
+    from llx.bench.machine import cpu_name
     from llx.bench.sessions import ENGINES
     from llx.errors import LlxError
     from llx.gpu import driver_cuda, find_gpu
@@ -37,6 +39,7 @@ def doctor() -> None:
     ]
     if gpu:
         rows[-2] = ("GPU", f"{gpu.name}, SM {gpu.sm}, {binary_bytes(gpu.memory_bytes)}")
+    rows += _measuring(gpu)
     rows += [(f"runtime {runtime}", _version(runtime)) for runtime in RUNTIMES]
     rows += [(f"package {n}", version) for n, version in installed_versions().items() if n != "llx"]
     for engine in ENGINES.values():
@@ -47,6 +50,47 @@ def doctor() -> None:
             lacks = "no NVIDIA GPU here" if engine.gpu and not gpu else error.remedy
             rows.append((f"engine {engine.name}", f"missing: {lacks}"))
     show(simple_table("", ("part", "state"), rows))
+
+
+def _measuring(gpu: Gpu | None) -> list[tuple[str, str]]:
+    """What a measurement here can tell beside time, and what would let it tell more."""
+    import shutil
+
+    from llx.bench.energy import Missing
+    from llx.bench.environment import clocks_in_words, notes, power_mode_in_words
+    from llx.bench.machine import SYSTEM, read_machine
+    from llx.bench.nvml import open_nvml
+    from llx.bench.watch import find_source, meter_for, read_mhz
+    from llx.conditions import NOT_MEASURED
+    from llx.reports.units import binary_bytes
+
+    machine, mhz = read_machine(), read_mhz()
+    container = machine.container
+    card = open_nvml(gpu) if gpu else None
+    rows = []
+    for what, asked in (("CPU", None), ("GPU", card)):
+        if what == "CPU" or gpu:
+            source = find_source(asked, SYSTEM, shutil.which("tegrastats"))
+            told = source if isinstance(source, Missing) else None
+            found = f"not measured: {told.reason}; {told.remedy}" if told else ""
+            if not isinstance(source, Missing):
+                found = f"{source.source}, {source.rail}"
+                meter_for(source).close()
+            rows.append((f"energy of the {what}", found))
+    clocks = clocks_in_words(machine, None, mhz)
+    hidden = "; this kernel shows none: measure where cpufreq is" if clocks == NOT_MEASURED else ""
+    rows.append(("clocks", clocks + hidden))
+    if isinstance(card, Missing):
+        rows.append(("clocks of the GPU", f"not measured: {card.reason}; {card.remedy}"))
+    rows.append(("power mode", power_mode_in_words(machine)))
+    limits = [f"{container.cpus:g} CPUs"] if container.cpus else []
+    limits += [binary_bytes(container.memory_bytes)] if container.memory_bytes else []
+    if machine.usable_cpus and machine.usable_cpus < machine.cpus:
+        limits.append(f"{machine.usable_cpus} of {machine.cpus} CPUs usable")
+    rows.append(("limits", ", ".join(limits) or "none"))
+    remedy = "sudo cpupower frequency-set -g performance; on a Jetson sudo jetson_clocks"
+    rows += [("doubtful", f"{note}; {remedy}") for note in notes(machine, None, None)]
+    return rows
 
 
 def _version(runtime: Runtime) -> str:
