@@ -14,6 +14,13 @@ TIMED_REGION = (
 )
 
 
+ENERGY = (
+    "Energy of the timed steps of all repetitions, over the tokens that they generated, or those "
+    "of the prompt for `pp`. What the same rail used before the engine was loaded stands beside; "
+    "nothing is subtracted."
+)
+
+
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; a heading that starts with `>` aligns its column to the right."""
     rules = ["--:" if heading.startswith(">") else "---" for heading in headings]
@@ -109,7 +116,7 @@ def _energy(results: Sequence[Result]) -> str:
             )
     headings = ("model", "engine", ">batch", ">test", ">mJ/tok", ">W", ">W before, idle")
     ends = ("source, rail", ">window s", "how")
-    table = [markdown_table((*headings, *ends), rows)] if rows else []
+    table = [markdown_table((*headings, *ends), rows), ENERGY] if rows else []
     return "\n\n".join(table + (["\n".join(without)] if without else []))
 
 
