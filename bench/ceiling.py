@@ -157,23 +157,10 @@ def _onnxruntime(rows: int, outputs: int, threads: int | None) -> Product:
 
 
 def _torch(rows: int, outputs: int, job: CeilingJob, device: str) -> Product:
-    import torch
+    from llx.bench.sessions.torch import matrix_product
 
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[job.compute]
-    x, weight = (
-        torch.from_numpy(_values(*shape)).to(dtype).to(device)
-        for shape in ((rows, SIDE), (SIDE, outputs))
-    )
-
-    def product() -> None:
-        with torch.inference_mode():
-            x @ weight
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return product
+    x, weight = _values(rows, SIDE), _values(SIDE, outputs)
+    return matrix_product(x, weight, job.compute, job.threads, device)
 
 
 def _copied_on_device(job: CeilingJob, progress: Progress) -> Ceiling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
 from llx.llama.quantized import quantize_modules
 from llx.llama.spec import LlamaSpec
-from llx.precision import PRECISIONS, Precision
+from llx.precision import PRECISIONS, Compute, Precision
 
 
 def load_llama(
@@ -116,3 +117,25 @@ def require_cuda() -> None:
             f"PyTorch {torch.__version__} does not use the GPU",
             "install a build of PyTorch for the CUDA of this driver: https://pytorch.org",
         )
+
+
+def matrix_product(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    compute: Compute,
+    threads: int | None,
+    device: str,
+) -> Callable[[], None]:
+    """The product [rows, in] × [in, out] as PyTorch computes it, done when the call returns."""
+    if threads:
+        torch.set_num_threads(threads)
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[compute]
+    left, right = (torch.from_numpy(array).to(dtype).to(device) for array in (x, weight))
+
+    @torch.inference_mode()
+    def product() -> None:
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return product
