@@ -21,6 +21,7 @@ from llx.gpu import find_gpu
 from llx.processes import OwnProcess, ProcessDied, TimedOut
 from llx.progress import Progress, silent
 from llx.result import (
+    Against,
     ArtifactRecord,
     Ceiling,
     ErrorRecord,
@@ -65,13 +66,28 @@ class Measurement:
         self._no_ceiling = None if job.roofline else "it was not asked for"
         self._interrupted = False
 
+    @property
+    def scenarios(self) -> list[Scenario]:
+        """What there is to do, in order."""
+        return scenarios_of(self._job, self._artifact)
+
+    @property
+    def failed_to_open(self) -> bool:
+        """Whether no test of the engine is worth a try."""
+        return self._error is not None
+
+    @property
+    def rows(self) -> list[SpeedRow]:
+        """What was measured until now, held to what the machine can do."""
+        return [self._held(outcome.row) for outcome in self._outcomes if outcome.row]
+
     def run(self, progress: Progress = silent) -> None:
         """Measure all that was asked for, and go on where an earlier run was cut off."""
         if not self.able():
             return
         with Kept.opened(self._job, self._artifact) as kept:
             try:
-                for scenario in scenarios_of(self._job, self._artifact):
+                for scenario in self.scenarios:
                     self._run(scenario, kept, progress)
                     if self._error:
                         break
@@ -79,9 +95,13 @@ class Measurement:
                         self.probe(progress)
                 self.probe(progress)
             except KeyboardInterrupt:
-                self._interrupted = True
+                self.interrupt()
                 raise
             kept.discard()
+
+    def interrupt(self) -> None:
+        """Note that some of what was asked for is missing."""
+        self._interrupted = True
 
     def able(self) -> bool:
         """Whether the engine can be opened here at all."""
@@ -102,15 +122,18 @@ class Measurement:
         outcome = kept.outcome(scenario)
         if outcome:
             self._outcomes.append(outcome)
-            return
+        elif self.run_alone(scenario, progress):
+            kept.keep(scenario, self._outcomes[-1])
+
+    def run_alone(self, scenario: Scenario, progress: Progress) -> bool:
+        """Run a scenario to its end; whether it found anything."""
         process = self.started(scenario)
         try:
             while not process.ended:
                 process.listen(progress, POLL_S)
         finally:
             process.end()
-        if self.take(scenario, process):
-            kept.keep(scenario, self._outcomes[-1])
+        return self.take(scenario, process)
 
     def started(self, scenario: Scenario) -> OwnProcess[Scenario, Outcome]:
         """A process that runs a scenario."""
@@ -155,14 +178,13 @@ class Measurement:
             return
         self._ceiling = higher(self._ceiling, found) if self._ceiling else found
 
-    def result(self) -> Result:
-        """What is known by now."""
+    def result(self, against: Against | None = None, turns: str | None = None) -> Result:
+        """What is known by now. `against`, `turns`: of one that was measured in turns."""
         job, manifest = self._job, self._artifact.manifest
         first = self._outcomes[0] if self._outcomes else None
         details = first.details if first else {}
         judged = [outcome.fidelity for outcome in self._outcomes if outcome.fidelity]
-        speed = [self._held(outcome.row) for outcome in self._outcomes if outcome.row]
-        error = self._error
+        speed, error = self.rows, self._error
         return Result(
             llx=llx.__version__,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -190,6 +212,8 @@ class Measurement:
             speed=speed,
             failed=self._failed,
             interrupted=self._interrupted,
+            against=against,
+            turns=turns,
             ceiling=self._ceiling,
             no_ceiling=None if self._ceiling else self._no_ceiling,
             fidelity=judged[0] if judged else None,

@@ -215,7 +215,8 @@ class _Bench:
                     break
         progress(test.name, total, total, "run")
         if first is not None:
-            self._audit(tokens, first, min(sum(run[: self._short]) for run in step_ns))
+            with turn():
+                self._audit(tokens, first, min(sum(run[: self._short]) for run in step_ns))
         read = self._session.limits.capacity if self._session.reads_capacity else None
         return Samples(test, step_ns, read, self._witness.faults)
 

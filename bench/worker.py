@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from multiprocessing.synchronize import Semaphore
 from pathlib import Path
+from typing import Literal
 
 from llx.artifact import REFERENCE, Artifact, open_artifact
 from llx.bench import clock
@@ -25,6 +26,7 @@ from llx.progress import Progress
 from llx.result import Fidelity, MemoryRecord, SpeedRow
 
 LIMIT_S = 3600.0
+PLENTY = 1 << 16  # of turns: more than a test has repetitions
 FIDELITY = "fidelity"
 
 
@@ -48,21 +50,31 @@ class Job:
     resume: bool = False
 
 
-@dataclass(frozen=True)
 class Turns:
-    """The right to run a repetition, for one of two processes that take turns."""
+    """The right to run a repetition, for one of two processes that take turns.
 
-    mine: Semaphore
-    other: Semaphore
+    `in_a_row`: 1, or 2 for the one that runs before and after each repetition of the other.
+    """
+
+    def __init__(self, mine: Semaphore, other: Semaphore, in_a_row: Literal[1, 2]) -> None:
+        self._mine, self._other, self._in_a_row = mine, other, in_a_row
+        self._taken = 0
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Wait for the turn, and give it to the other afterwards."""
-        self.mine.acquire()
+        """Wait for the turn, and give it away afterwards."""
+        self._mine.acquire()
         try:
             yield
         finally:
-            self.other.release()
+            self._taken += 1
+            keeps = self._in_a_row == 2 and self._taken % 2 == 0
+            (self._mine if keeps else self._other).release()
+
+    def end(self) -> None:
+        """Never wait for a turn of this one again: its process has ended."""
+        for _ in range(PLENTY):
+            self._other.release()
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,8 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
                 watch,
             )
             run, card = watch.end(), watch.gpu()
+            if scenario.turns:  # the other's process is no disturbance
+                run = replace(run, others_cpu=None)
     memory = MemoryRecord(
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=max(held, default=0) or None,

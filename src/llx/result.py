@@ -237,6 +237,37 @@ class ErrorRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedTest:
+    """A test of a candidate and its baseline, measured in turns.
+
+    `ratio`: of the candidate's speed to the baseline's, over 1 is better, with its 95 % interval.
+    `noise`: by how much two runs of the baseline itself may differ, as a share, in this very test.
+    """
+
+    test: str
+    batch: int
+    baseline_mean: float
+    mean: float
+    ratio: float
+    ci95: tuple[float, float]
+    ci_method: str
+    noise: float
+    verdict: Literal["faster", "slower", "no change", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """What a result was measured in turns with, and how they compare."""
+
+    engine: str
+    precision: str
+    artifact: str
+    artifact_sha256: str
+    threshold: float  # a change that matters, as a share
+    tests: list[ComparedTest]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FailedTest:
     """A test, or the judging, whose process crashed, hung, was killed or refused."""
 
@@ -263,6 +294,7 @@ class Result:
     ceiling: Ceiling | None = None
     no_ceiling: str | None = None  # why there is none
     turns: str | None = None  # shared by results that were measured in turns
+    against: Against | None = None  # the baseline, where this one is the candidate
     fidelity: Fidelity | None = None
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None

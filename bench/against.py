@@ -1,0 +1,137 @@
+"""Two engines or artifacts measured in turns, in one run: what a verdict on wall clocks needs.
+
+Each cycle is baseline, candidate, baseline: what the machine does to one it does to the other, and
+the two runs of the baseline tell how much two runs of one thing differ here. Two processes hold the
+two sessions, and one at a time has the turn.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import uuid
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llx.artifact import open_artifact
+from llx.bench.run import POLL_S, Measurement
+from llx.bench.statistics import THRESHOLD, compare, noise_floor, verdict
+from llx.bench.worker import Job, Scenario, Turns
+from llx.errors import BadInput
+from llx.progress import Progress, silent
+from llx.result import Against, ComparedTest, Result, SpeedRow
+
+
+class InTurns:
+    """A candidate measured against a baseline, test by test. See `Measurement` for what is raised.
+
+    Both are given the candidate's workload; the baseline has two repetitions for each of its.
+    """
+
+    def __init__(self, candidate: Job, baseline: Job, threshold: float = THRESHOLD) -> None:
+        work = candidate.workload
+        if work.until is not None:
+            raise BadInput(
+                "repetitions that go on until an interval is narrow cannot be taken in turns",
+                "leave --until or --against out, and set -r",
+            )
+        twice = replace(work, repetitions=2 * work.repetitions, warmup=2 * work.warmup)
+        self._baseline_job = replace(baseline, workload=twice)
+        self._candidate, self._baseline = Measurement(candidate), Measurement(self._baseline_job)
+        self._threshold = threshold
+
+    def run(self, progress: Progress = silent) -> None:
+        """Measure both; where one cannot run, the other is measured by itself."""
+        both = self._candidate, self._baseline
+        if not all(one.able() for one in both):
+            for one in both:
+                one.run(progress)
+            return
+        try:
+            for candidate, baseline in zip(*(one.scenarios for one in both), strict=False):
+                if candidate.index is not None and baseline.index is not None:
+                    self._in_turns(candidate, baseline, progress)
+                if any(one.failed_to_open for one in both):
+                    break
+            for one in both:
+                one.probe(progress)
+                for scenario in one.scenarios:
+                    if scenario.index is None and not one.failed_to_open:
+                        one.run_alone(scenario, progress)
+                one.probe(progress)
+        except KeyboardInterrupt:
+            for one in both:
+                one.interrupt()
+            raise
+
+    def _in_turns(self, candidate: Scenario, baseline: Scenario, progress: Progress) -> None:
+        """One test of both: the baseline begins."""
+        context = multiprocessing.get_context("spawn")
+        first, second = context.Semaphore(1), context.Semaphore(0)
+        running = []
+        for measurement, scenario, turns in (
+            (self._baseline, baseline, Turns(first, second, 2)),
+            (self._candidate, candidate, Turns(second, first, 1)),
+        ):
+            process = measurement.started(replace(scenario, turns=turns))
+            running.append((measurement, scenario, turns, process))
+        try:
+            while waiting := [entry for entry in running if not entry[-1].ended]:
+                for measurement, scenario, turns, process in waiting:
+                    process.listen(progress, POLL_S / len(waiting))
+                    if process.ended:
+                        process.end()
+                        turns.end()
+                        measurement.take(scenario, process)
+        finally:
+            for *_, process in running:
+                process.end()
+
+    def results(self) -> list[Result]:
+        """The baseline's and the candidate's, which says how they compare."""
+        turns, job = uuid.uuid4().hex, self._baseline_job
+        manifest = open_artifact(job.folder).manifest
+        against = Against(
+            engine=job.engine,
+            precision=manifest.precision.name,
+            artifact=manifest.name,
+            artifact_sha256=open_artifact(job.folder).sha256,
+            threshold=self._threshold,
+            tests=compared(self._baseline.rows, self._candidate.rows, self._threshold),
+        )
+        return [
+            self._baseline.result(turns=turns),
+            self._candidate.result(against=against, turns=turns),
+        ]
+
+
+def compared(
+    baseline: list[SpeedRow], candidate: list[SpeedRow], threshold: float = THRESHOLD
+) -> list[ComparedTest]:
+    """The tests that both have, as they compare. An invalid row has no verdict but inconclusive."""
+    of_baseline = {(row.test, row.batch): row for row in baseline}
+    found = []
+    for row in candidate:
+        before = of_baseline.get((row.test, row.batch))
+        if before is None or len(before.samples) != 2 * len(row.samples):
+            continue
+        around: NDArray[np.float64] = np.array(before.samples).reshape(-1, 2)
+        middle = np.exp(np.log(around).mean(1))
+        ratio = compare(middle, np.array(row.samples), paired=True)
+        noise = noise_floor(compare(around[:, 0], around[:, 1], paired=True))
+        known = before.valid and row.valid
+        found.append(
+            ComparedTest(
+                test=row.test,
+                batch=row.batch,
+                baseline_mean=before.mean,
+                mean=row.mean,
+                ratio=ratio.ratio,
+                ci95=(ratio.low, ratio.high),
+                ci_method=ratio.method,
+                noise=noise,
+                verdict=verdict(ratio, noise, threshold) if known else "inconclusive",
+            )
+        )
+    return found
