@@ -44,7 +44,12 @@ from tests.conftest import export_tiny
 from tests.machines import ORIN_NX, ORIN_SETTINGS, tree
 from tests.test_probe import ORIN
 
-WORKLOAD = {"prompts": (40,), "generated": (6,), "repetitions": 5}
+WORKLOAD = {
+    "prompts": (40,),
+    "generated": (6,),
+    "requests": ((20, 4),),
+    "repetitions": 5,
+}
 
 
 class TrtDouble(FakeSession):
@@ -116,6 +121,10 @@ def test_what_is_measured_there_is_what_would_be_measured_here(artifact, bundle,
         assert there.bytes_per_step == row.bytes_per_step
         assert there.mean == pytest.approx(np.mean(there.samples))
     assert [len(run) for run in result.speed[0].step_ns] == [3] * 5  # 40 tokens, 16 a step
+    assert [len(run) for run in result.speed[2].step_ns] == [2 + 3] * 5  # its first token is free
+    assert [row.test for row in result.speed] == ["pp40", "tg6", "req20:4"]
+    assert result.speed[2].e2e_ms.mean > result.speed[2].ttft_ms.mean
+    assert "; " not in "".join(row.invalid_reason or "" for row in result.speed)
     assert (result.engine, result.dialect, result.error) == ("trt", "primitive", None)
     assert result.environment.device.startswith("NVIDIA Jetson AGX Orin Developer Kit, 12 CPUs")
     assert result.environment.power_mode == "MAXN"
@@ -220,7 +229,8 @@ def test_what_is_not_finite_keeps_its_speed(artifact, bundle, monkeypatch):
     result = collect(
         artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, 10**6, "llx build"
     )
-    assert len(result.speed) == 2
+    assert len(result.speed) == 3
+    assert all("not finite" in row.invalid_reason for row in result.speed)
     assert result.fidelity is None
     assert "not finite" in result.unjudged
     assert result.error.exit_code == 1
@@ -242,10 +252,11 @@ def test_two_runs_do_not_disturb_each_other(bundle, capsys):
     ("spoil", "says"),
     [
         (lambda ns: ns[:1], "other tests"),
-        (lambda ns: [ns[0], ns[1][:4]], "samples of tg6"),
-        (lambda ns: [ns[0], [run[:-1] for run in ns[1]]], "samples of tg6"),
-        (lambda ns: [[[-1, 1, 1]] * 5, ns[1]], "samples of pp40"),
-        (lambda ns: [[[1 << 40] * 900] * 5, ns[1]], "samples of pp40"),
+        (lambda ns: [ns[0], ns[1][:4], ns[2]], "samples of tg6"),
+        (lambda ns: [ns[0], [run[:-1] for run in ns[1]], ns[2]], "samples of tg6"),
+        (lambda ns: [[[-1, 1, 1]] * 5, *ns[1:]], "samples of pp40"),
+        (lambda ns: [[[1 << 40] * 900] * 5, *ns[1:]], "samples of pp40"),
+        (lambda ns: [*ns[:2], [[*run, 9] for run in ns[2]]], "samples of req20:4"),
     ],
 )
 def test_samples_that_cannot_be_are_refused(artifact, bundle, spoil, says):
@@ -254,6 +265,24 @@ def test_samples_that_cannot_be_are_refused(artifact, bundle, spoil, says):
     samples = replace(samples, step_ns=spoil(samples.step_ns))
     with pytest.raises(BadInput, match=says):
         collect(artifact, read_recipe(bundle), ORIN, samples, observed, 1.5, 10**6, "")
+
+
+def test_what_is_wrong_with_a_session_there_is_said_here(artifact, bundle, monkeypatch):
+    logits = FakeSession.logits
+    monkeypatch.setattr(FakeSession, "logits", lambda self: np.zeros_like(logits(self)))
+    edge.run(bundle, "bench", as_json=True)
+    samples, _ = brought(bundle)
+    recipe = read_recipe(bundle)
+    result = collect(artifact, recipe, ORIN, samples, None, 1.5, 10**6, "")
+    assert all("different prompts gave the same logits" in r.invalid_reason for r in result.speed)
+    assert "the session stops early" in result.speed[1].invalid_reason
+    spoiled = replace(samples, faults=[["\x1b[2J" + "x" * 5000], [], []])
+    row = collect(artifact, recipe, ORIN, spoiled, None, 1.5, 10**6, "").speed[0]
+    assert not row.valid
+    assert "\x1b" not in row.invalid_reason
+    assert len(row.invalid_reason) < 400
+    with pytest.raises(BadInput, match="other tests"):
+        collect(artifact, recipe, ORIN, replace(samples, faults=[]), None, 1.5, 10**6, "")
 
 
 @pytest.mark.parametrize(

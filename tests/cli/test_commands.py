@@ -122,6 +122,36 @@ def test_lengths_of_nothing_leave_a_test_out(llx, exported):
     assert [row.test for row in result.speed] == ["tg4"]
 
 
+def test_whole_requests_are_measured_alone_or_beside_the_rest(llx, exported):
+    for more, tests in (((), []), (("-n", "4"), ["tg4"])):
+        ended = llx("bench", "--requests", "16:4,8:8", *more, "--no-fidelity", "-o", "json")
+        (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+        assert [row.test for row in result.speed] == [*tests, "req16:4", "req8:8"]
+        assert (result.speed[-1].isl, result.speed[-1].osl) == (8, 8)
+        assert {len(run) for run in result.speed[-1].step_ns} == {8}
+
+
+def test_a_quick_look_says_that_it_is_one(llx, exported):
+    ended = llx("bench", "--quick", "-p", "16", "-n", "4", "-o", "json")
+    (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+    assert all(row.quick for row in result.speed)
+    assert result.fidelity is None
+    shown = llx("bench", "--quick", "-p", "16", "-n", "4", "--fidelity").stdout
+    assert "not to be published" in " ".join(shown.split())
+    assert "KLD" in shown
+
+
+def test_repetitions_go_on_until_the_interval_is_narrow(llx, exported):
+    arguments = ("-p", "16", "-n", "0", "--no-fidelity", "-o", "json")
+    counts = []
+    for until in ("99%", "0.0001%"):
+        ended = llx("bench", "--until", until, "--max-repetitions", "8", *arguments)
+        (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
+        counts.append(len(result.speed[0].samples))
+    assert counts[0] in (5, 8)  # a busy machine may need more than the first look
+    assert counts[1] == 8
+
+
 def test_weights_that_are_damaged_are_an_error_and_no_number(llx, tmp_path):
     tensors = random_tensors(TINY)
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")

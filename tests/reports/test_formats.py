@@ -252,6 +252,41 @@ def test_an_engine_that_was_built_says_its_size_and_what_it_cost():
         assert part in FORMATS["md"]([built])
 
 
+def test_what_a_reader_must_know_of_a_speed_stands_beside_it():
+    row = replace(
+        ROW, drift=-0.104, outliers=2, farthest_outlier=-0.31, until=0.01, quick=True
+    )  # its interval is 14.1 to 26.9
+    for text in (
+        " ".join(rendered([replace(RESULT, speed=[row])]).split()),
+        FORMATS["md"]([replace(RESULT, speed=[row])]),
+    ):
+        for part in (
+            "drifts by -10 %",
+            "2 outliers, up to -31 %",
+            "±31 % after 2 repetitions, not ±1 %",
+            "quick, not to be published",
+        ):
+            assert part in text
+    for text in (rendered([RESULT]), FORMATS["md"]([RESULT])):
+        for part in ("drift", "outlier", "after 2", "quick"):
+            assert part not in text
+
+
+def test_a_request_shows_each_of_its_times():
+    row = replace(ROW, test="req128:32", isl=128, ttft_ms=TIMES, e2e_ms=replace(TIMES, mean=900.0))
+    for text in (
+        rendered([replace(RESULT, speed=[row])]),
+        FORMATS["md"]([replace(RESULT, speed=[row])]),
+    ):
+        for part in ("req128:32", "TTFT 48.5", "TPOT 48.5", "E2E 900"):
+            assert part in " ".join(text.split())
+
+
+def test_markdown_says_how_often_a_test_ran_and_what_its_interval_is():
+    page = FORMATS["md"]([RESULT])
+    assert "Repetitions: 2, after 1 to warm up; CI95: Student's t, mean." in page
+
+
 def test_a_single_repetition_has_no_deviation():
     row = replace(ROW, samples=[20.0], sd=0.0, valid=False, invalid_reason="1 repetitions")
     assert "±" not in rendered([replace(RESULT, speed=[row], fidelity=None)])
