@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import difflib
 import fnmatch
+import functools
 import importlib.metadata
 import io
 import logging
@@ -22,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import lm_eval.api.task
 import lm_eval.utils
 import numpy as np
+import tqdm.std
 from datasets.exceptions import DatasetsError
 from jinja2 import BaseLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
@@ -381,9 +382,12 @@ def run(
 ) -> Evaluation:
     """Evaluate an artifact. Tasks are made before the engine is opened: they fail sooner."""
     began = now_ns()
-    _hush()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # With its processes, a bootstrap would fork beside the engine's threads.
+    os.environ["DISABLE_MULTIPROC"] = "1"
     with _contained(request.allow_code):
-        loaded = load_tasks(request)
+        with contextlib.nullcontext() if sys.stderr.isatty() else _without_bars():
+            loaded = load_tasks(request)
         session = engine.open(artifact, request.batch, built)
         try:
             lm = SessionLM(artifact, session, progress)
@@ -447,7 +451,7 @@ def _evaluated(lm: SessionLM, loaded: dict[str, Any], request: EvalRequest) -> d
             task.set_config(key="num_fewshot", value=request.num_fewshot or 0)
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints as it bootstraps
+        with _without_bars(), contextlib.redirect_stdout(io.StringIO()):  # a bootstrap prints
             found: dict[str, Any] = evaluate(
                 lm=lm,
                 task_dict=loaded,
@@ -619,13 +623,15 @@ def _contained(allow_code: bool) -> Iterator[None]:
             os.environ[variable] = before
 
 
-def _hush() -> None:
-    """Keep lm-eval's words to its errors, and bars to terminals."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    # With its processes, a bootstrap would fork beside the engine's threads.
-    os.environ["DISABLE_MULTIPROC"] = "1"
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bars but our own."""
+    bars = tqdm.std.tqdm.__init__
+    tqdm.std.tqdm.__init__ = functools.partialmethod(bars, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.std.tqdm.__init__ = bars
 
 
 def _scores(found: dict[str, Any]) -> Iterator[TaskScore]:

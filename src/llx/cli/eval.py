@@ -59,9 +59,6 @@ def eval_tasks(
     ] = None,
 ) -> None:
     """Score an engine on tasks of lm-evaluation-harness."""
-    import os
-    import sys
-
     from llx.artifact import open_artifact
     from llx.bench.sessions import Built, default_engine, engine_named
     from llx.bench.text import tokenizer_of
@@ -87,8 +84,6 @@ def eval_tasks(
             f"--batch {batch} is more than the {limits.max_rows} rows that the artifact takes",
             f"choose at most {limits.max_rows}",
         )
-    if not sys.stderr.isatty():
-        os.environ["TQDM_DISABLE"] = "1"  # read as tqdm is imported
     from llx.bench.evaluate import EvalRequest, run
 
     request = EvalRequest(
