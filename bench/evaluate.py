@@ -27,7 +27,7 @@ import lm_eval.api.task
 import lm_eval.utils
 import numpy as np
 import tqdm.std
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from jinja2 import BaseLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.instance import Instance
@@ -301,7 +301,6 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
             logits_now = self._session.logits()
             for row in sorted(live):
                 take(row, logits_now[row, 0])
-        self._held = []
         return [
             postprocess_generated_text(text, job.until, None)
             for text, job in zip(texts, jobs, strict=True)
@@ -569,16 +568,27 @@ def _load_one(manager: TaskManager, name: str) -> Any:
         raise Lacking(
             f"task {name} needs {error.name}, not installed here", f"pip install {error.name}"
         ) from None
-    except (ConnectionError, DatasetsError, OSError) as error:
-        raise Lacking(
-            f"the data of task {name} cannot be had ({_line(error)})",
-            "check its dataset_path and the network; without one, bring the cache (HF_HOME) from a "
-            "machine that has run it",
-        ) from None
+    except FileNotFoundError as error:
+        if not isinstance(error, DatasetNotFoundError):
+            raise BadInput(
+                f"the data of task {name} is not there ({_line(error)})",
+                "mend data_files in its YAML; paths go from the working directory",
+            ) from None
+        raise _unreachable(name, error) from None
+    except (DatasetsError, OSError) as error:
+        raise _unreachable(name, error) from None
     except Exception as error:
         raise BadInput(
             f"task {name} cannot be made ({type(error).__name__}: {_line(error)})", "mend its YAML"
         ) from None
+
+
+def _unreachable(name: str, error: Exception) -> Lacking:
+    return Lacking(
+        f"the data of task {name} cannot be had ({_line(error)})",
+        "check its dataset_path and the network; without one, bring the cache (HF_HOME) from a "
+        "machine that has run it",
+    )
 
 
 def _line(error: Exception) -> str:

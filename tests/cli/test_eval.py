@@ -34,7 +34,14 @@ def test_it_prints_a_table_of_80_columns(llx, exported):
     ended = llx("eval", *OWN, ",".join(TASKS), "--limit", 3, "--num-fewshot", 2)
     assert (ended.code, ended.stderr) == (0, "")
     assert max(map(len, ended.stdout.splitlines())) <= 80
-    for part in ("llx_choice v1.0", "acc_norm", " ± ", "word_perplexity", "exact_match", "lm-eval"):
+    for part in (
+        "llx_choice v1.0",
+        "acc_norm",
+        " ± ",
+        "word_perplexity",
+        "exact_match (stripped)",
+        "lm-eval",
+    ):
         assert part in ended.stdout
     assert "Not all documents were scored" in ended.stdout
     assert "cut from the left: the" in ended.stdout
@@ -111,6 +118,11 @@ def test_data_that_is_on_the_hub_alone_needs_a_network(llx, exported, tmp_path):
     )
     (tmp_path / "own" / "far.yaml").write_text(away)
     assert_refused(llx("eval", *OWN, "far_text"), 3, "nobody/nothing", "HF_HOME")
+
+
+def test_data_that_is_a_file_and_not_there_is_named(llx, exported, tmp_path):
+    (tmp_path / "own" / "text.jsonl").unlink()
+    assert_refused(llx("eval", *OWN, "llx_text"), 2, "own/text.jsonl", "data_files")
 
 
 def test_a_task_that_cannot_be_made_says_why(llx, exported, tmp_path):
