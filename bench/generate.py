@@ -35,23 +35,36 @@ class Sampling:
 
 
 def chat_prompt(artifact: Artifact, question: str) -> str:
-    """The question as the chat template asks it. The template is untrusted: it runs sandboxed."""
+    """The question as the chat template asks it."""
+    return render_chat(artifact, [{"role": "user", "content": question}])
+
+
+def render_chat(
+    artifact: Artifact,
+    messages: list[dict[str, str]],
+    add_generation_prompt: bool = True,
+    option: str = "--chat",
+) -> str:
+    """A conversation in the words of the chat template, which is untrusted: it runs sandboxed.
+
+    `option` is what asked for the template.
+    """
     text = artifact.manifest.text
     if not artifact.has(CHAT_TEMPLATE) or text is None:
         raise Lacking(
-            f"{artifact.folder} has no chat template", "leave out --chat: it is not a chat model"
+            f"{artifact.folder} has no chat template", f"leave out {option}: it is not a chat model"
         )
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     source = artifact.path(CHAT_TEMPLATE).read_text(encoding="utf-8")
     try:
         return environment.from_string(source).render(
-            messages=[{"role": "user", "content": question}],
-            add_generation_prompt=True,
+            messages=messages,
+            add_generation_prompt=add_generation_prompt,
             bos_token=text.bos_token,
             eos_token=text.eos_token,
         )
     except TemplateError as error:
-        raise BadInput(f"the chat template fails ({error})", "leave out --chat") from None
+        raise BadInput(f"the chat template fails ({error})", f"leave out {option}") from None
 
 
 def generate(

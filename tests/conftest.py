@@ -26,7 +26,8 @@ from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS, Precision
 from tests.checkpoints import TINY, byte_tokenizer, write_checkpoint
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, wherever it runs
+# No test asks the network, wherever it runs.
+os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 NOT_RUN = pytest.StashKey[int]()

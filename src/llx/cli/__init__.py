@@ -15,6 +15,7 @@ from llx.cli.bench import bench
 from llx.cli.build import build
 from llx.cli.check import check
 from llx.cli.doctor import doctor
+from llx.cli.eval import eval_tasks
 from llx.cli.export import export
 from llx.cli.generate import generate
 from llx.cli.inspect import inspect
@@ -46,6 +47,7 @@ for command in (
     selftest,
 ):
     app.command()(command)
+app.command("eval")(eval_tasks)
 
 
 def _version(asked: bool) -> None:
