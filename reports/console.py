@@ -26,7 +26,7 @@ from llx.conditions import EnergyRecord
 from llx.progress import Progress, silent
 from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
-from llx.result import Ceiling, Fidelity, MemoryRecord, Result, SpeedRow
+from llx.result import Against, Ceiling, Fidelity, MemoryRecord, Result, SpeedRow
 
 
 class _Pipe(Console):
@@ -153,6 +153,8 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         one = len(row.samples) == 1
         value = significant(row.mean) if one else plus_minus(row.mean, row.sd)
         yield f"{row.test}{batch}", f"{value} tok/s", _speed_detail(row)
+    if result.against:
+        yield from _against_lines(result.against)
     for failed in result.failed:
         yield failed.test, "FAILED", f"{failed.error.message}: {failed.error.remedy}"
     yield from _energy_lines(result)
@@ -184,6 +186,21 @@ def _ceiling(ceiling: Ceiling) -> tuple[str, str]:
         f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
         f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
     )
+
+
+def _against_lines(against: Against) -> Iterator[tuple[str, str, str]]:
+    """How each test compares with what it was measured in turns with."""
+    of = f"{against.engine}, {against.artifact}"
+    for test in against.tests:
+        batch = f" × {test.batch}" if test.batch > 1 else ""
+        low, high = test.ci95
+        yield (
+            f"{test.test}{batch}",
+            f"{significant(test.ratio, 3)} ×",
+            f"{test.verdict.upper()}: CI95 {significant(low, 3)}…{significant(high, 3)} of {of}; "
+            f"noise ±{significant(100 * test.noise, 2)} %, "
+            f"threshold {significant(100 * against.threshold, 2)} %",
+        )
 
 
 def _energy_lines(result: Result) -> Iterator[tuple[str, str, str]]:

@@ -35,6 +35,7 @@ def _cell(text: str) -> str:
 def results_markdown(results: Sequence[Result]) -> str:
     """Speed, fidelity and their conditions."""
     sections = [
+        _against(results),
         _speed(results),
         _notes(results),
         _energy(results),
@@ -118,6 +119,28 @@ def _energy(results: Sequence[Result]) -> str:
     ends = ("source, rail", ">window s", "how")
     table = [markdown_table((*headings, *ends), rows), ENERGY] if rows else []
     return "\n\n".join(table + (["\n".join(without)] if without else []))
+
+
+def _against(results: Sequence[Result]) -> str:
+    """The verdicts of what was measured in turns."""
+    rows = [
+        (
+            test.verdict,
+            f"{result.engine}, {result.artifact.name}",
+            f"{against.engine}, {against.artifact}",
+            test.test,
+            str(test.batch),
+            f"{significant(test.ratio, 3)} ×",
+            " … ".join(significant(end, 3) for end in test.ci95),
+            f"{significant(100 * test.noise, 2)} %",
+            f"{significant(100 * against.threshold, 2)} %",
+        )
+        for result in results
+        if (against := result.against)
+        for test in against.tests
+    ]
+    headings = ("verdict", "engine", "against", ">test", ">batch", ">ratio", ">CI95")
+    return markdown_table((*headings, ">noise", ">threshold"), rows) if rows else ""
 
 
 def _bytes(count: int | None) -> str:

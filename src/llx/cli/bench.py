@@ -93,6 +93,15 @@ def bench(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the same run was cut off.")
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure in turns with another artifact (its folder, or a file of its results) or "
+            "engine, and say whether this one is faster.",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[str, typer.Option(help="With --against: the change that matters.")] = "5%",
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="md, json, jsonl or csv. [default: table]")
     ] = None,
@@ -101,6 +110,7 @@ def bench(
     from llx.artifact import open_artifact
     from llx.bench.samples import Workload
     from llx.bench.speed import MIN_REPETITIONS
+    from llx.cli.against import baseline_of
     from llx.errors import BadInput
     from llx.reports.console import show_results
     from llx.reports.formats import format_named
@@ -132,13 +142,17 @@ def bench(
     artifact = open_artifact(folder)
     workload.require_fit(artifact.manifest.contract.limits)
     judged = not quick if fidelity is None else fidelity
-    jobs = jobs_for(
-        *(artifact, names, workload, judged, trust_engine),
-        limit_s=limit,
-        roofline=roofline,
-        resume=resume,
-    )
-    results, interrupted = run_all(jobs)
+    settings = {"limit_s": limit, "roofline": roofline, "resume": resume}
+    jobs = jobs_for(artifact, names, workload, judged, trust_engine, **settings)
+    if against is None:
+        results, interrupted = run_all(jobs)
+    else:
+        baselines = [baseline_of(against, artifact, job.engine) for job in jobs]
+        rivals = [
+            jobs_for(of, [name], workload, judged, trust_engine, **settings)[0]
+            for of, name in baselines
+        ]
+        results, interrupted = run_pairs(jobs, rivals, share(threshold, "--threshold"))
     if write:
         print(write(results), end="")
     else:
@@ -262,6 +276,22 @@ def run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
     return results, False
 
 
+def run_pairs(jobs: list[Job], baselines: list[Job], threshold: float) -> tuple[list[Result], bool]:
+    """The results of each engine and its baseline, in turns, as far as Ctrl-C let them come."""
+    from llx.cli.against import measure_in_turns
+    from llx.reports.console import warn
+
+    results: list[Result] = []
+    for job, baseline in zip(jobs, baselines, strict=True):
+        found, interrupted = measure_in_turns(job, baseline, threshold)
+        results += found
+        for error in (error for result in found for error in errors_of(result)):
+            warn(f"{error.message}: {error.remedy}")
+        if interrupted:
+            return results, True
+    return results, False
+
+
 def errors_of(result: Result) -> list[ErrorRecord]:
     """What went wrong with an engine, and with each of its tests."""
     return [*([result.error] if result.error else []), *(one.error for one in result.failed)]
@@ -302,6 +332,9 @@ def with_reference(artifact: Artifact, protocol: tuple[int, int] | None = None) 
 def exit_code(results: list[Result]) -> int:
     """The worst of what went wrong."""
     codes = [error.exit_code for result in results for error in errors_of(result)]
+    compared = [test for result in results if result.against for test in result.against.tests]
+    if any(test.verdict == "slower" for test in compared):
+        codes.append(EXIT_GATE_FAILED)
     for code in (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED):
         if code in codes:
             return code

@@ -1,0 +1,188 @@
+"""Two measured in turns: whose turn it is, what is compared, and the verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from llx.bench import run as running
+from llx.bench.against import InTurns, compared
+from llx.bench.clock import now_ns
+from llx.bench.samples import Samples, SpeedTest, Workload
+from llx.bench.speed import speed_row
+from llx.bench.worker import Job, run_scenario
+from llx.errors import BadInput
+from llx.precision import PRECISIONS
+from tests.checkpoints import TINY
+
+WORKLOAD = Workload(prompts=(8,), generated=(4,), repetitions=5)
+
+
+@pytest.fixture(autouse=True)
+def state(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def job(judged):
+    return Job(
+        folder=judged.folder,
+        engine="ort",
+        workload=WORKLOAD,
+        fidelity=False,
+        command="llx bench",
+        roofline=False,
+    )
+
+
+PP8 = SpeedTest(isl=8, osl=0, depth=0, batch=1)
+
+
+def row(speeds, test=PP8, **changes):
+    step_ns = [[round(test.counted / speed * 1e9)] for speed in speeds]
+    made = speed_row(Samples(test, step_ns, None, []), WORKLOAD, TINY, PRECISIONS["fp32"])
+    return replace(made, **changes)
+
+
+def speeds(count, noise, seed, faster=1.0):
+    return 100 * faster * np.exp(np.random.default_rng(seed).normal(0, noise, count))
+
+
+def test_both_are_measured_and_the_baseline_twice_as_often(job):
+    turns = InTurns(job, replace(job, engine="torch"))
+    turns.run()
+    baseline, candidate = turns.results()
+    assert (baseline.engine, candidate.engine) == ("torch", "ort")
+    assert [len(one.samples) for one in baseline.speed] == [10, 10]
+    assert [len(one.samples) for one in candidate.speed] == [5, 5]
+    assert baseline.turns == candidate.turns
+    assert baseline.against is None
+    assert candidate.against.engine == "torch"
+    assert candidate.against.artifact_sha256 == baseline.artifact.sha256
+    assert [one.test for one in candidate.against.tests] == ["pp8", "tg4"]
+    for one, theirs, ours in zip(
+        candidate.against.tests, baseline.speed, candidate.speed, strict=True
+    ):
+        around = np.log(theirs.samples).reshape(-1, 2).mean(1)
+        ratio = np.exp((np.log(ours.samples) - around).mean())
+        assert one.ratio == pytest.approx(ratio, rel=0.3)  # a mean of logarithms, or a median
+        assert one.ci95[0] <= one.ratio <= one.ci95[1]
+
+
+def writes_when(scenario, progress):
+    """Runs the scenario, and writes down when each of its repetitions began and ended."""
+    take = scenario.turns.take
+    log = open(scenario.job.command, "a", buffering=1)  # noqa: SIM115
+
+    class Logged:
+        def take(self):
+            return self._taken()
+
+        def _taken(self):
+            from contextlib import contextmanager
+
+            @contextmanager
+            def logged():
+                with take():
+                    log.write(f"{scenario.job.engine} begins {now_ns()}\n")
+                    yield
+                    log.write(f"{scenario.job.engine} ends {now_ns()}\n")
+
+            return logged()
+
+    return run_scenario(replace(scenario, turns=Logged()), progress)
+
+
+def test_one_at_a_time_has_the_turn_and_the_baseline_is_on_both_sides(job, monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "run_scenario", writes_when)
+    log = tmp_path / "log"
+    one = replace(job, command=str(log), workload=replace(WORKLOAD, generated=()))
+    turns = InTurns(one, replace(one, engine="torch"))
+    turns.run()
+    events = [line.split() for line in log.read_text().splitlines()]
+    ordered = sorted(events, key=lambda event: int(event[2]))
+    assert [event[:2] for event in ordered] == [event[:2] for event in events]
+    for (engine, begins, _), (same, ends, _) in zip(ordered[::2], ordered[1::2], strict=True):
+        assert (engine, begins, same, ends) == (engine, "begins", engine, "ends")
+    order = "".join(event[0][0] for event in ordered[::2])
+    # A warm-up, five repetitions, and the audit of each, whose turn comes at the end.
+    assert order == "tot" * 6 + "to"
+    assert all(int(a[2]) <= int(b[2]) for a, b in pairwise(ordered))
+
+
+def dies_on_its_second_turn(scenario, progress):
+    if scenario.job.engine == "torch" and scenario.name == "pp8":
+        with scenario.turns.take():
+            pass
+        with scenario.turns.take():
+            os.kill(os.getpid(), signal.SIGKILL)
+    return run_scenario(scenario, progress)
+
+
+def test_one_that_dies_leaves_the_other_to_its_end(job, monkeypatch):
+    monkeypatch.setattr(running, "run_scenario", dies_on_its_second_turn)
+    turns = InTurns(job, replace(job, engine="torch"))
+    turns.run()
+    baseline, candidate = turns.results()
+    assert [one.test for one in baseline.failed] == ["pp8"]
+    assert [one.test for one in candidate.speed] == ["pp8", "tg4"]
+    assert [one.test for one in candidate.against.tests] == ["tg4"]
+
+
+def test_where_one_cannot_run_the_other_is_measured_by_itself(job):
+    turns = InTurns(job, replace(job, engine="trt"))
+    turns.run()
+    baseline, candidate = turns.results()
+    assert baseline.error.exit_code == 3
+    assert [one.test for one in candidate.speed] == ["pp8", "tg4"]
+    assert candidate.against.tests == []
+
+
+def test_repetitions_without_a_known_number_are_refused(job):
+    with pytest.raises(BadInput, match="cannot be taken in turns"):
+        InTurns(replace(job, workload=replace(WORKLOAD, until=0.01)), job)
+
+
+@pytest.mark.parametrize(
+    ("faster", "wanted"), [(1.0, "no change"), (0.9, "slower"), (1.12, "faster")]
+)
+def test_over_many_runs_the_verdict_is_right(faster, wanted):
+    found = []
+    for seed in range(200):
+        theirs, ours = row(speeds(20, 0.015, seed)), row(speeds(10, 0.015, 10**6 + seed, faster))
+        found += [one.verdict for one in compared([theirs], [ours])]
+    assert found.count(wanted) >= 190
+
+
+def test_what_the_machine_does_to_both_is_no_change():
+    drift = np.linspace(1, 0.7, 30)  # it slows down by a third
+    rng = np.random.default_rng(0)
+    cycle = 100 * drift * np.exp(rng.normal(0, 0.005, 30))
+    theirs, ours = row(np.delete(cycle, np.s_[1::3])), row(cycle[1::3])
+    (one,) = compared([theirs], [ours])
+    assert one.verdict == "no change"
+    assert one.ratio == pytest.approx(1, abs=0.01)
+
+
+def test_a_machine_too_noisy_for_the_threshold_decides_nothing():
+    theirs, ours = row(speeds(10, 0.2, 1)), row(speeds(5, 0.2, 2, 0.7))
+    (one,) = compared([theirs], [ours])
+    assert one.noise > 0.05
+    assert one.verdict == "inconclusive"
+
+
+def test_an_invalid_row_decides_nothing():
+    theirs, ours = row(speeds(20, 0.01, 1)), row(speeds(10, 0.01, 2, 0.7))
+    assert compared([theirs], [ours])[0].verdict == "slower"
+    cheats = replace(ours, valid=False, invalid_reason="the session stops early")
+    assert compared([theirs], [cheats])[0].verdict == "inconclusive"
+
+
+def test_tests_of_one_alone_are_not_compared():
+    other = row(speeds(20, 0.01, 1), test=SpeedTest(isl=16, osl=0, depth=0, batch=1))
+    assert compared([other], [row(speeds(10, 0.01, 2))]) == []
