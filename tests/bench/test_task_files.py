@@ -78,6 +78,16 @@ def hidden_in_an_included_file_of_an_absolute_path(folder):
     write(folder, "own.yaml", f"include: [{base}]\ntask: own\n")
 
 
+def hidden_beside_what_a_link_leads_to(folder):
+    """A relative include is looked for there, and not beside the link."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere, "base", f"{PLAIN}process_docs: !function code.f\n")
+    write(folder, "base", PLAIN)
+    write(elsewhere, "it.txt", "include: base\ntask: own\n")
+    (folder / "own.yaml").symlink_to(elsewhere / "it.txt")
+
+
 def hidden_in_a_merged_anchor(folder):
     write(folder, "base", f"{PLAIN}process_docs: !function code.f\n")
     write(folder, "own.yaml", "metadata: &m {include: base}\n<<: *m\ntask: own\n")
@@ -115,6 +125,7 @@ HOSTILE = {
     "a linked folder": (hidden_in_a_linked_folder, "!function"),
     "an included file": (hidden_in_an_included_file, "!function"),
     "an absolute include": (hidden_in_an_included_file_of_an_absolute_path, "!function"),
+    "an include beside a link's target": (hidden_beside_what_a_link_leads_to, "!function"),
     "a merged include": (hidden_in_a_merged_anchor, "!function"),
 }
 
