@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import statistics
+from dataclasses import replace
 
 import llx
 from llx.artifact import REFERENCE, open_artifact
@@ -12,7 +13,7 @@ from llx.bench.ceiling import CeilingJob, find_ceiling, higher
 from llx.bench.kept import Kept
 from llx.bench.roofline import held_to
 from llx.bench.sessions import engine_named
-from llx.bench.speed import overall_energy
+from llx.bench.speed import overall_energy, speed_row
 from llx.bench.watch import overall_run
 from llx.bench.worker import FIDELITY, Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
@@ -79,7 +80,8 @@ class Measurement:
     @property
     def rows(self) -> list[SpeedRow]:
         """What was measured until now, held to what the machine can do."""
-        return [self._held(outcome.row) for outcome in self._outcomes if outcome.row]
+        rows = (self._row(outcome) for outcome in self._outcomes)
+        return [self._held(row) for row in rows if row]
 
     def run(self, progress: Progress = silent) -> None:
         """Measure all that was asked for, and go on where an earlier run was cut off."""
@@ -163,8 +165,8 @@ class Measurement:
         if self._no_ceiling or not self._outcomes:
             return
         manifest, details = self._artifact.manifest, self._outcomes[0].details
-        rows = [outcome.row for outcome in self._outcomes if outcome.row]
-        step_bytes = [row.bytes_per_step for row in rows if row.bytes_per_step]
+        rows = [self._row(outcome) for outcome in self._outcomes]
+        step_bytes = [row.bytes_per_step for row in rows if row and row.bytes_per_step]
         job = CeilingJob(
             engine=self._job.engine,
             compute=manifest.precision.compute,
@@ -224,6 +226,21 @@ class Measurement:
             unjudged=None if judged else self._unjudged(),
             error=_record(error) if error else None,
         )
+
+    def _row(self, outcome: Outcome) -> SpeedRow | None:
+        """What a test's samples show."""
+        if outcome.samples is None:
+            return None
+        manifest = self._artifact.manifest
+        row = speed_row(
+            outcome.samples,
+            self._job.workload,
+            manifest.spec,
+            manifest.precision,
+            manifest.dense,
+            outcome.energy,
+        )
+        return replace(row, memory=outcome.memory)
 
     def _held(self, row: SpeedRow) -> SpeedRow:
         """A row held to what the machine can do."""

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench.roofline import bytes_per_decode_step
-from llx.bench.samples import OpenSession, Samples, SpeedTest, Turn, Workload, samples
-from llx.bench.sessions.base import Session
+from llx.bench.samples import Enough, Samples, SpeedTest, Workload
 from llx.bench.statistics import LEVEL, LOOKED_AT_LEVEL, Interval, drift, interval, outliers
-from llx.bench.watch import Watch
 from llx.conditions import EnergyRecord
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
-from llx.progress import Progress, silent
 from llx.result import Percentiles, SpeedRow, Times
 
 MIN_REPETITIONS = 5
 LOOKED_AT = f", at {100 * LOOKED_AT_LEVEL:.0f} % since repetitions went on until it was narrow"
 
 
-def measure(
-    open_session: OpenSession,
-    workload: Workload,
-    spec: LlamaSpec,
-    precision: Precision,
-    progress: Progress = silent,
-    before_close: Callable[[Session], None] = lambda _: None,
-    dense: frozenset[str] = frozenset(),
-    only: int | None = None,
-    turn: Turn = nullcontext,
-    watch: Watch | None = None,
-) -> list[SpeedRow]:
-    """Run every test of a workload, or `only` one; a session is opened once for each batch size.
-
-    `before_close` is given each session when its tests are done. `dense`: modules that are not
-    quantized where the precision says so. `turn`: as in `samples`. `watch` measures the energy of
-    each test.
-    """
+def narrow_enough(workload: Workload) -> Enough:
+    """Whether the repetitions until now have the interval that the workload goes on until."""
 
     def enough(test: SpeedTest, step_ns: list[list[int]]) -> bool:
         reached = _interval(_tok_per_s(test, step_ns), workload).half_width
         return workload.until is None or reached <= workload.until
 
-    window = watch.window if watch else nullcontext
-    rows = []
-    taken = samples(open_session, workload, progress, before_close, enough, only, turn, window)
-    for found in taken:
-        energy = watch.test_ended(found.tokens) if watch else None
-        rows.append(speed_row(found, workload, spec, precision, dense, energy))
-    return rows
+    return enough
 
 
 def speed_row(

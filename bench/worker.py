@@ -13,17 +13,16 @@ from llx.artifact import REFERENCE, Artifact, open_artifact
 from llx.bench import clock
 from llx.bench.fidelity import judge
 from llx.bench.reference import read_reference
-from llx.bench.samples import SpeedTest, Workload
+from llx.bench.samples import Enough, Samples, SpeedTest, Workload, samples
 from llx.bench.sessions import Built, Engine, Session, engine_named
 from llx.bench.sessions.base import Details
-from llx.bench.speed import measure
 from llx.bench.watch import Watch
-from llx.conditions import GpuRecord, RunRecord
+from llx.conditions import EnergyRecord, GpuRecord, RunRecord
 from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
-from llx.result import Fidelity, MemoryRecord, SpeedRow
+from llx.result import Fidelity, MemoryRecord
 
 LIMIT_S = 3600.0
 PLENTY = 1 << 16  # of turns: more than a test has repetitions
@@ -109,13 +108,14 @@ def scenarios_of(job: Job, artifact: Artifact) -> list[Scenario]:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one process found."""
+    """What one process found, raw: what its samples show is worked out by the harness."""
 
     weights: str
     details: Details
     memory: MemoryRecord
     load_s: float
-    row: SpeedRow | None = None
+    samples: Samples | None = None
+    energy: EnergyRecord | None = None
     fidelity: Fidelity | None = None
     run: RunRecord | None = None
     gpu: GpuRecord | None = None
@@ -125,8 +125,8 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
     """Open a session and do what is to be done. Raises `LlxError` where that fails."""
     job, test = scenario.job, scenario.test
     artifact, engine = open_artifact(job.folder), engine_named(job.engine)
-    manifest, held = artifact.manifest, list[int]()
-    row = fidelity = run = card = None
+    held: list[int] = []
+    found = energy = fidelity = run = card = None
     with Watch(find_gpu() if engine.gpu else None) if test else nullcontext() as watch:
         start = clock.now_ns()
         first = engine.open(artifact, test.batch if test else 1, job.built)
@@ -136,18 +136,17 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         if watch is None:
             fidelity = judge(reopen, read_reference(artifact), progress)
         else:
-            (row,) = measure(
+            (found,) = samples(
                 reopen,
                 job.workload,
-                manifest.spec,
-                manifest.precision,
                 progress,
                 lambda session: held.append(session.memory().device_bytes or 0),
-                manifest.dense,
+                _enough(job.workload),
                 scenario.index,
                 scenario.turns.take if scenario.turns else nullcontext,
-                watch,
+                watch.window,
             )
+            energy = watch.test_ended(found.tokens)
             run, card = watch.end(), watch.gpu()
             if scenario.turns:  # the other's process is no disturbance
                 run = replace(run, others_cpu=None)
@@ -162,11 +161,21 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         details=details,
         memory=memory,
         load_s=load_s,
-        row=row and replace(row, memory=memory),
+        samples=found,
+        energy=energy,
         fidelity=fidelity,
         run=run,
         gpu=card,
     )
+
+
+def _enough(workload: Workload) -> Enough:
+    """Whether repetitions will do; what statistics need is loaded only where it is needed."""
+    if workload.until is None:
+        return lambda test, step_ns: True
+    from llx.bench.speed import narrow_enough
+
+    return narrow_enough(workload)
 
 
 class _Reopen:

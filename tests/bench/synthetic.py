@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from llx.bench import clock
 from llx.bench.samples import Workload
 from llx.bench.sessions.fake import FakeSession
-from llx.bench.speed import measure
 from llx.graphs.contract import Limits
 from llx.precision import PRECISIONS
 from tests.checkpoints import TINY
+from tests.rows import measure
 
 LIMITS = Limits(capacity=96, max_new_tokens=8, max_rows=4, vocab=TINY.vocab)
 

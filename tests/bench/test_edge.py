@@ -21,7 +21,6 @@ from llx.bench.reference import capture, read_reference
 from llx.bench.samples import Workload
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
-from llx.bench.speed import measure
 from llx.bench.watch import Watch
 from llx.bundle import (
     BUILD,
@@ -42,6 +41,7 @@ from llx.gpu import Gpu
 from llx.probe import OUT
 from tests.conftest import export_tiny
 from tests.machines import ORIN_NX, ORIN_SETTINGS, tree
+from tests.rows import measure
 from tests.test_probe import ORIN
 
 WORKLOAD = {

@@ -8,12 +8,12 @@ from llx.bench import clock
 from llx.bench.roofline import bytes_per_decode_step
 from llx.bench.samples import Workload
 from llx.bench.sessions.fake import FakeSession
-from llx.bench.speed import measure
 from llx.errors import BadInput
 from llx.graphs.contract import Limits
 from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS
 from tests.checkpoints import TINY
+from tests.rows import measure
 
 LIMITS = Limits(capacity=96, max_new_tokens=8, max_rows=4, vocab=TINY.vocab)
 FP32 = PRECISIONS["fp32"]

@@ -13,11 +13,11 @@ from llx.bench.parity import compare
 from llx.bench.roofline import bytes_per_decode_step
 from llx.bench.samples import Workload
 from llx.bench.sessions import ENGINES
-from llx.bench.speed import measure
 from llx.cli.check import RELATIVE_TOLERANCE
 from llx.cli.reference import open_reference
 from llx.graphs.contract import ContractError
 from tests.gpu.conftest import GPU_ENGINES, ready
+from tests.rows import measure
 
 pytestmark = [
     pytest.mark.gpu,
