@@ -183,6 +183,10 @@ def test_an_invalid_row_decides_nothing():
     assert compared([theirs], [cheats])[0].verdict == "inconclusive"
 
 
+def test_what_was_not_measured_in_turns_is_not_compared():
+    assert compared([row(speeds(10, 0.01, 1))], [row(speeds(10, 0.01, 2))]) == []
+
+
 def test_tests_of_one_alone_are_not_compared():
     other = row(speeds(20, 0.01, 1), test=SpeedTest(isl=16, osl=0, depth=0, batch=1))
     assert compared([other], [row(speeds(10, 0.01, 2))]) == []

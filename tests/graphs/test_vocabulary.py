@@ -21,6 +21,7 @@ from llx.exporter.budget import QuantizationRequest
 from llx.exporter.calibrate import calibrate
 from llx.exporter.judge import Judge
 from llx.exporter.load import embedded
+from llx.exporter.quantize import rounded_rows
 from llx.exporter.store import CalibrationStore
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
@@ -28,6 +29,7 @@ from llx.llama.weights import weights_of
 from llx.precision import Precision, precision_named
 from tests.checkpoints import BIASED, MHA, TINY, MemorySource, random_tensors
 from tests.conftest import export_tiny
+from tests.exporter.test_budget import logits
 
 SPECS = {"gqa": TINY, "tied": replace(MHA, kv_heads=3), "biased": BIASED}
 LINEARS = ("int8", "int8-wo", "int4")
@@ -137,12 +139,25 @@ def test_a_budget_counts_what_the_tables_cost(tmp_path, spec):
     everything = frozenset(weight.module for weight in weights_of(spec))
     with CalibrationStore.opened(tmp_path / "store", "key") as store:
         calibrate(source, precision, tokens, store)
-        costs = [
-            Judge(source, one, tokens, store).distance(everything).kld
+        dense, few = (
+            Judge(source, one, tokens, store)
             for one in (replace(precision, vocab="dense"), precision)
-        ]
-    assert abs(costs[0]) < 1e-7
-    assert costs[1] > 1e-5
+        )
+        found = few.distance(everything).kld
+        wanted = dense.of(logits(MemorySource(spec, with_rounded_tables(spec)), tokens)).kld
+        assert abs(dense.distance(everything).kld) < 1e-7
+    assert found == pytest.approx(wanted, rel=1e-3)
+    assert wanted > 1e-5
+
+
+def with_rounded_tables(spec):
+    """The checkpoint's tensors, its tables as int8 has them."""
+    tensors = random_tensors(spec)
+    for weight in weights_of(spec):
+        if weight.kind == "table":
+            name = weight.parts[0].name
+            tensors[name] = rounded_rows(tensors[name].float(), torch.float32)
+    return tensors
 
 
 def test_embeddings_are_rounded_as_they_are_stored(tmp_path):
