@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from llx.engine import (
     write_engine_manifest,
 )
 from llx.errors import BadInput, LlxError
-from llx.files import require_space, whole_folder
+from llx.files import cache_folder, require_space, whole_folder
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
 from llx.graphs.tensorrt_rules import Target, require_buildable
@@ -179,14 +178,13 @@ def engine_contract(contract: GraphContract, request: BuildRequest) -> GraphCont
 def timing_cache_of(runtime: Runtime) -> Path | None:
     """Where TensorRT's timings on this GPU are kept; None for TensorRT-RTX, which times nothing.
 
-    By the XDG Base Directory Specification, 0.8. A timing is good for one version and one GPU.
+    A timing is good for one version and one GPU.
     """
     if runtime != "trt":
         return None
     gpu = require_gpu("a build with TensorRT", WITHOUT_GPU)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     device = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower())
-    return Path(cache) / "llx" / "timing" / f"{load(runtime).__version__}-sm{gpu.sm}-{device}"
+    return cache_folder() / "timing" / f"{load(runtime).__version__}-sm{gpu.sm}-{device}"
 
 
 def _require_rtx_can(request: BuildRequest, known: list[int]) -> None:

@@ -26,7 +26,15 @@ from llx.conditions import EnergyRecord
 from llx.progress import Progress, silent
 from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
-from llx.result import Against, Ceiling, Fidelity, MemoryRecord, Result, SpeedRow
+from llx.result import (
+    Against,
+    Ceiling,
+    Fidelity,
+    MemoryRecord,
+    PhaseFidelity,
+    Result,
+    SpeedRow,
+)
 
 
 class _Pipe(Console):
@@ -39,6 +47,7 @@ class _Pipe(Console):
 STDOUT = _Pipe(soft_wrap=False, highlight=False)
 STDERR = Console(stderr=True, highlight=False)
 WIDTH = 80
+TIMED = "Timed: from tokens on the host to logits on the host. ±: standard deviation."
 
 
 class _Amount(ProgressColumn):
@@ -111,11 +120,13 @@ def warn(text: str) -> None:
 
 
 def show_results(results: Sequence[Result]) -> None:
-    """Print one table for each artifact."""
+    """Print one table for each artifact, and below them what was timed."""
     for i, table in enumerate(result_tables(results)):
         if i:
             say("")
         show(table)
+    if any(result.speed for result in results):
+        say(f"\n{TIMED}")
 
 
 def result_tables(results: Sequence[Result]) -> Iterator[Table]:
@@ -261,6 +272,11 @@ def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
         yield (
             f"KLD {name}",
             plus_minus(kld.mean, kld.se),
-            f"top-1 {100 * same.value:.2f} ± {100 * same.se:.2f} %, "
+            f"{_least(phase)}top-1 {100 * same.value:.2f} ± {100 * same.se:.2f} %, "
             f"logits ±{phase.max_abs_logit_error:.1e}",
         )
+
+
+def _least(phase: PhaseFidelity) -> str:
+    """The bound below the KLD, which no sample is in."""
+    return "" if phase.kld_bound is None else f"{phase.kld_bound:.1e} at least, "

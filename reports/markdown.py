@@ -164,14 +164,15 @@ def _fidelity(results: Sequence[Result]) -> str:
                     plus_minus(phase.ppl, phase.ppl_se),
                     plus_minus(phase.ppl_ratio.value, phase.ppl_ratio.se),
                     plus_minus(phase.kld.mean, phase.kld.se),
+                    "" if phase.kld_bound is None else f"{phase.kld_bound:.1e}",
                     f"{phase.kld.p99:.1e}",
                     f"{100 * same.value:.2f} ± {100 * same.se:.2f} %",
                     plus_minus(phase.rms_dp.value, phase.rms_dp.se),
                     f"{phase.max_abs_logit_error:.1e}",
                 )
             )
-    headings = ("model", "engine", "phase", ">tokens", ">PPL", ">PPL ratio", ">KLD", ">KLD p99")
-    ends = (">same top-1", ">RMS Δp", ">max logit error")
+    headings = ("model", "engine", "phase", ">tokens", ">PPL", ">PPL ratio", ">KLD")
+    ends = (">KLD at least", ">KLD p99", ">same top-1", ">RMS Δp", ">max logit error")
     return markdown_table((*headings, *ends), rows) if rows else ""
 
 
@@ -280,6 +281,8 @@ def protocol_sentence(fidelity: Fidelity) -> str:
         f"every token after a window's first scored; corpus: {fidelity.corpus}, sha256 "
         f"`{fidelity.corpus_sha256[:16]}…`. KLD and logit errors from the reference's "
         f"{fidelity.top_k} likeliest tokens and {fidelity.tail_samples} drawn from the "
-        f"others; decode feeds one token a step, {fidelity.windows} rows in lockstep. "
+        "others, an estimate without bias; that it is at least follows from the likeliest, "
+        "and all others as one; decode feeds one token a step, "
+        f"{fidelity.windows} rows in lockstep. "
         "`±` is one standard error over tokens."
     )

@@ -30,6 +30,7 @@ MAY_IMPORT = {
 WITH_TORCH = {
     *(f"llama/{name}.py" for name in ("ops", "model", "weights", "streamed", "quantized")),
     "sessions/torch.py",
+    "sessions/torch_compile.py",
 }
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "scipy", "numpy")
 

@@ -34,11 +34,20 @@ def _open_torch(device: str) -> Open:
     return open_session
 
 
-def _open_ort(device: Literal["cpu", "cuda"]) -> Open:
+def _open_torch_compile(device: str) -> Open:
+    def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
+        from llx.bench.sessions.torch_compile import CompiledSession
+
+        return CompiledSession.open(artifact, rows, device)
+
+    return open_session
+
+
+def _open_ort(provider: Literal["cpu", "cuda", "tensorrt"]) -> Open:
     def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
         from llx.bench.sessions.ort import OrtSession
 
-        return OrtSession(artifact, rows, device=device)
+        return OrtSession(artifact, rows, provider=provider)
 
     return open_session
 
@@ -58,10 +67,28 @@ def _require_torch_cuda() -> None:
     require_cuda()
 
 
-def _require_ort_cuda() -> None:
-    from llx.bench.sessions.ort import require_cuda
+def _require_compiler() -> None:
+    from llx.bench.sessions.torch_compile import require_compiler
 
-    require_cuda()
+    require_compiler()
+
+
+def _require_triton() -> None:
+    from llx.bench.sessions.torch_compile import require_triton
+
+    require_triton()
+
+
+def _require_ort_cuda() -> None:
+    from llx.bench.sessions.ort import require_provider
+
+    require_provider("cuda")
+
+
+def _require_ort_tensorrt() -> None:
+    from llx.bench.sessions.ort import require_provider
+
+    require_provider("tensorrt")
 
 
 @dataclass(frozen=True)
@@ -142,6 +169,16 @@ ENGINES: dict[str, Engine] = {
             "ort", "onnxruntime", INSTALL_ORT, "standard", _open_ort("cpu"), ORT_PACKAGES, (1, 24)
         ),
         Engine(
+            "torch-compile",
+            "torch",
+            INSTALL_TORCH,
+            None,
+            _open_torch_compile("cpu"),
+            ("torch",),
+            (2, 8),
+            check=_require_compiler,
+        ),
+        Engine(
             "torch-cuda",
             "torch",
             INSTALL_TORCH,
@@ -151,6 +188,17 @@ ENGINES: dict[str, Engine] = {
             (2, 8),
             gpu=True,
             check=_require_torch_cuda,
+        ),
+        Engine(
+            "torch-compile-cuda",
+            "torch",
+            INSTALL_TORCH,
+            None,
+            _open_torch_compile("cuda"),
+            ("torch",),
+            (2, 8),
+            gpu=True,
+            check=_require_triton,
         ),
         Engine(
             "ort-cuda",
@@ -163,12 +211,27 @@ ENGINES: dict[str, Engine] = {
             gpu=True,
             check=_require_ort_cuda,
         ),
+        Engine(
+            "ort-tensorrt",
+            "onnxruntime",
+            INSTALL_ORT_CUDA,
+            "standard",
+            _open_ort("tensorrt"),
+            ORT_PACKAGES,
+            (1, 24),
+            gpu=True,
+            check=_require_ort_tensorrt,
+        ),
         Engine("trt", "tensorrt", "", None, _open_trt("trt"), gpu=True, runtime="trt"),
         Engine(
             "trt-rtx", "tensorrt_rtx", "", None, _open_trt("trt-rtx"), gpu=True, runtime="trt-rtx"
         ),
     )
 }
+
+
+# What `--provider` calls the engines of ONNX Runtime.
+ORT_PROVIDERS = {"cpu": "ort", "cuda": "ort-cuda", "tensorrt": "ort-tensorrt"}
 
 
 def engine_named(name: str) -> Engine:

@@ -1,7 +1,10 @@
-"""`ort`, `ort-cuda`: ONNX Runtime over an artifact's graph, whichever its dialect."""
+"""`ort`, `ort-cuda`, `ort-tensorrt`: ONNX Runtime over an artifact's graph of any dialect."""
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -9,8 +12,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
+from llx.bench import clock
 from llx.bench.sessions.base import Details, Memory, Tokens
-from llx.errors import BadInput, Lacking
+from llx.bench.threads import usable_threads
+from llx.errors import BadInput, Lacking, LlxError
+from llx.files import cache_folder
 from llx.graphs.contract import (
     INPUT_IDS,
     LOGIT_INDEX,
@@ -23,11 +29,22 @@ from llx.graphs.contract import (
 )
 from llx.graphs.dialects import dialect_named
 from llx.precision import Compute, Precision
+from llx.tensorrt import load
 
-Device = Literal["cpu", "cuda"]
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Provider = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 # On a GPU it would round fp32 to TF32's 10 bits by default, which is no fp32 any more.
-PROVIDER_OPTIONS = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+CUDA_OPTIONS = {"use_tf32": "0"}
+INSTALLS = {
+    "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]', for the CUDA of this driver",
+    "tensorrt": "install the TensorRT that this onnxruntime-gpu was built with, or bench with "
+    "--engine ort-cuda",
+}
+RECORD_PROVIDERS = "session.record_ep_graph_assignment_info"
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
@@ -46,27 +63,28 @@ class OrtSession:
         artifact: Artifact,
         rows: int = 1,
         dialect: str = "standard",
-        device: Device = "cpu",
+        provider: Provider = "cpu",
     ) -> None:
         contract = artifact.manifest.contract
         require_computed(contract.compute)
         self._delta = dialect_named(dialect).cache == "delta"
-        if device == "cuda" and self._delta:
-            raise BadInput(f"ort-cuda runs no {dialect}", "let it run the graph standard.onnx")
+        if provider != "cpu" and self._delta:
+            raise BadInput(
+                f"ort-{provider} runs no {dialect}", "let it run the graph standard.onnx"
+            )
         self.limits, self.rows = contract.limits, rows
         self.weights = artifact.weights_in_words
         self._settings = settings_of(artifact.manifest.precision)
         self._guard = StepGuard(self.limits, rows)
+        self._options = provider_options(provider, artifact)
+        options = session_options(artifact.manifest.precision)
+        options.add_session_config_entry(RECORD_PROVIDERS, "1")
         self._session = onnxruntime.InferenceSession(
-            artifact.graph(dialect),
-            session_options(artifact.manifest.precision),
-            providers=[(PROVIDERS[device], PROVIDER_OPTIONS[device])],
+            artifact.graph(dialect), options, providers=list(self._options.items())
         )
-        if self._session.get_providers()[0] != PROVIDERS[device]:  # it falls back to the CPU
-            raise Lacking(
-                "ONNX Runtime cannot load its CUDA provider here",
-                "pip install 'onnxruntime-gpu[cuda,cudnn]', for the CUDA of this driver",
-            )
+        if self._session.get_providers()[0] != PROVIDERS[provider]:  # it falls back to another
+            name = PROVIDERS[provider].removesuffix("ExecutionProvider")
+            raise Lacking(f"ONNX Runtime cannot load its {name} provider here", INSTALLS[provider])
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
         past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
@@ -74,7 +92,7 @@ class OrtSession:
         self._cache_bytes = sum(cache.nbytes for cache in self._cache)
         self._binding = self._session.io_binding()
         self._new: list[NDArray[Any]] = []
-        if device == "cuda":
+        if provider != "cpu":
             self._bind_on_device(past)
         else:
             for name, cache in zip(past, self._cache, strict=True):
@@ -82,10 +100,14 @@ class OrtSession:
             if not self._delta:
                 self._bind_present(self._cache)
         self._logits = np.empty((rows, 0, self.limits.vocab), np.float32)
+        self._build_s = self._build_engines() if provider == "tensorrt" else None
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         """Run one step; it is done when this returns, on a GPU as well."""
         self._guard.admit(tokens, positions, logit_index)
+        self._run(tokens, positions, logit_index)
+
+    def _run(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         shape = (*logit_index.shape, self.limits.vocab)
         if self._logits.shape != shape:
             self._logits = np.empty(shape, np.float32)
@@ -98,6 +120,19 @@ class OrtSession:
         self._session.run_with_iobinding(self._binding)
         if self._delta:
             self._write_new(positions[:, 0])
+
+    def _build_engines(self) -> float:
+        """Let TensorRT build for the longest step and the shortest, and say how long it took.
+
+        It builds within a step whose shape lies outside of all that it has seen. Slots that are
+        written here are written again before they are read.
+        """
+        start = clock.now_ns()
+        for count in (self.limits.max_new_tokens, 1):
+            positions = np.tile(np.arange(count), (self.rows, 1))
+            self._run(np.zeros_like(positions), positions, positions[:, -1:])
+        self.sync()
+        return (clock.now_ns() - start) / 1e9
 
     def _bind_on_device(self, past: list[str]) -> None:
         """Give the cache to the GPU, past and present in the same memory."""
@@ -149,12 +184,27 @@ class OrtSession:
         self._on_device = []
 
     def details(self) -> Details:
-        """Version, provider, threads and settings of ONNX Runtime."""
+        """Version, threads and settings of ONNX Runtime, and which provider runs how much."""
+        nodes: Counter[str] = Counter()
+        if hasattr(self._session, "get_provider_graph_assignment_info"):  # newer than 1.24
+            for part in self._session.get_provider_graph_assignment_info():
+                nodes[part.ep_name] += len(part.get_nodes())
+        asked = {
+            f"{name.removesuffix('ExecutionProvider')}.{key}": value
+            for name, options in self._options.items()
+            for key, value in options.items()
+        }
+        built = {} if self._build_s is None else {"build_s": self._build_s}
         return {
             **self._settings,
+            **asked,
+            **built,
             "onnxruntime": onnxruntime.__version__,
             "provider": self._session.get_providers()[0],
-            "threads": _threads(),
+            "nodes": ", ".join(f"{name} {n}" for name, n in nodes.most_common()) or None,
+            "cache": "delta" if self._delta else "in-place",
+            "reads_capacity": self.reads_capacity,
+            "threads": usable_threads(),
         }
 
 
@@ -167,14 +217,51 @@ def require_computed(compute: Compute) -> None:
         )
 
 
-def require_cuda() -> None:
-    """Raise `Lacking` where this ONNX Runtime is one for the CPU alone."""
-    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+def require_provider(provider: Provider) -> None:
+    """Raise `Lacking` where this ONNX Runtime was built without a provider."""
+    if PROVIDERS[provider] not in onnxruntime.get_available_providers():
+        name = PROVIDERS[provider].removesuffix("ExecutionProvider")
         raise Lacking(
-            f"onnxruntime {onnxruntime.__version__} has no CUDA provider",
+            f"onnxruntime {onnxruntime.__version__} has no {name} provider",
             "pip install 'llx[gpu]' in an environment without llx[cpu]: both bring onnxruntime",
         )
     onnxruntime.preload_dlls()  # of CUDA and cuDNN, from their wheels where there are any
+    if provider == "tensorrt":
+        with suppress(LlxError):  # its libraries may lie elsewhere than in a wheel
+            load("trt")
+
+
+def provider_options(provider: Provider, artifact: Artifact) -> dict[str, dict[str, str]]:
+    """The providers to ask for, the first one first, and their options.
+
+    TensorRT runs what it can, CUDA the rest. It may compute in fp16 or int8 only where the graph
+    does. Its engines are kept in the user's own folder: what it finds there, it runs, so it must
+    not look in a folder that came with an artifact.
+    """
+    if provider == "cpu":
+        return {PROVIDERS["cpu"]: {}}
+    cuda = {PROVIDERS["cuda"]: CUDA_OPTIONS}
+    if provider == "cuda":
+        return cuda
+    precision = artifact.manifest.precision
+    kept = _engines_folder(artifact)
+    return {
+        PROVIDERS["tensorrt"]: {
+            "trt_fp16_enable": str(int(precision.compute == "fp16")),
+            "trt_int8_enable": str(int(precision.linear == "int8")),
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(kept),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(kept),
+        },
+        **cuda,
+    }
+
+
+def _engines_folder(artifact: Artifact) -> Path:
+    folder: Path = cache_folder() / "ort-tensorrt" / onnxruntime.__version__ / artifact.sha256
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def settings_of(precision: Precision) -> dict[str, str]:
@@ -196,16 +283,8 @@ def settings_of(precision: Precision) -> dict[str, str]:
 def session_options(precision: Precision) -> onnxruntime.SessionOptions:
     """Settings of every session: a thread for each core, Q/DQ as it stands in the graph."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = usable_threads()
     options.log_severity_level = 3
     for name, value in settings_of(precision).items():
         options.add_session_config_entry(name, value)
     return options
-
-
-def _threads() -> int:
-    """One thread for each physical core that this process may use, as PyTorch does."""
-    import psutil
-
-    usable = len(psutil.Process().cpu_affinity() or [0])
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from llx.artifact import WEIGHTS, Artifact
 from llx.bench.sessions.base import Details, Memory, Tokens
+from llx.bench.threads import usable_threads
 from llx.errors import Lacking
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
@@ -43,6 +44,7 @@ class TorchSession:
     """Eager PyTorch over a model's own in-place cache."""
 
     reads_capacity = False
+    spare = 0  # slots of the cache beyond its capacity
 
     def __init__(
         self,
@@ -52,11 +54,12 @@ class TorchSession:
         weights: str = "given",
         device: str = "cpu",
     ) -> None:
+        torch.set_num_threads(usable_threads())
         self.limits, self.rows, self.weights = limits, rows, weights
         self._guard = StepGuard(limits, rows)
         self._model, self._device = model.to(device), torch.device(device)
         self._dtype = model.norm.weight.dtype
-        cache = empty_cache(model.spec, rows, limits.capacity, self._dtype)
+        cache = empty_cache(model.spec, rows, limits.capacity + self.spare, self._dtype)
         self._cache = [tensor.to(device) for tensor in cache]
         self._logits: torch.Tensor | None = None
 
@@ -70,12 +73,14 @@ class TorchSession:
 
     @torch.inference_mode()
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
-        """Run one step: on the CPU eager PyTorch is done when it returns."""
+        """Run one step: on the CPU PyTorch is done when it returns."""
         self._guard.admit(tokens, positions, logit_index)
-        inputs = [
-            torch.from_numpy(array).to(self._device) for array in (tokens, positions, logit_index)
-        ]
-        self._logits, _ = self._model(*inputs, self._cache)
+        self._logits = self._run(tokens, positions, logit_index)
+
+    def _run(self, *inputs: Tokens) -> torch.Tensor:
+        on_device = [torch.from_numpy(array).to(self._device) for array in inputs]
+        logits: torch.Tensor = self._model(*on_device, self._cache)[0]
+        return logits
 
     def sync(self) -> None:
         """Wait for the GPU; on the CPU there is nothing to wait for."""
@@ -106,8 +111,13 @@ class TorchSession:
         gc.collect()
 
     def details(self) -> Details:
-        """Version and threads of PyTorch."""
-        return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
+        """Version and threads of PyTorch, and how it treats the cache."""
+        return {
+            "torch": str(torch.__version__),
+            "cache": "in-place",
+            "reads_capacity": self.reads_capacity,
+            "threads": torch.get_num_threads(),
+        }
 
 
 def require_cuda() -> None:

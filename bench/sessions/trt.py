@@ -129,6 +129,7 @@ class TrtSession:
             "gpu": f"{gpu.name}, SM {gpu.sm}" if gpu else None,
             "dialect": dialect,
             "cache": "delta" if self._delta else "in-place",
+            "reads_capacity": self.reads_capacity,
             "cuda_graph": graph_note,
             "profiles": profiles,
             "capacity": limits.capacity,

@@ -35,6 +35,12 @@ def state_folder() -> Path:
     return Path(state) / "llx"
 
 
+def cache_folder() -> Path:
+    """The user's folder for what a program can make again: XDG Base Directory Specification 0.8."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "llx"
+
+
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

@@ -147,6 +147,7 @@ class PhaseFidelity:
     rms_dp: Estimate
     max_abs_logit_error: float
     mean_abs_logit_error: float
+    kld_bound: float | None = None  # no estimate: the mean KLD is as much or more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,7 +299,9 @@ class Result:
     fidelity: Fidelity | None = None
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
-    details: dict[str, str | int | float | None] = field(default_factory=dict)  # of the engine
+    details: dict[str, str | bool | int | float | None] = field(
+        default_factory=dict
+    )  # of the engine
     energy: EnergyRecord | None = None  # of all tests that generate, or else of the others
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from llx.artifact import REFERENCE, open_artifact
 from llx.bench import reference as referencing
-from llx.bench.fidelity import divergence, judge
+from llx.bench.fidelity import divergence, judge, least_divergence
 from llx.bench.observed import log_sum_exp
 from llx.bench.reference import PARTIAL, capture, read_reference, score_window
 from llx.bench.sessions.fake import FakeSession
@@ -49,6 +49,31 @@ def test_divergence_of_equals_is_nothing():
     np.testing.assert_array_equal(divergence(p, p, 16), np.zeros(300))
 
 
+@pytest.mark.parametrize("noise", [1e-4, 0.05, 0.5, 2.0])
+def test_the_bound_of_the_divergence_is_below_the_exact_one_of_every_token_and_near_it(noise):
+    p, q = (log_softmax(x.astype(np.float64), -1) for x in logits_pair(noise))
+    exact = (np.exp(p) * (p - q)).sum(-1)
+    top = np.argsort(-p, -1)
+    least = []
+    for k in (16, 64, V):
+        ids = top[:, :k]
+        least.append(
+            least_divergence(np.take_along_axis(p, ids, -1), np.take_along_axis(q, ids, -1))
+        )
+    rounding = 1e-14
+    assert (least[0] <= least[1] + rounding).all()
+    assert (least[1] <= exact + rounding).all()
+    assert least[0].mean() < 0.999 * exact.mean()
+    assert 0.5 * exact.mean() < least[1].mean()
+    np.testing.assert_allclose(least[2], exact, rtol=1e-4, atol=1e-11)
+
+
+def test_the_bound_is_finite_where_nothing_is_left_of_either():
+    p, q = np.log([[0.75, 0.25]]), np.log([[1.0, 1e-300]])
+    (least,) = least_divergence(p, q)
+    assert least == pytest.approx(0.75 * np.log(0.75) + 0.25 * np.log(0.25 / 1e-300))
+
+
 def test_tail_samples_lie_outside_the_top_and_follow_the_probabilities():
     rows = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32))
     drawn = referencing._draw_tail(rows, np.array([[0, 1]]), 20000, np.random.default_rng(0))
@@ -82,6 +107,7 @@ def test_an_engine_judged_against_itself_is_perfect(artifact):
     for phase in (found.prefill, found.decode):
         assert phase.tokens == 3 * 31
         assert phase.kld.max < 1e-9
+        assert 0 <= phase.kld_bound < 1e-9
         assert phase.same_top1.value == 1
         assert phase.max_abs_logit_error < 1e-5
         assert phase.ppl_ratio.value == pytest.approx(1)
@@ -110,6 +136,8 @@ def test_the_numbers_are_those_of_their_formulas(artifact):
     assert found.same_top1.value == pytest.approx(same)
     assert found.same_top1.se == pytest.approx(np.sqrt(same * (1 - same) / (n - 1)))
     assert found.kld.mean > 0.01
+    # The largest logits are most of a small vocabulary, so the bound is close.
+    assert 0.8 * found.kld.mean < found.prefill.kld_bound < found.kld.mean + 4 * found.kld.se
     assert found.decode.ppl == pytest.approx(found.prefill.ppl)
 
 

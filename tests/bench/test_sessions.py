@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from torch._dynamo.utils import counters
+from torch._inductor import config as inductor_config
 
 from llx.bench import steps
 from llx.bench.sessions import ENGINES, engine_named
 from llx.bench.sessions.fake import FakeSession
-from llx.bench.sessions.ort import OrtSession
-from llx.errors import BadInput, Lacking
+from llx.bench.sessions.ort import OrtSession, provider_options, session_options
+from llx.errors import BadInput, Lacking, LlxError
 from llx.gpu import Gpu
 from llx.graphs.contract import ContractError
 from llx.graphs.dialects import DIALECTS
+from llx.precision import PRECISIONS
 from llx.tensorrt import RUNTIMES
 from tests.doubles.session import open_trt
 from tests.doubles.tensorrt import FakeTensorRT
@@ -42,7 +51,7 @@ def open_session(request, tiny, monkeypatch):
         elif dialect:
             session = OrtSession(tiny, rows, dialect)
         else:
-            ENGINES[name].require()
+            require(name)
             session = ENGINES[name].open(tiny, rows)
         opened.append(session)
         return session
@@ -50,6 +59,16 @@ def open_session(request, tiny, monkeypatch):
     yield open_rows
     for session in opened:
         session.close()
+
+
+def require(name):
+    """Skip where there is no compiler for what compiles; lack nothing else."""
+    try:
+        ENGINES[name].require()
+    except Lacking as lacking:
+        if "needs a C++ compiler" not in lacking.message:
+            raise
+        pytest.skip(str(lacking))
 
 
 def random_tokens(session, length):
@@ -128,10 +147,129 @@ def test_an_engine_without_its_gpu_says_what_would_work(monkeypatch, name):
 
 def test_packages_for_the_cpu_alone_are_told_from_no_gpu(monkeypatch):
     monkeypatch.setattr("llx.gpu.find_gpu", lambda: Gpu("a GPU", 86, 2**33))
-    with pytest.raises(Lacking, match=r"no CUDA provider: pip install 'llx\[gpu\]'"):
-        engine_named("ort-cuda").require()
+    for name, provider in (("ort-cuda", "CUDA"), ("ort-tensorrt", "Tensorrt")):
+        with pytest.raises(Lacking, match=rf"no {provider} provider: pip install 'llx\[gpu\]'"):
+            engine_named(name).require()
     with pytest.raises(Lacking, match=r"PyTorch .* does not use the GPU"):
         engine_named("torch-cuda").require()
+    with pytest.raises(Lacking, match=r"PyTorch .* does not use the GPU"):
+        engine_named("torch-compile-cuda").require()
+
+
+def test_a_machine_without_a_compiler_says_what_torch_compile_needs(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(Lacking, match=r"no g\+\+ or clang\+\+ here: install g\+\+.*--engine torch"):
+        engine_named("torch-compile").require()
+
+
+def test_a_compiler_that_fails_is_said_in_one_line(tiny, monkeypatch, tmp_path):
+    require("torch-compile")
+    compiler = tmp_path / "compiler"
+    script = '[ "$1" = --version ] || { echo "x.cpp:1: error: no Python.h" >&2; exit 1; }'
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with (
+        fresh_compiler(),
+        inductor_config.patch({"cpp.cxx": (str(compiler),)}),
+        pytest.raises(
+            Lacking, match=r"torch.compile fails here: .*install a C\+\+ compiler"
+        ) as lacking,
+    ):
+        engine_named("torch-compile").open(tiny, 1)
+    assert "\n" not in str(lacking.value)
+
+
+@contextmanager
+def fresh_compiler():
+    """A process in which PyTorch has compiled nothing yet."""
+    torch.compiler.reset()
+    try:
+        yield
+    finally:
+        torch.compiler.reset()
+
+
+def test_torch_compile_compiles_once_for_each_kind_of_step_and_never_for_a_length(tiny):
+    require("torch-compile")
+    with fresh_compiler():
+        counters.clear()
+        session = engine_named("torch-compile").open(tiny, 1)
+        reference = engine_named("torch").open(tiny, 1)
+        assert session.details()["graphs"] == 2
+        assert session.details()["build_s"] > 0
+        capacity = session.limits.capacity
+        tokens = random_tokens(session, capacity)
+        for cuts in ([2, 7, 8, 30, capacity - 1, capacity], [capacity], [1, 2, 3, 5]):
+            for one in (session, reference):
+                one.reset()
+            for start, end in pairwise([0, *cuts]):
+                part, positions = tokens[:, start:end], np.arange(start, end)[None]
+                for one in (session, reference):
+                    one.enqueue(part, positions, steps.last_index(part))
+                np.testing.assert_allclose(session.logits(), reference.logits(), atol=1e-5, rtol=0)
+        session.reset()
+        for logits in steps.prefill_logits(session, tokens):  # of all positions, for judging
+            assert logits.shape[1] > 1
+        assert counters["stats"]["unique_graphs"] == 2
+
+
+def test_a_step_that_is_compiled_again_is_no_measurement(tiny):
+    require("torch-compile")
+    with fresh_compiler():
+        session = engine_named("torch-compile").open(tiny, 1)
+        steps.prefill(session, random_tokens(session, 5))
+        torch.compiler.reset()
+        with pytest.raises(LlxError, match="compiled within a step"):
+            steps.decode_step(session, np.array([[1]]), 5)
+
+
+@pytest.mark.parametrize("name", ["torch", "ort"])
+def test_engines_take_as_many_threads_as_they_are_said_to(tiny, monkeypatch, name):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    try:
+        session = engine_named(name).open(tiny, 1)
+        assert session.details()["threads"] == 3
+        assert torch.get_num_threads() == (3 if name == "torch" else before)
+    finally:
+        torch.set_num_threads(before)
+    if name == "ort":
+        options = session_options(tiny.manifest.precision)
+        assert options.intra_op_num_threads == 3
+
+
+def test_every_session_says_what_it_does_with_the_cache(open_session):
+    session = open_session()
+    if isinstance(session, FakeSession):
+        return
+    details = session.details()
+    assert details["cache"] in ("in-place", "delta")
+    assert details["reads_capacity"] == session.reads_capacity
+
+
+def test_onnx_runtime_says_which_provider_runs_how_many_nodes(tiny):
+    session = engine_named("ort").open(tiny, 1)
+    provider, count = session.details()["nodes"].split()
+    assert (provider, session.details()["provider"]) == ("CPUExecutionProvider",) * 2
+    assert int(count) > 40
+    session.close()
+
+
+def test_tensorrt_of_onnx_runtime_computes_as_the_graph_and_keeps_engines_with_the_user(
+    tiny, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = provider_options("tensorrt", tiny)
+    assert list(options) == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    trt = options["TensorrtExecutionProvider"]
+    assert (trt["trt_fp16_enable"], trt["trt_int8_enable"]) == ("0", "0")
+    assert trt["trt_engine_cache_path"].startswith(f"{tmp_path}/llx/")
+    assert Path(trt["trt_engine_cache_path"]).stat().st_mode & 0o777 == 0o700
+    half = replace(tiny, manifest=replace(tiny.manifest, precision=PRECISIONS["fp16"]))
+    half_options = provider_options("tensorrt", half)["TensorrtExecutionProvider"]
+    assert half_options["trt_fp16_enable"] == "1"
 
 
 def test_tensorrt_that_is_not_installed_says_what_installs_it():

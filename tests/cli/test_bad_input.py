@@ -271,7 +271,7 @@ def test_a_config_with_sizes_that_do_not_go_together(llx, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["torch-cuda", "ort-cuda", "trt-rtx"])
+@pytest.mark.parametrize("name", ["torch-cuda", "ort-cuda", "ort-tensorrt", "trt-rtx"])
 def test_an_engine_without_its_gpu(llx, tiny, monkeypatch, name):
     monkeypatch.setattr("llx.gpu.find_gpu", lambda: None)
     assert_refused(
@@ -281,6 +281,28 @@ def test_an_engine_without_its_gpu(llx, tiny, monkeypatch, name):
         "`--engine ort`",
         "--sm 86",
     )
+
+
+def test_a_provider_is_another_word_for_an_engine_of_onnx_runtime(llx, tiny, monkeypatch):
+    monkeypatch.setattr("llx.gpu.find_gpu", lambda: None)
+    words = ("bench", tiny.folder, "-p", "8", "-n", "0", "-r", "1", "--no-fidelity")
+    for provider in ("cuda", "tensorrt"):
+        ended = llx(*words, "--engine", "ort", "--provider", provider)
+        assert ended.code == 3
+        assert f"engine ort-{provider} needs an NVIDIA GPU" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("engine", "provider", "parts"),
+    [
+        ("torch", "cuda", ("for --engine ort alone, not torch", "name ort-cuda")),
+        ("torch,ort", "tensorrt", ("not torch,ort", "name ort-tensorrt")),
+        ("ort", "rocm", ("unknown provider 'rocm'", "cpu, cuda, tensorrt")),
+    ],
+)
+def test_a_provider_of_what_has_none(llx, tiny, engine, provider, parts):
+    words = ("bench", tiny.folder, "--engine", engine, "--provider", provider)
+    assert_refused(llx(*words), 2, *parts)
 
 
 def test_a_selftest_of_a_gpu_that_is_not_here(llx, monkeypatch):

@@ -74,6 +74,7 @@ PHASE = PhaseFidelity(
     rms_dp=Estimate(value=1e-6, se=1e-8),
     max_abs_logit_error=1e-4,
     mean_abs_logit_error=1e-5,
+    kld_bound=1.3e-11,
 )
 FIDELITY = Fidelity(
     reference_weights="the checkpoint",

@@ -31,9 +31,17 @@ def bench(
     engine: Annotated[
         str,
         typer.Option(
-            help="Engines, with commas: torch, ort; on a GPU torch-cuda, ort-cuda, trt, trt-rtx."
+            help="Engines, with commas: torch, torch-compile, ort; on a GPU torch-cuda, "
+            "torch-compile-cuda, ort-cuda, ort-tensorrt, trt, trt-rtx."
         ),
     ] = "ort",
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            help="Of ONNX Runtime: cpu, cuda or tensorrt; ort-cuda is ort with --provider cuda.",
+            show_default=False,
+        ),
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option("-p", help="Prompt lengths; 0 for none. [default: 512]", show_default=False),
@@ -116,7 +124,7 @@ def bench(
     from llx.reports.formats import format_named
 
     write = format_named(output) if output else None
-    names = _engine_names(engine)
+    names = _engine_names(engine, provider)
     if until and not MIN_REPETITIONS <= repetitions <= most_repetitions:
         raise BadInput(
             f"--until begins with {MIN_REPETITIONS} repetitions or more, and ends with as many "
@@ -243,11 +251,23 @@ def engine_for(artifact: Artifact, runtime: Runtime, rows: int, trust: bool) -> 
         return build_engine(artifact, request, progress=progress, tell=warn)[0]
 
 
-def _engine_names(engine: str) -> list[str]:
-    """The engines of a comma list, each of them known."""
-    names = [name.strip() for name in engine.split(",")]
-    from llx.bench.sessions import engine_named
+def _engine_names(engine: str, provider: str | None = None) -> list[str]:
+    """The engines of a comma list, each of them known; a provider says which ort is meant."""
+    from llx.bench.sessions import ORT_PROVIDERS, engine_named
+    from llx.errors import BadInput
 
+    names = [name.strip() for name in engine.split(",")]
+    if provider is not None:
+        if provider not in ORT_PROVIDERS:
+            raise BadInput(
+                f"unknown provider {provider!r}", f"choose one of {', '.join(ORT_PROVIDERS)}"
+            )
+        if names != ["ort"]:
+            raise BadInput(
+                f"--provider is for --engine ort alone, not {engine}",
+                f"leave it out, and name {ORT_PROVIDERS[provider]} among the engines",
+            )
+        names = [ORT_PROVIDERS[provider]]
     for name in names:
         engine_named(name)
     return names

@@ -16,7 +16,7 @@ def generate(
     engine: Annotated[
         str | None,
         typer.Option(
-            help="torch, ort, torch-cuda, ort-cuda, trt or trt-rtx. [default: ort, else torch]"
+            help="One of `llx bench`, such as ort, torch or trt. [default: ort, else torch]"
         ),
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the chat template.")] = False,

@@ -111,8 +111,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, position_ids: Tensor) -> Tensor:
 
     q [B, T, H·D], k and v [B, Hkv, S, D], position_ids [B, T] → [B, T, H·D]. A query sees the
     slots up to its own position; query head h reads KV head h // (H / Hkv).
+
+    Slots beyond the last position are masked for every query, so they are left out: here, or, for a
+    compiler, which would have to stop and read that position, by who gives it the cache.
     """
-    filled = int(position_ids.max()) + 1  # slots beyond are masked for every query: leave them out
+    filled = k.shape[2] if torch.compiler.is_compiling() else int(position_ids.max()) + 1
     k, v = k[:, :, :filled], v[:, :, :filled]
     slots = torch.arange(filled, device=q.device)
     mask = slots <= position_ids[:, None, :, None]  # [B, 1, T, P]
@@ -137,7 +140,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 )
 def pick(x: Tensor, logit_index: Tensor) -> Tensor:
     """The positions that get logits: x [B, T, dim], logit_index [B, K] → [B, K, dim]."""
-    return x.take_along_dim(logit_index.unsqueeze(-1), 1)
+    return x.gather(1, logit_index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
 
 
 @_semantic(
