@@ -24,17 +24,28 @@ from llx.processes import in_own_process
 from llx.progress import Progress
 from llx.result import Ceiling
 
-SIDE = 2048  # of the square matrix that is multiplied by as many rows as a prefill's step has
-ROWS = 512
-# A step's weights are read from where they fit; beyond this no cache of a CPU holds them.
-LEAST_BYTES, MOST_BYTES = 4 << 20, 256 << 20
-RUNS = 15
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the products: for reads [1, side] × [side, as wide as the bytes ask for], of which there
+    are `least` to `most`, where no cache holds them; for FLOPs [rows, side] × [side, side].
+    """
+
+    side: int
+    rows: int
+    least: int
+    most: int
+
+
+CPU = Sizes(side=2048, rows=512, least=4 << 20, most=256 << 20)
+GPU = Sizes(side=8192, rows=4096, least=256 << 20, most=1 << 30)
+RUNS, LEAST_RUNS, LONG_S = 15, 3, 0.5  # of a product, and what is long for all of them
 LIMIT_S = 120.0
 IF_IT_DIED = "free memory, or bench with --no-roofline"
 
 Product = Callable[[], object]
-Library = Callable[[int, int], Product]
-"""Makes the product of [rows, SIDE] and [SIDE, outputs], to be run again and again."""
+Library = Callable[[int, int, int], Product]
+"""Makes the product of [rows, inputs] and [inputs, outputs], to be run again and again."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +93,20 @@ def _threads_of_libraries(threads: int | None) -> Iterator[None]:
 
 def measure_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:
     """The best of the libraries, in this process."""
-    if job.engine in ("ort-cuda", "trt", "trt-rtx"):
+    if job.engine in ("ort-cuda", "ort-tensorrt", "trt", "trt-rtx"):
         return _copied_on_device(job, progress)
-    outputs = min(max(job.step_bytes, LEAST_BYTES), MOST_BYTES) // (4 * SIDE)
+    sizes = GPU if job.engine.endswith("cuda") else CPU
+    side = sizes.side
+    outputs = min(max(job.step_bytes, sizes.least), sizes.most) // (4 * side)
     found: list[Ceiling] = []
     for name, value_bytes, library in _libraries(job):
         progress(f"roofline: {name}", len(found), 2, "library")
-        read = _rates(library(1, outputs), value_bytes * SIDE * outputs)
-        multiplied = _rates(library(ROWS, SIDE), 2 * ROWS * SIDE * SIDE)
+        read = _rates(library(1, side, outputs), value_bytes * side * outputs)
+        multiplied = _rates(library(sizes.rows, side, side), 2 * sizes.rows * side * side)
         found.append(
             Ceiling(
                 by=name,
-                working_set=value_bytes * SIDE * outputs,
+                working_set=value_bytes * side * outputs,
                 threads=job.threads,
                 read_bytes_per_s=float(read.max()),
                 read_noise=_noise(read),
@@ -115,33 +128,34 @@ def _libraries(job: CeilingJob) -> Iterator[tuple[str, int, Library]]:
     if not job.engine.endswith("cuda"):
         yield "numpy", 4, _numpy
     if job.engine == "ort":
-        yield "onnxruntime", 4, lambda rows, outputs: _onnxruntime(rows, outputs, job.threads)
+        yield "onnxruntime", 4, lambda *shape: _onnxruntime(shape, job.threads)
     elif job.engine.startswith("torch"):
         device = "cuda" if job.engine.endswith("cuda") else "cpu"
         size = 4 if job.compute == "fp32" else 2
-        yield "torch", size, lambda rows, outputs: _torch(rows, outputs, job, device)
+        yield "torch", size, lambda *shape: _torch(shape, job, device)
 
 
 def _values(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).random(shape, np.float32)
 
 
-def _numpy(rows: int, outputs: int) -> Product:
-    x, weight = _values(rows, SIDE), _values(SIDE, outputs)
+def _numpy(rows: int, inputs: int, outputs: int) -> Product:
+    x, weight = _values(rows, inputs), _values(inputs, outputs)
     out = np.empty((rows, outputs), np.float32)
     return lambda: np.matmul(x, weight, out=out)
 
 
-def _onnxruntime(rows: int, outputs: int, threads: int | None) -> Product:
+def _onnxruntime(shape: tuple[int, ...], threads: int | None) -> Product:
     import onnx
     import onnxruntime
 
-    weight = onnx.numpy_helper.from_array(_values(SIDE, outputs), "weight")
+    rows, inputs, outputs = shape
+    weight = onnx.numpy_helper.from_array(_values(inputs, outputs), "weight")
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "weight"], ["y"])],
         "product",
-        [value("x", onnx.TensorProto.FLOAT, [rows, SIDE])],
+        [value("x", onnx.TensorProto.FLOAT, [rows, inputs])],
         [value("y", onnx.TensorProto.FLOAT, [rows, outputs])],
         [weight],
     )
@@ -152,14 +166,15 @@ def _onnxruntime(rows: int, outputs: int, threads: int | None) -> Product:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    x = _values(rows, SIDE)
+    x = _values(rows, inputs)
     return lambda: session.run(None, {"x": x})
 
 
-def _torch(rows: int, outputs: int, job: CeilingJob, device: str) -> Product:
+def _torch(shape: tuple[int, ...], job: CeilingJob, device: str) -> Product:
     from llx.bench.sessions.torch import matrix_product
 
-    x, weight = _values(rows, SIDE), _values(SIDE, outputs)
+    rows, inputs, outputs = shape
+    x, weight = _values(rows, inputs), _values(inputs, outputs)
     return matrix_product(x, weight, job.compute, job.threads, device)
 
 
@@ -167,7 +182,7 @@ def _copied_on_device(job: CeilingJob, progress: Progress) -> Ceiling:
     """A copy within a GPU's memory, whose bytes are read and written; no FLOP rate is known."""
     from llx.bench.cuda import Cuda
 
-    width, lines = 1 << 20, MOST_BYTES >> 20
+    width, lines = 1 << 20, GPU.most >> 20
     count = width * lines
     progress("roofline: copy", 0, 1, "probe")
     cuda = Cuda()
@@ -189,13 +204,13 @@ def _copied_on_device(job: CeilingJob, progress: Progress) -> Ceiling:
 
 
 def _rates(product: Product, amount: int) -> NDArray[Any]:
-    """Amount a second of several runs, after two that do not count."""
-    seconds = []
-    for run in range(RUNS + 2):
+    """Amount a second of several runs, fewer of a slow product, after one that does not count."""
+    seconds: list[float] = []
+    product()
+    while len(seconds) < RUNS and (len(seconds) < LEAST_RUNS or sum(seconds) < LONG_S):
         start = clock.now_ns()
         product()
-        if run >= 2:
-            seconds.append((clock.now_ns() - start) / 1e9)
+        seconds.append((clock.now_ns() - start) / 1e9)
     return amount / np.array(seconds)
 
 

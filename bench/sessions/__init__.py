@@ -107,6 +107,7 @@ class Engine:
     packages: tuple[str, ...] = ()  # any of them brings the module,
     oldest: tuple[int, int] = (0, 0)  # in this release or a newer one
     gpu: bool = False
+    compiles: bool = False  # for minutes, as it opens
     runtime: Runtime | None = None
     check: Callable[[], None] = lambda: None
 
@@ -176,6 +177,7 @@ ENGINES: dict[str, Engine] = {
             _open_torch_compile("cpu"),
             ("torch",),
             (2, 8),
+            compiles=True,
             check=_require_compiler,
         ),
         Engine(
@@ -198,6 +200,7 @@ ENGINES: dict[str, Engine] = {
             ("torch",),
             (2, 8),
             gpu=True,
+            compiles=True,
             check=_require_triton,
         ),
         Engine(

@@ -141,7 +141,7 @@ def test_the_probe_takes_the_best_of_the_libraries(engine, monkeypatch):
     monkeypatch.setattr(probing, "RUNS", 3)
     found = measure_ceiling(CeilingJob(engine, "fp32", 1, 1 << 20), silent)
     assert found.by in ("numpy", "onnxruntime" if engine == "ort" else "torch")
-    assert found.working_set == probing.LEAST_BYTES
+    assert found.working_set == probing.CPU.least
     assert found.read_bytes_per_s > 1e8
     assert found.flops_per_s > 1e8
 

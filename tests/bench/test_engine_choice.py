@@ -164,13 +164,24 @@ def test_a_workload_over_the_engines_own_limits_is_refused_before_anything_runs(
         running.bench(job)
 
 
-def in_this_process(work, job, progress, what, remedy):
-    return work(job, progress)
+class InThisProcess:
+    """In the place of a process of its own, where the doubles are not."""
+
+    ended = True
+
+    def __init__(self, work, job, what, remedy, limit_s):
+        self._answer = work(job, lambda *_: None)
+
+    def answer(self):
+        return self._answer
+
+    def end(self):
+        pass
 
 
 def test_a_result_names_the_engine_and_what_it_cost(artifact, monkeypatch):
     folder = built(artifact, capacity=64)
-    monkeypatch.setattr(running, "in_own_process", in_this_process)
+    monkeypatch.setattr(running, "OwnProcess", InThisProcess)
     job = Job(
         folder=artifact.folder,
         engine="trt",
@@ -178,6 +189,7 @@ def test_a_result_names_the_engine_and_what_it_cost(artifact, monkeypatch):
         fidelity=False,
         command="llx bench",
         built=Built(folder),
+        roofline=False,
     )
     result = running.bench(job)
     assert result.error is None
@@ -201,8 +213,8 @@ def test_bench_builds_what_is_missing_and_says_so(llx, artifact, monkeypatch):
 
     monkeypatch.setattr("llx.exporter.build.build_engine", build_engine)
     monkeypatch.setattr("llx.exporter.build.timing_cache_of", lambda _: None)
-    monkeypatch.setattr(running, "in_own_process", in_this_process)
-    words = ("--engine", "trt", "-p", "8", "-n", "4", "-b", "1,2", "--no-fidelity")
+    monkeypatch.setattr(running, "OwnProcess", InThisProcess)
+    words = ("--engine", "trt", "-p", "8", "-n", "4", "-b", "1,2", "--no-fidelity", "--no-roofline")
     ended = llx("bench", artifact.folder, *words)
     assert ended.code == 0, ended.stderr
     said = ended.stderr.splitlines()

@@ -31,7 +31,11 @@ OTHERS = [f"ort, {dialect}" for dialect in DIALECTS if dialect != ENGINES["ort"]
 # TensorRT runs here on doubles, for each kind of cache; tests/gpu has the real one.
 DOUBLES = [f"{runtime}, {dialect}" for runtime in RUNTIMES for dialect in DIALECTS]
 REGISTERED = [
-    pytest.param(name, marks=pytest.mark.gpu) if engine.gpu else name
+    pytest.param(name, marks=pytest.mark.gpu)
+    if engine.gpu
+    else pytest.param(name, marks=pytest.mark.slow)
+    if engine.compiles
+    else name
     for name, engine in ENGINES.items()
     if not engine.runtime
 ]
@@ -163,6 +167,7 @@ def test_a_machine_without_a_compiler_says_what_torch_compile_needs(monkeypatch)
         engine_named("torch-compile").require()
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_said_in_one_line(tiny, monkeypatch, tmp_path):
     require("torch-compile")
     compiler = tmp_path / "compiler"
@@ -191,6 +196,7 @@ def fresh_compiler():
         torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_torch_compile_compiles_once_for_each_kind_of_step_and_never_for_a_length(tiny):
     require("torch-compile")
     with fresh_compiler():
@@ -215,6 +221,7 @@ def test_torch_compile_compiles_once_for_each_kind_of_step_and_never_for_a_lengt
         assert counters["stats"]["unique_graphs"] == 2
 
 
+@pytest.mark.slow
 def test_a_step_that_is_compiled_again_is_no_measurement(tiny):
     require("torch-compile")
     with fresh_compiler():

@@ -24,7 +24,7 @@ from llx.result import Result, read_results
 from llx.tensorrt import INSTALL
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
 
-QUICK = ("-p", "16", "-n", "8", "-r", "5")
+QUICK = ("-p", "16", "-n", "8", "-r", "5", "--no-roofline")
 
 
 @pytest.fixture
@@ -75,7 +75,9 @@ def test_bench_fills_the_schema_for_every_engine(llx, exported, tmp_path):
         assert result.environment.run.seconds > 0
         for energy in (result.energy, *(row.energy for row in result.speed)):
             assert (energy.joules is None) == (energy.reason is not None)
-        assert result.command == "llx bench --engine torch,ort -p 16 -n 8 -r 5 -o json"
+        assert (
+            result.command == "llx bench --engine torch,ort -p 16 -n 8 -r 5 --no-roofline -o json"
+        )
     assert results[0].fidelity.reference_weights.startswith("the checkpoint")
 
 
@@ -117,14 +119,28 @@ def test_fidelity_can_be_left_out(llx, exported):
 
 
 def test_lengths_of_nothing_leave_a_test_out(llx, exported):
-    ended = llx("bench", "--engine", "ort", "-p", "0", "-n", "4", "--no-fidelity", "-o", "json")
+    ended = llx(
+        "bench",
+        "--engine",
+        "ort",
+        "-p",
+        "0",
+        "-n",
+        "4",
+        "--no-fidelity",
+        "--no-roofline",
+        "-o",
+        "json",
+    )
     (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
     assert [row.test for row in result.speed] == ["tg4"]
 
 
 def test_whole_requests_are_measured_alone_or_beside_the_rest(llx, exported):
     for more, tests in (((), []), (("-n", "4"), ["tg4"])):
-        ended = llx("bench", "--requests", "16:4,8:8", *more, "--no-fidelity", "-o", "json")
+        ended = llx(
+            "bench", "--requests", "16:4,8:8", *more, "--no-fidelity", "--no-roofline", "-o", "json"
+        )
         (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
         assert [row.test for row in result.speed] == [*tests, "req16:4", "req8:8"]
         assert (result.speed[-1].isl, result.speed[-1].osl) == (8, 8)
@@ -145,7 +161,9 @@ def test_repetitions_go_on_until_the_interval_is_narrow(llx, exported):
     arguments = ("-p", "16", "-n", "0", "--no-fidelity", "-o", "json")
     counts = []
     for until in ("99%", "0.0001%"):
-        ended = llx("bench", "--until", until, "--max-repetitions", "8", *arguments)
+        ended = llx(
+            "bench", "--until", until, "--max-repetitions", "8", "--no-roofline", *arguments
+        )
         (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
         counts.append(len(result.speed[0].samples))
     assert counts[0] in (5, 8)  # a busy machine may need more than the first look
@@ -170,7 +188,7 @@ def test_a_precision_that_cannot_hold_the_model_keeps_its_speed(llx, tmp_path):
     write_checkpoint(tmp_path / "tiny", tensors=tensors)
     assert llx("export", "--weights", "tiny", "--precision", "FP16").code == 0
     assert llx("reference", "--window", "32", "--windows", "2").code == 0
-    ended = llx("bench", "--engine", "torch", "-p", "8", "-n", "4", "-o", "json")
+    ended = llx("bench", "--engine", "torch", "-p", "8", "-n", "4", "--no-roofline", "-o", "json")
     assert ended.code == 1
     (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
     assert len(result.speed) == 2

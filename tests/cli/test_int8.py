@@ -91,7 +91,19 @@ def test_bench_judges_it_against_the_checkpoint_in_fp32(llx, exported, engine):
 
 
 def test_the_table_of_a_bench_says_how_it_was_quantized(llx, exported):
-    ended = llx("bench", "--engine", "ort", "-p", "8", "-n", "4", "-r", "2", "--no-fidelity")
+    ended = llx(
+        "bench",
+        "--engine",
+        "ort",
+        "-p",
+        "8",
+        "-n",
+        "4",
+        "-r",
+        "2",
+        "--no-fidelity",
+        "--no-roofline",
+    )
     assert "SmoothQuant and GPTQ" in ended.stdout
 
 

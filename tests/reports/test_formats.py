@@ -23,6 +23,7 @@ from llx.result import (
     EnvironmentRecord,
     ErrorRecord,
     Estimate,
+    FailedTest,
     Fidelity,
     MemoryRecord,
     PhaseFidelity,
@@ -188,7 +189,8 @@ def test_artifacts_have_tables_of_their_own():
 
 
 def test_speed_that_was_measured_is_shown_where_fidelity_failed():
-    half = replace(RESULT, fidelity=None, unjudged="logits are not finite", error=ERROR)
+    failed = [FailedTest(test="fidelity", error=ERROR)]
+    half = replace(RESULT, fidelity=None, unjudged="logits are not finite", failed=failed)
     for text in (rendered([half]), FORMATS["md"]([half])):
         assert "tg128" in text
     assert "logits are not finite" in rendered([half])

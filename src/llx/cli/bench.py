@@ -288,7 +288,8 @@ def run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
             with progress_bars(f"{job.engine}: ") as progress:
                 measurement.run(progress)
         except KeyboardInterrupt:
-            warn("what was measured is below; the same command with --resume goes on from there")
+            if measurement.rows:
+                warn("the same command with --resume goes on from what is below")
             return [*results, measurement.result()], True
         results.append(measurement.result())
         for error in errors_of(results[-1]):

@@ -37,7 +37,7 @@ def selftest(
         require_gpu("llx selftest --gpu", "leave --gpu out to test the engines on the CPU")
     names = []
     for engine in ENGINES.values():
-        if engine.gpu != gpu:
+        if engine.gpu != gpu or engine.compiles:
             continue
         try:
             engine.require()
