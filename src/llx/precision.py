@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from llx.errors import BadInput
 
 Compute = Literal["fp32", "fp16", "bf16"]
 Linear = Literal["dense", "int8", "int8-wo", "int4"]
 Vocab = Literal["dense", "int8"]
+Choice = TypeVar("Choice", bound=str)
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 BLOCKS = (32, 64, 128)
@@ -79,7 +80,7 @@ PRECISIONS: dict[str, Precision] = {
 }
 
 
-def precision_named(  # noqa: PLR0912 — an option after the other
+def precision_named(
     name: str, compute: str | None = None, block: int | None = None, vocab: str | None = None
 ) -> Precision:
     """The precision that `--precision NAME --compute COMPUTE --block BLOCK --vocab VOCAB` means.
@@ -95,14 +96,8 @@ def precision_named(  # noqa: PLR0912 — an option after the other
             raise BadInput(
                 f"--precision {name} says already what is computed in", "leave --compute out"
             )
-        for known in get_args(Compute):
-            if compute.lower() == known:
-                chosen = replace(chosen, compute=known)
-                break
-        else:
-            raise BadInput(
-                f"unknown --compute {compute!r}", f"choose one of {', '.join(get_args(Compute))}"
-            )
+        computes: tuple[Compute, ...] = get_args(Compute)
+        chosen = replace(chosen, compute=_one_of(computes, compute, "--compute"))
     if block is not None:
         if chosen.linear != "int4":
             raise BadInput(
@@ -119,12 +114,14 @@ def precision_named(  # noqa: PLR0912 — an option after the other
                 f"--precision {name} has its vocabulary in {name}",
                 "leave --vocab out, or export --precision int8, int8-wo or int4",
             )
-        for form in get_args(Vocab):
-            if vocab.lower() == form:
-                chosen = replace(chosen, vocab=form)
-                break
-        else:
-            raise BadInput(
-                f"unknown --vocab {vocab!r}", f"choose one of {', '.join(get_args(Vocab))}"
-            )
+        forms: tuple[Vocab, ...] = get_args(Vocab)
+        chosen = replace(chosen, vocab=_one_of(forms, vocab, "--vocab"))
     return chosen
+
+
+def _one_of(choices: tuple[Choice, ...], given: str, option: str) -> Choice:
+    """The choice that was given, in whichever case. Raises `BadInput` where it is none."""
+    for choice in choices:
+        if choice == given.lower():
+            return choice
+    raise BadInput(f"unknown {option} {given!r}", f"choose one of {', '.join(choices)}")

@@ -18,6 +18,21 @@ ArtifactFolder = Annotated[
     ),
 ]
 
+Block = Annotated[
+    int | None,
+    typer.Option(
+        help="Weights of int4 that share a scale: 32, 64, 128. [default: 32]", show_default=False
+    ),
+]
+Vocab = Annotated[
+    str | None,
+    typer.Option(
+        help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4: dense or int8. "
+        "[default: dense]",
+        show_default=False,
+    ),
+]
+
 
 def command_line() -> str:
     """The command as it was typed: it belongs to every number."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llx.cli.arguments import command_line
+from llx.cli.arguments import Block, Vocab, command_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,21 +33,8 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    block: Annotated[
-        int | None,
-        typer.Option(
-            help="Weights of int4 that share a scale: 32, 64, 128. [default: 32]",
-            show_default=False,
-        ),
-    ] = None,
-    vocab: Annotated[
-        str | None,
-        typer.Option(
-            help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4: dense or "
-            "int8. [default: dense]",
-            show_default=False,
-        ),
-    ] = None,
+    block: Block = None,
+    vocab: Vocab = None,
     context: Annotated[
         int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
     ] = None,
