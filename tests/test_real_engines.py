@@ -91,6 +91,7 @@ def test_int4_is_refused_for_turing_before_it_is_built(artifact):
         build_engine(artifact, BuildRequest(runtime="trt-rtx", sm=75))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("artifact", ["fp16"], indirect=True)
 def test_it_builds_from_the_decomposed_graph_too(artifact):
     request = BuildRequest(runtime="trt-rtx", sm=86, dialect="primitive")

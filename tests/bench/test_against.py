@@ -124,6 +124,7 @@ def dies_on_its_second_turn(scenario, progress):
     return run_scenario(scenario, progress)
 
 
+@pytest.mark.slow
 def test_one_that_dies_leaves_the_other_to_its_end(job, monkeypatch):
     monkeypatch.setattr(running, "run_scenario", dies_on_its_second_turn)
     turns = InTurns(job, replace(job, engine="torch"))

@@ -54,7 +54,7 @@ def refuses(scenario, progress):
     raise BadInput("this engine wants another graph", "export it")
 
 
-@pytest.mark.parametrize("sent", ["SIGSEGV", "SIGKILL", "SIGABRT"])
+@pytest.mark.parametrize("sent", ["SIGKILL", pytest.param("SIGSEGV", marks=pytest.mark.slow)])
 def test_a_crash_costs_one_row_and_the_rest_goes_on(job, monkeypatch, sent, tmp_path):
     monkeypatch.setattr(running, "run_scenario", ends_itself)
     result = bench(replace(job, command=sent))

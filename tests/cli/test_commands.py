@@ -17,9 +17,11 @@ import psutil
 import pytest
 
 from llx.artifact import remember_latest
+from llx.bench import run as running
 from llx.bench.run import bench
 from llx.bench.samples import Workload
 from llx.bench.worker import Job
+from llx.errors import BadInput
 from llx.result import Result, read_results
 from llx.tensorrt import INSTALL
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
@@ -148,7 +150,7 @@ def test_whole_requests_are_measured_alone_or_beside_the_rest(llx, exported):
 
 
 def test_a_quick_look_says_that_it_is_one(llx, exported):
-    ended = llx("bench", "--quick", "-p", "16", "-n", "4", "-o", "json")
+    ended = llx("bench", "--quick", "-p", "16", "-n", "4", "--no-roofline", "-o", "json")
     (result,) = msgspec.json.decode(ended.stdout, type=list[Result])
     assert all(row.quick for row in result.speed)
     assert result.fidelity is None
@@ -280,11 +282,16 @@ def test_reference_is_captured_once(llx, exported):
     assert "sha256" in ended.stdout
 
 
+def unknown_ceiling(job, progress):
+    raise BadInput("it is not looked for", "look for it")
+
+
 def test_a_selftest_writes_one_file_of_results_for_every_engine(llx, judged, monkeypatch, tmp_path):
     selftest = sys.modules["llx.cli.selftest"]  # the package has the command by that name
     monkeypatch.setattr(selftest, "_exported", lambda precision, folder: judged)
     monkeypatch.setattr(selftest, "PROMPT", 16)
     monkeypatch.setattr(selftest, "GENERATED", 4)
+    monkeypatch.setattr(running, "find_ceiling", unknown_ceiling)
     ended = llx("selftest", "-o", "sent.json")
     assert (ended.code, ended.stderr) == (0, "")
     results = read_results(tmp_path / "sent.json")
