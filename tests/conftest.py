@@ -33,6 +33,19 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 NOT_RUN = pytest.StashKey[int]()
 
 
+# A worker takes a file after the other: one that takes minutes must not be the last to begin.
+LONGEST = (
+    *("test_real_engines.py", "test_commands.py", "test_real_checkpoint.py", "test_run.py"),
+    *("test_against.py", "test_int8.py", "test_build.py", "test_sessions.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     """Count the GPU tests that are left out."""
     if items:
