@@ -192,7 +192,8 @@ def _ceiling(ceiling: Ceiling) -> tuple[str, str]:
     """What the shares of the roofline are of."""
     rate = ceiling.flops_per_s
     multiplied = f"{significant(rate / 1e9)} GFLOP/s" if rate else "FLOPs not measured"
-    threads = f" on {ceiling.threads} threads" if ceiling.threads else ""
+    several = "" if ceiling.threads == 1 else "s"
+    threads = f" on {ceiling.threads} thread{several}" if ceiling.threads else ""
     return (
         f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
         f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
@@ -206,7 +207,7 @@ def _against_lines(against: Against) -> Iterator[tuple[str, str, str]]:
         batch = f" × {test.batch}" if test.batch > 1 else ""
         low, high = test.ci95
         yield (
-            f"{test.test}{batch}",
+            f"{test.test}{batch} ratio",
             f"{significant(test.ratio, 3)} ×",
             f"{test.verdict.upper()}: CI95 {significant(low, 3)}…{significant(high, 3)} of {of}; "
             f"noise ±{significant(100 * test.noise, 2)} %, "
