@@ -213,16 +213,16 @@ def noise_floor(same: Comparison) -> float:
 def verdict(found: Comparison, noise: float, threshold: float = THRESHOLD) -> Verdict:
     """Whether there is a change. `noise`: the machine's own floor, of an A/A comparison.
 
-    A change is larger than the threshold and than the floor, and its interval excludes none. It is
-    no change where the floor is below the threshold, and the ratio is within the threshold and
-    known to a threshold: twice that would have shown. All else is inconclusive, and never a pass.
+    A change is larger than the threshold, its interval excludes none, and the threshold is above
+    the floor. It is no change where the ratio is within the threshold and known to a threshold:
+    twice that would have shown. All else is inconclusive, and never a pass.
     """
     large = math.log1p(threshold)
     change, low, high = (math.log(x) for x in (found.ratio, found.low, found.high))
-    if abs(change) > max(large, math.log1p(noise)) and not low <= 0 <= high:
-        return "faster" if change > 0 else "slower"
     if noise > threshold:
         return "inconclusive"
+    if abs(change) > large and not low <= 0 <= high:
+        return "faster" if change > 0 else "slower"
     if abs(change) <= large and (high - low) / 2 <= large:
         return "no change"
     return "inconclusive"

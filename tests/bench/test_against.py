@@ -171,7 +171,7 @@ def test_what_the_machine_does_to_both_is_no_change():
 
 
 def test_a_machine_too_noisy_for_the_threshold_decides_nothing():
-    theirs, ours = row(speeds(10, 0.2, 1)), row(speeds(5, 0.2, 2, 0.9))
+    theirs, ours = row(speeds(10, 0.2, 1)), row(speeds(5, 0.2, 2, 0.7))
     (one,) = compared([theirs], [ours])
     assert one.noise > 0.05
     assert one.verdict == "inconclusive"
