@@ -1,13 +1,44 @@
-"""`Evaluation` (`llx.eval/1`): what one engine scored on tasks of lm-evaluation-harness."""
+"""`EvalRequest` and `Evaluation` (`llx.eval/1`): what is asked of an engine, and what it scored."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from llx.errors import BadInput
 from llx.result import ArtifactRecord
+
+CHAT_OPTION = "--apply-chat-template"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest:
+    """What is to be evaluated. None leaves it to the task."""
+
+    tasks: tuple[str, ...]
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch: int = 1
+    include_path: Path | None = None
+    chat: bool = False
+    multiturn: bool | None = None  # with a chat template by default, as lm-eval has it
+    allow_code: bool = False
+    command: str = "llx eval"
+
+    def __post_init__(self) -> None:
+        if self.multiturn and not self.chat:
+            raise BadInput(
+                "--fewshot-as-multiturn needs a chat template",
+                f"add {CHAT_OPTION}, or leave it out",
+            )
+
+    @property
+    def turns(self) -> bool:
+        """Whether examples are turns of the chat."""
+        return self.chat if self.multiturn is None else self.multiturn
 
 
 @dataclass(frozen=True, kw_only=True)

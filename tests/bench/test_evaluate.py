@@ -18,10 +18,13 @@ from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llx.artifact import CHAT_TEMPLATE, TOKENIZER
-from llx.bench.evaluate import EvalRequest, SessionLM, _contained, load_tasks, run
+from llx.bench.evaluate import run
+from llx.bench.lm import SessionLM
 from llx.bench.sessions import ENGINES
 from llx.bench.sessions.fake import FakeSession
+from llx.bench.tasks import contained, load_tasks
 from llx.errors import BadInput
+from llx.evaluation import EvalRequest
 from llx.exporter.sources import open_source
 from llx.graphs.contract import Limits
 from tests.checkpoints import TINY, config_of
@@ -153,7 +156,7 @@ def by_backend(lm, folder, chat=False, num_fewshot=None):
     request = EvalRequest(
         tasks=TASKS, include_path=folder, chat=chat, num_fewshot=num_fewshot, multiturn=None
     )
-    with _contained(allow_code=False):
+    with contained(allow_code=False):
         loaded = load_tasks(request)
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=num_fewshot or 0)
@@ -276,7 +279,8 @@ def test_the_adapter_needs_no_pytorch(tiny, folder):
         "import sys\n"
         "from pathlib import Path\n"
         "from llx.artifact import open_artifact\n"
-        "from llx.bench.evaluate import EvalRequest, run\n"
+        "from llx.bench.evaluate import run\n"
+        "from llx.evaluation import EvalRequest\n"
         "from llx.bench.sessions import ENGINES\n"
         f"request = EvalRequest(tasks={TASKS!r}, include_path=Path({str(folder)!r}), limit=1)\n"
         f"run(open_artifact(Path({str(tiny.folder)!r})), ENGINES['ort'], request)\n"

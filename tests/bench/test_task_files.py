@@ -13,9 +13,10 @@ pytest.importorskip("lm_eval", reason="pip install 'llx[eval]'")
 import lm_eval.tasks
 import lm_eval.utils
 
-from llx.bench.evaluate import EvalRequest, _contained, _refuse_unsafe, load_tasks
 from llx.bench.task_files import findings_in, refuse_code
+from llx.bench.tasks import _refuse_unsafe, contained, load_tasks
 from llx.errors import BadInput
+from llx.evaluation import EvalRequest
 
 PLAIN = """
 task: own
@@ -48,7 +49,7 @@ def write(folder, name, text):
 
 
 def load(folder, allow_code=False, task="own"):
-    with _contained(allow_code):
+    with contained(allow_code):
         return load_tasks(EvalRequest(tasks=(task,), include_path=folder, allow_code=allow_code))
 
 
@@ -199,7 +200,7 @@ def test_containment_ends_with_the_run(monkeypatch):
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     before = lm_eval.utils.env, lm_eval.api.task.get_metric
     for allow, seen in ((False, None), (True, "1")):
-        with _contained(allow):
+        with contained(allow):
             assert os.environ.get("HF_ALLOW_CODE_EVAL") == seen
             assert lm_eval.utils.env is not before[0]
         assert (lm_eval.utils.env, lm_eval.api.task.get_metric) == before

@@ -84,7 +84,8 @@ def eval_tasks(
             f"--batch {batch} is more than the {limits.max_rows} rows that the artifact takes",
             f"choose at most {limits.max_rows}",
         )
-    from llx.bench.evaluate import EvalRequest, run
+    from llx.bench.evaluate import run
+    from llx.evaluation import EvalRequest
 
     request = EvalRequest(
         tasks=names,
