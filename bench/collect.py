@@ -19,7 +19,6 @@ import llx
 from llx.artifact import Artifact
 from llx.bench.energy import MOST_WATTS
 from llx.bench.environment import (
-    NOT_MEASURED,
     clocks_in_words,
     fingerprint,
     notes,
@@ -31,7 +30,7 @@ from llx.bench.reference import Reference, read_reference
 from llx.bench.samples import Samples, SpeedTest, Workload
 from llx.bench.speed import overall_energy, speed_row
 from llx.bundle import Problem, Recipe, SampleRecord, clean
-from llx.conditions import EnergyRecord, MachineRecord
+from llx.conditions import NOT_MEASURED, EnergyRecord, MachineRecord
 from llx.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_GATE_FAILED, EXIT_LACKING, BadInput
 from llx.probe import Machine
 from llx.result import (
@@ -81,15 +80,7 @@ def collect(
         engine=recipe.runtime,
         precision=manifest.precision.name,
         dialect=recipe.dialect,
-        artifact=ArtifactRecord(
-            name=manifest.name,
-            sha256=artifact.sha256,
-            bytes=artifact.model_bytes,
-            params=manifest.spec.parameters,
-            source=manifest.source.label,
-            weights=artifact.weights_in_words,
-            quantization=manifest.quantization.in_words if manifest.quantization else None,
-        ),
+        artifact=ArtifactRecord.of(artifact, artifact.weights_in_words),
         environment=_environment(recipe, machine, samples),
         speed=speed,
         fidelity=fidelity,
@@ -224,8 +215,8 @@ def _environment(recipe: Recipe, machine: Machine, samples: SampleRecord) -> Env
         python=machine.python,
         versions=versions,
         threads=threads if isinstance(threads, int) else None,
-        clocks=machine.clocks or clocks if clocks == NOT_MEASURED else clocks,
-        power_mode=machine.power_mode or mode if mode == NOT_MEASURED else mode,
+        clocks=(machine.clocks or clocks) if clocks == NOT_MEASURED else clocks,
+        power_mode=(machine.power_mode or mode) if mode == NOT_MEASURED else mode,
         load_before=samples.load_before,
         load_after=samples.load_after,
         machine=there,

@@ -8,13 +8,11 @@ import os
 import platform
 from collections.abc import Iterator
 
-from llx.bench.machine import cpu_name, read_machine
+from llx.bench.machine import read_machine
 from llx.bench.watch import read_mhz
 from llx.conditions import NOT_MEASURED, GpuRecord, MachineRecord, RunRecord, Span
 from llx.gpu import Gpu, driver_cuda
 from llx.result import EnvironmentRecord
-
-__all__ = ["NOT_MEASURED", "cpu_name", "installed_versions", "load", "read_environment"]
 
 PACKAGES = (
     *("llx", "torch", "onnxruntime", "onnxruntime-gpu", "numpy"),

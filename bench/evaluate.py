@@ -65,15 +65,7 @@ def run(
         command=request.command,
         engine=engine.name,
         precision=manifest.precision.name,
-        artifact=ArtifactRecord(
-            name=manifest.name,
-            sha256=artifact.sha256,
-            bytes=artifact.model_bytes,
-            params=manifest.spec.parameters,
-            source=manifest.source.label,
-            weights=weights,
-            quantization=manifest.quantization.in_words if manifest.quantization else None,
-        ),
+        artifact=ArtifactRecord.of(artifact, weights),
         settings=EvalSettings(
             limit=request.limit,
             num_fewshot=request.num_fewshot,

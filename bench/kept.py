@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from llx.artifact import Artifact
-from llx.bench import environment
+from llx.bench.environment import installed_versions
+from llx.bench.machine import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
 from llx.files import locked_folder, state_folder, write_whole
 
@@ -68,7 +69,7 @@ def _key(job: Job, artifact: Artifact) -> str:
         job.engine,
         str(job.built.folder),
         msgspec.json.encode(job.workload).decode(),
-        sorted(environment.installed_versions().items()),
-        environment.cpu_name(),
+        sorted(installed_versions().items()),
+        cpu_name(),
     )
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]

@@ -22,7 +22,6 @@ SYSTEM = Path("/")
 def read_machine(root: Path = SYSTEM) -> MachineRecord:
     """This machine, or the one whose files lie under a root."""
     cpus, first = numbered(root / CPUS, "cpu"), root / CPUS / "cpu0/cpufreq"
-    info = text(root / "proc/cpuinfo") or ""
     smt = number(root / CPUS / "smt/active", 1)
     nodes = numbered(root / "sys/devices/system/node", "node")
     return MachineRecord(
@@ -41,7 +40,7 @@ def read_machine(root: Path = SYSTEM) -> MachineRecord:
         boost=_boost(root),
         preference=text(first / "energy_performance_preference"),
         power_mode=power_mode(root),
-        virtual=_is_virtual(root, info),
+        virtual=is_virtual(root),
         container=read_container(root),
     )
 
@@ -99,9 +98,9 @@ def _boost(root: Path) -> bool | None:
     return None if boost is None else bool(boost)
 
 
-def _is_virtual(root: Path, info: str) -> bool | None:
+def is_virtual(root: Path = SYSTEM) -> bool | None:
     """By the flag that a hypervisor sets on x86, or by the kernel's own word for it."""
-    flags = re.search(r"^flags\s*:(.*)$", info, re.MULTILINE)
+    flags = re.search(r"^flags\s*:(.*)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)
     if flags:
         return "hypervisor" in flags.group(1).split()
     return True if text(root / "sys/hypervisor/type") else None

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from llx.bench.energy import Missing
+from llx.bench.machine import is_virtual
 from llx.bench.sysfs import number, numbered, text
 
 STEP_S = 1e-3  # how often the processor counts
@@ -56,7 +57,7 @@ def find_rapl(root: Path = Path("/")) -> Rapl | Missing:
     """The processor's counters, or why they cannot be read."""
     domains = [*_powercap(root / POWERCAP)] or [*_amd(root / HWMON)]
     if not domains:
-        what = "a virtual machine has" if _is_virtual(root) else "the kernel shows"
+        what = "a virtual machine has" if is_virtual(root) else "the kernel shows"
         return Missing(f"{what} no RAPL counters", "measure on the machine itself")
     found = Rapl(domains)
     if found.read() is None:
@@ -91,7 +92,3 @@ def _amd(folder: Path) -> list[tuple[str, Path, int | None]]:
         for at in range(1, 1024)
         if (label := text(chip / f"energy{at}_label") or "").startswith("Esocket")
     ]
-
-
-def _is_virtual(root: Path) -> bool:
-    return " hypervisor" in (text(root / "proc/cpuinfo") or "")

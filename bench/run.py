@@ -194,15 +194,7 @@ class Measurement:
             engine=job.engine,
             precision=manifest.precision.name,
             dialect=details.get("dialect", self._engine.dialect) if first else None,
-            artifact=ArtifactRecord(
-                name=manifest.name,
-                sha256=self._artifact.sha256,
-                bytes=self._artifact.model_bytes,
-                params=manifest.spec.parameters,
-                source=manifest.source.label,
-                weights=first.weights if first else "none",
-                quantization=manifest.quantization.in_words if manifest.quantization else None,
-            ),
+            artifact=ArtifactRecord.of(self._artifact, first.weights if first else "none"),
             environment=environment.read_environment(
                 details.get("threads"),
                 self._load_before,

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.errors import BadInput
+
+if TYPE_CHECKING:
+    from llx.artifact import Artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +193,20 @@ class ArtifactRecord:
     source: str
     weights: str
     quantization: str | None = None  # how, in words; None where nothing is quantized
+
+    @classmethod
+    def of(cls, artifact: Artifact, weights: str) -> ArtifactRecord:
+        """An artifact, and the weights that an engine read, in words."""
+        manifest = artifact.manifest
+        return cls(
+            name=manifest.name,
+            sha256=artifact.sha256,
+            bytes=artifact.model_bytes,
+            params=manifest.spec.parameters,
+            source=manifest.source.label,
+            weights=weights,
+            quantization=manifest.quantization.in_words if manifest.quantization else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
