@@ -27,8 +27,10 @@ from llx.result import Ceiling
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the products: for reads [1, side] × [side, as wide as the bytes ask for], of which there
-    are `least` to `most`, where no cache holds them; for FLOPs [rows, side] × [side, side].
+    """Of the products. For FLOPs: [rows, side] × [side, side].
+
+    For reads: [1, side] by a matrix of as many bytes as a step reads, from `least` to `most`:
+    beyond that no cache holds them.
     """
 
     side: int

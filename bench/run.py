@@ -15,13 +15,14 @@ from llx.bench.roofline import held_to
 from llx.bench.sessions import engine_named
 from llx.bench.speed import overall_energy, speed_row
 from llx.bench.watch import overall_run
-from llx.bench.worker import FIDELITY, Job, Outcome, Scenario, run_scenario, scenarios_of
+from llx.bench.worker import Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
 from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import OwnProcess, ProcessDied, TimedOut
 from llx.progress import Progress, silent
 from llx.result import (
+    FIDELITY,
     Against,
     ArtifactRecord,
     Ceiling,
@@ -34,9 +35,10 @@ from llx.result import (
 )
 
 IF_IT_DIED = (
-    "its own words stand above; less memory is needed with a smaller --context or -b, "
-    "more time is given by --limit"
+    "what it said itself stands above; less memory is needed with a smaller -b, or by an export "
+    "with a smaller --context"
 )
+IF_IT_IS_LATE = "give it longer with --limit, or leave this test out"
 POLL_S = 0.5
 
 
@@ -140,7 +142,8 @@ class Measurement:
     def started(self, scenario: Scenario) -> OwnProcess[Scenario, Outcome]:
         """A process that runs a scenario."""
         what = f"engine {self._job.engine}, {scenario.name},"
-        return OwnProcess(run_scenario, scenario, what, IF_IT_DIED, self._job.limit_s)
+        limit_s = self._job.limit_s
+        return OwnProcess(run_scenario, scenario, what, IF_IT_DIED, limit_s, IF_IT_IS_LATE)
 
     def take(self, scenario: Scenario, process: OwnProcess[Scenario, Outcome]) -> bool:
         """Take what a process found, or how it failed; whether it found anything.
@@ -267,8 +270,8 @@ class Measurement:
         return TimeRecord(load_s=statistics.median(loads), loads_s=loads, build_s=build_s)
 
     def _unjudged(self) -> str | None:
-        """Why there is speed and no fidelity."""
-        if not self._outcomes:
+        """Why there is no fidelity, where the engine was run at all."""
+        if self._error:
             return None
         if not self._job.fidelity:
             return "it was not asked for"

@@ -22,11 +22,10 @@ from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
-from llx.result import Fidelity, MemoryRecord
+from llx.result import FIDELITY, Fidelity, MemoryRecord
 
 LIMIT_S = 3600.0
 PLENTY = 1 << 16  # of turns: more than a test has repetitions
-FIDELITY = "fidelity"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from llx.progress import Progress, silent
 from llx.reports.notes import row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import (
+    FIDELITY,
     Against,
     Ceiling,
     Fidelity,
@@ -173,7 +174,7 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield "weights", result.precision, result.artifact.quantization
     if result.fidelity:
         yield from _fidelity_lines(result.fidelity)
-    else:
+    elif all(failed.test != FIDELITY for failed in result.failed):
         yield "fidelity", "not measured", result.unjudged or ""
     if result.memory:
         peak = result.memory.peak_host_bytes

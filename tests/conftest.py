@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,14 @@ def pytest_terminal_summary(
     if count:
         where = "`make test-gpu` runs them" if find_gpu() else "no GPU here (make test-gpu)"
         terminalreporter.write_line(f"{count} GPU tests not run: {where}", yellow=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests keep what they remember to themselves: not the user's, and no other worker's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 def export_tiny(

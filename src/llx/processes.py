@@ -61,7 +61,10 @@ def in_own_process(
 
 
 class OwnProcess(Generic[Job, Answer]):
-    """A process that works on one job, for who waits for several: `in_own_process` in parts."""
+    """A process that works on one job, for who waits for several: `in_own_process` in parts.
+
+    `if_late`: the remedy where it is stopped at its limit, if that is another.
+    """
 
     def __init__(
         self,
@@ -70,9 +73,11 @@ class OwnProcess(Generic[Job, Answer]):
         what: str,
         remedy: str,
         limit_s: float | None = None,
+        if_late: str | None = None,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._what, self._remedy, self._limit_s = what, remedy, limit_s
+        self._if_late = if_late or remedy
         self._messages: Queue[Any] = context.Queue()
         self._process = context.Process(target=_run, args=(work, job, self._messages), daemon=True)
         self._answer: Answer | None = None
@@ -86,7 +91,7 @@ class OwnProcess(Generic[Job, Answer]):
         """Take the next message, waiting for one at most so long: news, the answer, or an end."""
         if self._limit_s is not None and time.monotonic() - self._started > self._limit_s:
             late = f"{self._what} had no end after {self._limit_s:.0f} s and was stopped"
-            self._finish(error=TimedOut(late, self._remedy))
+            self._finish(error=TimedOut(late, self._if_late))
             return
         alive = self._process.is_alive()  # asked first: its last words may be on their way
         try:

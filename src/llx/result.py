@@ -285,6 +285,9 @@ class Against:
     tests: list[ComparedTest]
 
 
+FIDELITY = "fidelity"  # what the judging is called among the tests
+
+
 @dataclass(frozen=True, kw_only=True)
 class FailedTest:
     """A test, or the judging, whose process crashed, hung, was killed or refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ from llx.bench.against import InTurns, compared
 from llx.bench.clock import now_ns
 from llx.bench.samples import Samples, SpeedTest, Workload
 from llx.bench.speed import speed_row
-from llx.bench.worker import Job, run_scenario
+from llx.bench.worker import run_scenario
 from llx.errors import BadInput
 from llx.precision import PRECISIONS
 from tests.checkpoints import TINY
@@ -23,21 +24,9 @@ from tests.checkpoints import TINY
 WORKLOAD = Workload(prompts=(8,), generated=(4,), repetitions=5)
 
 
-@pytest.fixture(autouse=True)
-def state(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
 @pytest.fixture
-def job(judged):
-    return Job(
-        folder=judged.folder,
-        engine="ort",
-        workload=WORKLOAD,
-        fidelity=False,
-        command="llx bench",
-        roofline=False,
-    )
+def unjudged(job):
+    return replace(job, fidelity=False)
 
 
 PP8 = SpeedTest(isl=8, osl=0, depth=0, batch=1)
@@ -53,8 +42,8 @@ def speeds(count, noise, seed, faster=1.0):
     return 100 * faster * np.exp(np.random.default_rng(seed).normal(0, noise, count))
 
 
-def test_both_are_measured_and_the_baseline_twice_as_often(job):
-    turns = InTurns(job, replace(job, engine="torch"))
+def test_both_are_measured_and_the_baseline_twice_as_often(unjudged):
+    turns = InTurns(unjudged, replace(unjudged, engine="torch"))
     turns.run()
     baseline, candidate = turns.results()
     assert (baseline.engine, candidate.engine) == ("torch", "ort")
@@ -80,28 +69,22 @@ def writes_when(scenario, progress):
     log = open(scenario.job.command, "a", buffering=1)  # noqa: SIM115
 
     class Logged:
+        @contextmanager
         def take(self):
-            return self._taken()
-
-        def _taken(self):
-            from contextlib import contextmanager
-
-            @contextmanager
-            def logged():
-                with take():
-                    log.write(f"{scenario.job.engine} begins {now_ns()}\n")
-                    yield
-                    log.write(f"{scenario.job.engine} ends {now_ns()}\n")
-
-            return logged()
+            with take():
+                log.write(f"{scenario.job.engine} begins {now_ns()}\n")
+                yield
+                log.write(f"{scenario.job.engine} ends {now_ns()}\n")
 
     return run_scenario(replace(scenario, turns=Logged()), progress)
 
 
-def test_one_at_a_time_has_the_turn_and_the_baseline_is_on_both_sides(job, monkeypatch, tmp_path):
+def test_one_at_a_time_has_the_turn_and_the_baseline_is_on_both_sides(
+    unjudged, monkeypatch, tmp_path
+):
     monkeypatch.setattr(running, "run_scenario", writes_when)
     log = tmp_path / "log"
-    one = replace(job, command=str(log), workload=replace(WORKLOAD, generated=()))
+    one = replace(unjudged, command=str(log), workload=replace(unjudged.workload, generated=()))
     turns = InTurns(one, replace(one, engine="torch"))
     turns.run()
     events = [line.split() for line in log.read_text().splitlines()]
@@ -125,9 +108,9 @@ def dies_on_its_second_turn(scenario, progress):
 
 
 @pytest.mark.slow
-def test_one_that_dies_leaves_the_other_to_its_end(job, monkeypatch):
+def test_one_that_dies_leaves_the_other_to_its_end(unjudged, monkeypatch):
     monkeypatch.setattr(running, "run_scenario", dies_on_its_second_turn)
-    turns = InTurns(job, replace(job, engine="torch"))
+    turns = InTurns(unjudged, replace(unjudged, engine="torch"))
     turns.run()
     baseline, candidate = turns.results()
     assert [one.test for one in baseline.failed] == ["pp8"]
@@ -135,8 +118,8 @@ def test_one_that_dies_leaves_the_other_to_its_end(job, monkeypatch):
     assert [one.test for one in candidate.against.tests] == ["tg4"]
 
 
-def test_where_one_cannot_run_the_other_is_measured_by_itself(job):
-    turns = InTurns(job, replace(job, engine="trt"))
+def test_where_one_cannot_run_the_other_is_measured_by_itself(unjudged):
+    turns = InTurns(unjudged, replace(unjudged, engine="trt"))
     turns.run()
     baseline, candidate = turns.results()
     assert baseline.error.exit_code == 3
@@ -144,9 +127,9 @@ def test_where_one_cannot_run_the_other_is_measured_by_itself(job):
     assert candidate.against.tests == []
 
 
-def test_repetitions_without_a_known_number_are_refused(job):
+def test_repetitions_without_a_known_number_are_refused(unjudged):
     with pytest.raises(BadInput, match="cannot be taken in turns"):
-        InTurns(replace(job, workload=replace(WORKLOAD, until=0.01)), job)
+        InTurns(replace(unjudged, workload=replace(unjudged.workload, until=0.01)), unjudged)
 
 
 @pytest.mark.parametrize(

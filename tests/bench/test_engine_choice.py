@@ -169,7 +169,7 @@ class InThisProcess:
 
     ended = True
 
-    def __init__(self, work, job, what, remedy, limit_s):
+    def __init__(self, work, job, what, remedy, limit_s, if_late):
         self._answer = work(job, lambda *_: None)
 
     def answer(self):

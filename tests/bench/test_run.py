@@ -11,31 +11,16 @@ import pytest
 
 from llx.bench import run as running
 from llx.bench.run import Measurement, bench
-from llx.bench.samples import Workload
-from llx.bench.worker import Job, run_scenario
+from llx.bench.worker import run_scenario
 from llx.errors import EXIT_BUG, EXIT_LACKING, BadInput
 from llx.processes import OwnProcess
 from llx.result import encode_results, read_results
-
-WORKLOAD = Workload(prompts=(8,), generated=(4,), repetitions=5)
 
 
 @pytest.fixture(autouse=True)
 def state(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state" / "llx" / "bench"
-
-
-@pytest.fixture
-def job(judged):
-    return Job(
-        folder=judged.folder,
-        engine="ort",
-        workload=WORKLOAD,
-        fidelity=True,
-        command="llx bench",
-        roofline=False,
-    )
 
 
 def ends_itself(scenario, progress):
@@ -54,7 +39,10 @@ def refuses(scenario, progress):
     raise BadInput("this engine wants another graph", "export it")
 
 
-@pytest.mark.parametrize("sent", ["SIGKILL", pytest.param("SIGSEGV", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sent",
+    ["SIGKILL", *(pytest.param(s, marks=pytest.mark.slow) for s in ("SIGSEGV", "SIGABRT"))],
+)
 def test_a_crash_costs_one_row_and_the_rest_goes_on(job, monkeypatch, sent, tmp_path):
     monkeypatch.setattr(running, "run_scenario", ends_itself)
     result = bench(replace(job, command=sent))
@@ -75,7 +63,7 @@ def test_a_hang_is_stopped_at_its_limit_and_the_rest_goes_on(job, monkeypatch):
 
     def limited(self, scenario):
         if scenario.name == "pp8":
-            return OwnProcess(hangs, scenario, "engine ort, pp8,", "give it longer", 4.0)
+            return OwnProcess(hangs, scenario, "engine ort, pp8,", "look above", 4.0, "wait longer")
         return started(self, scenario)
 
     monkeypatch.setattr(Measurement, "started", limited)
@@ -84,7 +72,9 @@ def test_a_hang_is_stopped_at_its_limit_and_the_rest_goes_on(job, monkeypatch):
     assert result.fidelity is not None
     (failed,) = result.failed
     assert failed.error.message == "engine ort, pp8, had no end after 4 s and was stopped"
+    assert failed.error.remedy == "wait longer"
     assert failed.error.exit_code == EXIT_LACKING
+    assert failed.error.remedy == "give it longer"
 
 
 def test_an_engine_that_refuses_its_first_session_is_not_asked_again(job, monkeypatch):
@@ -150,7 +140,7 @@ def test_without_resume_a_run_begins_anew(job):
 def test_only_the_very_same_run_resumes(job):
     interrupted(job)
     progress = InterruptAt()
-    other = replace(WORKLOAD, repetitions=6)
+    other = replace(job.workload, repetitions=6)
     bench(replace(job, workload=other, resume=True, fidelity=False), progress)
     assert "pp8" in progress.seen
 

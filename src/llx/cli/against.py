@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,15 +70,23 @@ def _artifact_of(result: Result, near: Artifact, path: Path) -> Artifact:
     )
 
 
-def measure_in_turns(job: Job, baseline: Job, threshold: float) -> tuple[list[Result], bool]:
-    """The results of baseline and candidate, and whether Ctrl-C cut them short."""
+def run_in_turns(pairs: list[tuple[Job, Job]], threshold: float) -> tuple[list[Result], bool]:
+    """The results of each baseline and candidate, given as (candidate, baseline).
+
+    As far as Ctrl-C let them come, and whether it did.
+    """
     from llx.bench.against import InTurns
     from llx.reports.console import progress_bars
 
-    turns = InTurns(job, replace(baseline, command=job.command), threshold)
-    try:
-        with progress_bars(f"{job.engine} and {baseline.engine}: ") as progress:
-            turns.run(progress)
-    except KeyboardInterrupt:
-        return turns.results(), True
-    return turns.results(), False
+    results: list[Result] = []
+    for job, baseline in pairs:
+        turns, interrupted = InTurns(job, baseline, threshold), False
+        try:
+            with progress_bars(f"{job.engine} and {baseline.engine}: ") as progress:
+                turns.run(progress)
+        except KeyboardInterrupt:
+            interrupted = True
+        results += turns.results()
+        if interrupted:
+            return results, True
+    return results, False

@@ -118,7 +118,7 @@ def bench(
     from llx.artifact import open_artifact
     from llx.bench.samples import Workload
     from llx.bench.speed import MIN_REPETITIONS
-    from llx.cli.against import baseline_of
+    from llx.cli.against import baseline_of, run_in_turns
     from llx.errors import BadInput
     from llx.reports.console import show_results
     from llx.reports.formats import format_named
@@ -139,7 +139,7 @@ def bench(
         generated=lengths(generated or usual[1], "-n"),
         requests=length_pairs(request_lengths) if request_lengths else (),
         depths=numbers(depths, "-d", least=0),
-        batches=numbers(batches, "-b"),
+        batches=numbers(batches, "-b", example="1,8"),
         repetitions=repetitions,
         warmup=warmup,
         seed=seed,
@@ -155,12 +155,13 @@ def bench(
     if against is None:
         results, interrupted = run_all(jobs)
     else:
-        baselines = [baseline_of(against, artifact, job.engine) for job in jobs]
-        rivals = [
-            jobs_for(of, [name], workload, judged, trust_engine, **settings)[0]
-            for of, name in baselines
-        ]
-        results, interrupted = run_pairs(jobs, rivals, share(threshold, "--threshold"))
+        pairs = []
+        for job in jobs:
+            of, name = baseline_of(against, artifact, job.engine)
+            baseline = jobs_for(of, [name], workload, judged, trust_engine, **settings)[0]
+            pairs.append((job, baseline))
+        results, interrupted = run_in_turns(pairs, share(threshold, "--threshold"))
+        say_errors(results)
     if write:
         print(write(results), end="")
     else:
@@ -292,25 +293,16 @@ def run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
                 warn("the same command with --resume goes on from what is below")
             return [*results, measurement.result()], True
         results.append(measurement.result())
-        for error in errors_of(results[-1]):
-            warn(f"{error.message}: {error.remedy}")
+        say_errors(results[-1:])
     return results, False
 
 
-def run_pairs(jobs: list[Job], baselines: list[Job], threshold: float) -> tuple[list[Result], bool]:
-    """The results of each engine and its baseline, in turns, as far as Ctrl-C let them come."""
-    from llx.cli.against import measure_in_turns
+def say_errors(results: list[Result]) -> None:
+    """A line on stderr for each thing that went wrong."""
     from llx.reports.console import warn
 
-    results: list[Result] = []
-    for job, baseline in zip(jobs, baselines, strict=True):
-        found, interrupted = measure_in_turns(job, baseline, threshold)
-        results += found
-        for error in (error for result in found for error in errors_of(result)):
-            warn(f"{error.message}: {error.remedy}")
-        if interrupted:
-            return results, True
-    return results, False
+    for error in (error for result in results for error in errors_of(result)):
+        warn(f"{error.message}: {error.remedy}")
 
 
 def errors_of(result: Result) -> list[ErrorRecord]:
