@@ -24,12 +24,11 @@ from rich.text import Text
 
 from llx.conditions import EnergyRecord
 from llx.progress import Progress, silent
-from llx.reports.notes import row_notes, row_times
+from llx.reports.notes import ceiling_words, row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import (
     FIDELITY,
     Against,
-    Ceiling,
     Fidelity,
     MemoryRecord,
     PhaseFidelity,
@@ -182,23 +181,11 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield "peak memory", shown, f"cache {binary_bytes(result.memory.cache_bytes or 0)}"
         yield from _device_lines(result, result.memory)
     if result.ceiling:
-        yield "roofline", *_ceiling(result.ceiling)
+        yield "roofline", *ceiling_words(result.ceiling)
     elif result.no_ceiling:
         yield "roofline", "not measured", result.no_ceiling
     for note in result.environment.notes:
         yield "doubtful", "!", note
-
-
-def _ceiling(ceiling: Ceiling) -> tuple[str, str]:
-    """What the shares of the roofline are of."""
-    rate = ceiling.flops_per_s
-    multiplied = f"{significant(rate / 1e9)} GFLOP/s" if rate else "FLOPs not measured"
-    several = "" if ceiling.threads == 1 else "s"
-    threads = f" on {ceiling.threads} thread{several}" if ceiling.threads else ""
-    return (
-        f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
-        f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
-    )
 
 
 def _against_lines(against: Against) -> Iterator[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from llx.reports.notes import row_notes, row_times
+from llx.reports.notes import ceiling_words, row_notes, row_times
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import EnvironmentRecord, Fidelity, Result
 
@@ -196,6 +196,12 @@ def _conditions(results: Sequence[Result]) -> str:
     lines += sorted(protocols)
     lines += dict.fromkeys(_machine(result) for result in results)
     lines += list(_loads(results))
+    lines += [
+        f"{result.artifact.name}, {result.engine}: roofline of "
+        f"{' and '.join(ceiling_words(result.ceiling))}."
+        for result in results
+        if result.ceiling
+    ]
     lines += [_engine(result) for result in results if result.memory and result.memory.engine_bytes]
     commands = dict.fromkeys(result.command for result in results)
     return "\n\n".join(lines + [f"Repeat with `{command}`." for command in commands])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llx.reports.units import significant
-from llx.result import SpeedRow, Times
+from llx.result import Ceiling, SpeedRow, Times
 
 
 def row_notes(row: SpeedRow) -> list[str]:
@@ -17,6 +17,18 @@ def row_times(row: SpeedRow) -> list[tuple[str, Times]]:
     """The times of a row by the field's names, those that it has."""
     named = (("TTFT", row.ttft_ms), ("TPOT", row.tpot_ms), ("E2E", row.e2e_ms))
     return [(name, times) for name, times in named if times]
+
+
+def ceiling_words(ceiling: Ceiling) -> tuple[str, str]:
+    """What the shares of the roofline are of: the reads, and the rest."""
+    rate = ceiling.flops_per_s
+    multiplied = f"{significant(rate / 1e9)} GFLOP/s" if rate else "FLOPs not measured"
+    several = "" if ceiling.threads == 1 else "s"
+    threads = f" on {ceiling.threads} thread{several}" if ceiling.threads else ""
+    return (
+        f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
+        f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
+    )
 
 
 def _notes(row: SpeedRow) -> Iterator[str]:

@@ -18,7 +18,9 @@ from llx.reports.console import result_tables
 from llx.reports.formats import FORMATS, format_named
 from llx.reports.markdown import markdown_table
 from llx.result import (
+    FIDELITY,
     ArtifactRecord,
+    Ceiling,
     Divergence,
     EnvironmentRecord,
     ErrorRecord,
@@ -344,3 +346,25 @@ def test_an_unknown_format_is_refused():
 
 def test_results_are_versioned():
     assert msgspec.json.decode(FORMATS["jsonl"]([RESULT]))["schema"] == "llx.result/1"
+
+
+CEILING = Ceiling(
+    by="numpy", working_set=1 << 28, threads=1, read_bytes_per_s=20.5e9, read_noise=0.01
+)
+
+
+def test_what_a_share_of_the_roofline_is_of_stands_below_it():
+    found = replace(RESULT, ceiling=replace(CEILING, flops_per_s=1.5e11))
+    for text in (rendered([found]), FORMATS["md"]([found])):
+        words = " ".join(text.split())
+        assert "20.5 GB/s" in words
+        assert "150 GFLOP/s, a probe by numpy on 1 thread" in words
+    assert "FLOPs not measured" in FORMATS["md"]([replace(RESULT, ceiling=CEILING)])
+    without = replace(RESULT, no_ceiling="it was not asked for")
+    assert "it was not asked for" in " ".join(rendered([without]).split())
+
+
+def test_fidelity_that_failed_is_said_once():
+    failed = [FailedTest(test=FIDELITY, error=ERROR)]
+    found = replace(RESULT, fidelity=None, unjudged=ERROR.message, failed=failed)
+    assert rendered([found]).count("fidelity") == 1
