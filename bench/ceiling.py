@@ -5,6 +5,9 @@ reads its matrix once and does little else, with many it does little but multipl
 is asked as well, and the better of the two counts, since a ceiling that the engine's own library
 sets too low would call honest numbers impossible. On a GPU whose engine brings no such library
 (ONNX Runtime, TensorRT) a copy within its memory is timed, which reads and writes.
+
+A speed is a mean over a while, so a share is one of the median moment: the best moment of a shared
+machine is a third above it (reports/LOG.md, 2026-11-25). What is above the best moment cannot be.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,7 @@ class Sizes:
 
 CPU = Sizes(side=2048, rows=512, least=4 << 20, most=256 << 20)
 GPU = Sizes(side=8192, rows=4096, least=256 << 20, most=1 << 30)
-RUNS, LEAST_RUNS, LONG_S = 15, 3, 0.5  # of a product, and what is long for all of them
+MOMENTS, MOMENT_S = 10, 0.05  # of a product's runs, each of one at least
 LIMIT_S = 120.0
 IF_IT_DIED = "free memory, or bench with --no-roofline"
 
@@ -69,12 +71,44 @@ def find_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:
 
 
 def higher(first: Ceiling, second: Ceiling) -> Ceiling:
-    """The best of two probes, before and after: what the machine could do at some time."""
+    """The better of two libraries, for reads and FLOPs apart."""
     read, flops = (
         max(first, second, key=lambda one: getattr(one, name) or 0.0)
         for name in ("read_bytes_per_s", "flops_per_s")
     )
-    return replace(read, flops_per_s=flops.flops_per_s, flops_noise=flops.flops_noise)
+    return replace(
+        read,
+        flops_per_s=flops.flops_per_s,
+        flops_highest=flops.flops_highest,
+        flops_samples=flops.flops_samples,
+    )
+
+
+def together(first: Ceiling, second: Ceiling) -> Ceiling:
+    """Two probes of one run, as one: its moments are those of both."""
+    return _ceiling(
+        " and ".join(dict.fromkeys((first.by, second.by))),
+        first.working_set,
+        first.threads,
+        first.read_samples + second.read_samples,
+        first.flops_samples + second.flops_samples,
+    )
+
+
+def _ceiling(
+    by: str, working_set: int, threads: int | None, read: list[float], flops: list[float]
+) -> Ceiling:
+    return Ceiling(
+        by=by,
+        working_set=working_set,
+        threads=threads,
+        read_bytes_per_s=float(np.median(read)),
+        read_highest=max(read),
+        read_samples=read,
+        flops_per_s=float(np.median(flops)) if flops else None,
+        flops_highest=max(flops, default=None),
+        flops_samples=flops,
+    )
 
 
 @contextmanager
@@ -105,23 +139,13 @@ def measure_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:
         progress(f"roofline: {name}", len(found), 2, "library")
         read = _rates(library(1, side, outputs), value_bytes * side * outputs)
         multiplied = _rates(library(sizes.rows, side, side), 2 * sizes.rows * side * side)
-        found.append(
-            Ceiling(
-                by=name,
-                working_set=value_bytes * side * outputs,
-                threads=job.threads,
-                read_bytes_per_s=float(read.max()),
-                read_noise=_noise(read),
-                flops_per_s=float(multiplied.max()),
-                flops_noise=_noise(multiplied),
-            )
-        )
+        found.append(_ceiling(name, value_bytes * side * outputs, job.threads, read, multiplied))
     best = found[0]
     for other in found[1:]:
         best = higher(best, other)
     if job.engine == "ort" and job.compute != "fp32":
         # Some CPUs multiply halves faster than fp32, which the probe is in.
-        return replace(best, flops_per_s=None, flops_noise=None)
+        return replace(best, flops_per_s=None, flops_highest=None, flops_samples=[])
     return best
 
 
@@ -196,27 +220,20 @@ def _copied_on_device(job: CeilingJob, progress: Progress) -> Ceiling:
 
     rates = _rates(copy, 2 * count)
     cuda.close()
-    return Ceiling(
-        by="a copy on the device",
-        working_set=count,
-        threads=job.threads,
-        read_bytes_per_s=float(rates.max()),
-        read_noise=_noise(rates),
-    )
+    return _ceiling("a copy on the device", count, job.threads, rates, [])
 
 
-def _rates(product: Product, amount: int) -> NDArray[Any]:
-    """Amount a second of several runs, fewer of a slow product, after one that does not count."""
-    seconds: list[float] = []
+def _rates(product: Product, amount: int) -> list[float]:
+    """Amount a second, in each of several moments, after a run that does not count."""
     product()
-    while len(seconds) < RUNS and (len(seconds) < LEAST_RUNS or sum(seconds) < LONG_S):
-        start = clock.now_ns()
+    return [_rate(product, amount) for _ in range(MOMENTS)]
+
+
+def _rate(product: Product, amount: int) -> float:
+    """Amount a second, of as many runs as a moment has, of one at least."""
+    start, runs, seconds = clock.now_ns(), 0, 0.0
+    while seconds < MOMENT_S:
         product()
-        seconds.append((clock.now_ns() - start) / 1e9)
-    return amount / np.array(seconds)
-
-
-def _noise(rates: NDArray[Any]) -> float:
-    """Relative standard deviation of the faster half: what is left where nothing disturbs."""
-    faster = np.sort(rates)[len(rates) // 2 :]
-    return float(faster.std(ddof=1) / faster.mean())
+        runs += 1
+        seconds = (clock.now_ns() - start) / 1e9
+    return amount * runs / seconds

@@ -21,7 +21,7 @@ from llx.precision import BYTES, Precision
 from llx.result import Ceiling, SpeedRow
 
 SUSPECT_SHARE = 0.3  # of the probe's roofline: below it a slow path is likely
-LEAST_TOLERANCE = 0.03  # by which a share may be over 1, where the probe's noise is smaller
+TOLERANCE = 0.03  # by which a share of the highest rates may be over 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,22 +195,25 @@ def held_to(
 
     The share is the least time that a repetition can take by the time that it took: of each step
     the longer of its reads and its FLOPs, at the ceiling's rates. `per_step`: the most tokens of a
-    step. A row that is faster than the machine is invalid; one far below it gets a note.
+    step. A row that is faster than the machine at its highest rates is invalid; one far below its
+    usual ones gets a note.
     """
     steps = list(_row_steps(row, per_step))
-    rates = ceiling.read_bytes_per_s, ceiling.flops_per_s
-    least_s = _least_s(steps, row.batch, spec, precision, dense, *rates)
+    usual = ceiling.read_bytes_per_s, ceiling.flops_per_s
+    highest = ceiling.read_highest, ceiling.flops_highest
+    least_s, fastest_s = (
+        _least_s(steps, row.batch, spec, precision, dense, *rates) for rates in (usual, highest)
+    )
     if (row.isl and ceiling.flops_per_s is None) or not row.samples:
         return row
     decode_steps = row.osl - bool(row.isl)
     took_s = row.batch * (row.osl or row.isl) / row.mean
     share = least_s / took_s
     reasons = [row.invalid_reason] if row.invalid_reason else []
-    tolerance = max(LEAST_TOLERANCE, 3 * ceiling.read_noise, 3 * (ceiling.flops_noise or 0.0))
-    if share > 1 + tolerance:
+    if fastest_s / took_s > 1 + TOLERANCE:
         reasons.append(
-            f"{100 * share:.0f} % of the roofline of this machine, which cannot be: less was read "
-            "or computed than was asked for"
+            f"{100 * fastest_s / took_s:.0f} % of the highest roofline of this machine, which "
+            "cannot be: less was read or computed than was asked for"
         )
     return replace(
         row,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 
 import llx
 from llx.artifact import REFERENCE, open_artifact
 from llx.bench import environment
-from llx.bench.ceiling import CeilingJob, find_ceiling, higher
+from llx.bench.ceiling import CeilingJob, find_ceiling, together
 from llx.bench.kept import Kept
 from llx.bench.roofline import held_to
+from llx.bench.samples import SpeedTest, all_samples
 from llx.bench.sessions import engine_named
-from llx.bench.speed import overall_energy, speed_row
+from llx.bench.speed import overall_energy, speed_row, total_energy
 from llx.bench.watch import overall_run
 from llx.bench.worker import Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
@@ -82,8 +84,7 @@ class Measurement:
     @property
     def rows(self) -> list[SpeedRow]:
         """What was measured until now, held to what the machine can do."""
-        rows = (self._row(outcome) for outcome in self._outcomes)
-        return [self._held(row) for row in rows if row]
+        return [self._held(row) for row in self._rows()]
 
     def run(self, progress: Progress = silent) -> None:
         """Measure all that was asked for, and go on where an earlier run was cut off."""
@@ -168,8 +169,7 @@ class Measurement:
         if self._no_ceiling or not self._outcomes:
             return
         manifest, details = self._artifact.manifest, self._outcomes[0].details
-        rows = [self._row(outcome) for outcome in self._outcomes]
-        step_bytes = [row.bytes_per_step for row in rows if row and row.bytes_per_step]
+        step_bytes = [row.bytes_per_step for row in self._rows() if row.bytes_per_step]
         job = CeilingJob(
             engine=self._job.engine,
             compute=manifest.precision.compute,
@@ -181,7 +181,7 @@ class Measurement:
         except LlxError as error:
             self._no_ceiling = error.message
             return
-        self._ceiling = higher(self._ceiling, found) if self._ceiling else found
+        self._ceiling = together(self._ceiling, found) if self._ceiling else found
 
     def result(self, against: Against | None = None, turns: str | None = None) -> Result:
         """What is known by now. `against`, `turns`: of one that was measured in turns."""
@@ -214,7 +214,7 @@ class Measurement:
             ceiling=self._ceiling,
             no_ceiling=None if self._ceiling else self._no_ceiling,
             fidelity=judged[0] if judged else None,
-            memory=self._memory(),
+            memory=most_memory([outcome.memory for outcome in self._outcomes]),
             time=self._time(),
             details=details,
             energy=overall_energy(speed) if speed else None,
@@ -222,20 +222,23 @@ class Measurement:
             error=_record(error) if error else None,
         )
 
-    def _row(self, outcome: Outcome) -> SpeedRow | None:
-        """What a test's samples show."""
-        if outcome.samples is None:
-            return None
+    def _rows(self) -> Iterator[SpeedRow]:
+        """What the samples of each test show, those of all processes that ran it."""
         manifest = self._artifact.manifest
-        row = speed_row(
-            outcome.samples,
-            self._job.workload,
-            manifest.spec,
-            manifest.precision,
-            manifest.dense,
-            outcome.energy,
-        )
-        return replace(row, memory=outcome.memory)
+        of_tests: dict[SpeedTest, list[Outcome]] = {}
+        for outcome in self._outcomes:
+            if outcome.samples:
+                of_tests.setdefault(outcome.samples.test, []).append(outcome)
+        for outcomes in of_tests.values():
+            row = speed_row(
+                all_samples([outcome.samples for outcome in outcomes if outcome.samples]),
+                self._job.workload,
+                manifest.spec,
+                manifest.precision,
+                manifest.dense,
+                total_energy([outcome.energy for outcome in outcomes if outcome.energy]),
+            )
+            yield replace(row, memory=most_memory([outcome.memory for outcome in outcomes]))
 
     def _held(self, row: SpeedRow) -> SpeedRow:
         """A row held to what the machine can do."""
@@ -250,16 +253,6 @@ class Measurement:
             manifest.contract.limits.max_new_tokens,
             device_of(gpu.name, gpu.memory_bytes) if gpu else None,
             manifest.dense,
-        )
-
-    def _memory(self) -> MemoryRecord | None:
-        """The largest of all processes."""
-        found = [outcome.memory for outcome in self._outcomes]
-        if not found:
-            return None
-        names = MemoryRecord.__dataclass_fields__
-        return MemoryRecord(
-            **{name: max(getattr(one, name) or 0 for one in found) or None for name in names}
         )
 
     def _time(self) -> TimeRecord | None:
@@ -279,6 +272,16 @@ class Measurement:
             return "there is no reference; see `llx reference`"
         failed = [one.error.message for one in self._failed if one.test == FIDELITY]
         return failed[0] if failed else "it was interrupted"
+
+
+def most_memory(found: list[MemoryRecord]) -> MemoryRecord | None:
+    """The largest of several processes."""
+    if not found:
+        return None
+    names = MemoryRecord.__dataclass_fields__
+    return MemoryRecord(
+        **{name: max(getattr(one, name) or 0 for one in found) or None for name in names}
+    )
 
 
 def _record(error: LlxError) -> ErrorRecord:

@@ -31,7 +31,8 @@ class Workload:
     """What to measure: a full cross product of lengths, depths and batch sizes.
 
     `requests`: pairs of input and output length. `until`: the share of the speed that the interval
-    may reach to either side; repetitions go on, at most `most_repetitions`, while it is wider.
+    may reach to either side; repetitions go on, at most `most_repetitions`, while it is wider. In
+    turns with another they go on while there is no verdict.
     `quick`: the lengths are too short to publish.
     """
 
@@ -150,6 +151,17 @@ class Samples:
     def tokens(self) -> int:
         """Tokens that all repetitions generated, or prefilled."""
         return self.test.tokens(len(self.step_ns))
+
+
+def all_samples(found: list[Samples]) -> Samples:
+    """The samples of several processes that ran one test, in their order, as one."""
+    first = found[0]
+    return Samples(
+        first.test,
+        [run for one in found for run in one.step_ns],
+        first.read,
+        list(dict.fromkeys(fault for one in found for fault in one.faults)),
+    )
 
 
 Window = Callable[[], AbstractContextManager[None]]

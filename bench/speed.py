@@ -82,10 +82,15 @@ def speed_row(
 def overall_energy(rows: list[SpeedRow]) -> EnergyRecord:
     """What all tests of an engine took: those that generate, or else the others; or why none."""
     generated = [row.energy for row in rows if row.energy and row.osl]
-    records = generated or [row.energy for row in rows if row.energy]
+    found = total_energy(generated or [row.energy for row in rows if row.energy])
+    return found or EnergyRecord(reason="no test was measured")
+
+
+def total_energy(records: list[EnergyRecord]) -> EnergyRecord | None:
+    """What several measurements took together: those that have a figure, or why none has."""
     measured = [record for record in records if record.joules is not None]
     if not measured:
-        return records[0] if records else EnergyRecord(reason="no test was measured")
+        return records[0] if records else None
     joules = sum(record.joules or 0.0 for record in measured)
     tokens = sum(record.tokens or 0 for record in measured)
     return replace(

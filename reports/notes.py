@@ -27,7 +27,8 @@ def ceiling_words(ceiling: Ceiling) -> tuple[str, str]:
     threads = f" on {ceiling.threads} thread{several}" if ceiling.threads else ""
     return (
         f"{significant(ceiling.read_bytes_per_s / 1e9)} GB/s",
-        f"{multiplied}, a probe by {ceiling.by}{threads} in this run",
+        f"{multiplied}, at most {significant(ceiling.read_highest / 1e9)} GB/s: a probe by "
+        f"{ceiling.by}{threads} in this run",
     )
 
 

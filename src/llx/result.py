@@ -112,16 +112,18 @@ class Ceiling:
     """What the machine could do in this run, by a probe: the roofline that speeds are held to.
 
     `by`: the library whose matrix product was the fastest reader. `working_set`: bytes that were
-    read. Noise: relative standard deviation of the faster half of the runs.
+    read. Rates are the median of what was sampled, moments of the run, and the highest of it.
     """
 
     by: str
     working_set: int
     threads: int | None
     read_bytes_per_s: float
-    read_noise: float
+    read_highest: float
+    read_samples: list[float]
     flops_per_s: float | None = None
-    flops_noise: float | None = None
+    flops_highest: float | None = None
+    flops_samples: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,17 +16,19 @@ from llx.bench.against import InTurns, compared
 from llx.bench.clock import now_ns
 from llx.bench.samples import Samples, SpeedTest, Workload
 from llx.bench.speed import speed_row
-from llx.bench.worker import run_scenario
+from llx.bench.worker import Outcome, run_scenario
 from llx.errors import BadInput
 from llx.precision import PRECISIONS
+from llx.result import MemoryRecord
 from tests.checkpoints import TINY
 
 WORKLOAD = Workload(prompts=(8,), generated=(4,), repetitions=5)
+ONE_ROUND = 5  # repetitions at most: a noisy machine adds no round
 
 
 @pytest.fixture
 def unjudged(job):
-    return replace(job, fidelity=False)
+    return replace(job, fidelity=False, workload=replace(job.workload, most_repetitions=ONE_ROUND))
 
 
 PP8 = SpeedTest(isl=8, osl=0, depth=0, batch=1)
@@ -98,6 +100,48 @@ def test_one_at_a_time_has_the_turn_and_the_baseline_is_on_both_sides(
     assert all(int(a[2]) <= int(b[2]) for a, b in pairwise(ordered))
 
 
+def pretends(noise, scenario):
+    """An outcome of made-up times, in which engine ort is 10 % slower than any other."""
+    work, test = scenario.job.workload, scenario.test
+    rng = np.random.default_rng()
+    slower = 1 / 0.9 if scenario.job.engine == "ort" else 1.0
+    times = 1e6 * slower * np.exp(rng.normal(0, noise, (work.repetitions, 1)))
+    return Outcome(
+        weights="none",
+        details={"threads": 1},
+        memory=MemoryRecord(peak_host_bytes=1000 * (scenario.job.engine == "ort")),
+        load_s=0.1,
+        samples=Samples(test, times.round().astype(int).tolist(), None, []),
+    )
+
+
+def is_steady(scenario, progress):
+    return pretends(0.002, scenario)
+
+
+def is_noisy(scenario, progress):
+    return pretends(0.5, scenario)
+
+
+@pytest.mark.parametrize(
+    ("session", "rounds", "verdict"), [(is_steady, 1, "slower"), (is_noisy, 2, "inconclusive")]
+)
+def test_rounds_go_on_until_there_is_a_verdict_or_repetitions_run_out(
+    unjudged, monkeypatch, session, rounds, verdict
+):
+    monkeypatch.setattr(running, "run_scenario", session)
+    work = Workload(prompts=(8,), generated=(), repetitions=5, most_repetitions=14)
+    turns = InTurns(replace(unjudged, workload=work), replace(unjudged, engine="torch"))
+    news = []
+    turns.run(lambda *what: news.append(what))
+    baseline, candidate = turns.results()
+    assert [len(one.samples) for one in candidate.speed] == [5 * rounds]
+    assert [len(one.samples) for one in baseline.speed] == [10 * rounds]
+    assert [one.verdict for one in candidate.against.tests] == [verdict]
+    assert candidate.speed[0].memory.peak_host_bytes == 1000
+    assert len(candidate.time.loads_s) == rounds
+
+
 def dies_on_its_second_turn(scenario, progress):
     if scenario.job.engine == "torch" and scenario.name == "pp8":
         with scenario.turns.take():
@@ -130,6 +174,11 @@ def test_where_one_cannot_run_the_other_is_measured_by_itself(unjudged):
 def test_repetitions_without_a_known_number_are_refused(unjudged):
     with pytest.raises(BadInput, match="cannot be taken in turns"):
         InTurns(replace(unjudged, workload=replace(unjudged.workload, until=0.01)), unjudged)
+
+
+def test_going_on_with_another_days_turns_is_refused(unjudged):
+    with pytest.raises(BadInput, match="on another day"):
+        InTurns(replace(unjudged, resume=True), unjudged)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from llx.bench import ceiling as probing
-from llx.bench.ceiling import CeilingJob, higher, measure_ceiling
+from llx.bench.ceiling import CeilingJob, higher, measure_ceiling, together
 from llx.bench.roofline import bytes_per_step, held_to, step_work
 from llx.bench.samples import Samples, SpeedTest, Workload
 from llx.bench.speed import speed_row
@@ -27,9 +26,11 @@ CEILING = Ceiling(
     working_set=1 << 28,
     threads=2,
     read_bytes_per_s=30e9,
-    read_noise=0.005,
+    read_highest=30e9,
+    read_samples=[29e9, 30e9, 30e9],
     flops_per_s=1e11,
-    flops_noise=0.005,
+    flops_highest=1e11,
+    flops_samples=[1e11],
 )
 TESTS = {
     "pp": SpeedTest(isl=600, osl=0, depth=0, batch=1),
@@ -77,32 +78,34 @@ def test_the_share_is_the_least_time_by_the_time_taken(test, share):
     assert row.valid == (share < 1.03)
     assert bool(row.suspect) == (share < 0.3)
     if share > 1.03:
-        assert "110 % of the roofline" in row.invalid_reason
+        assert "110 % of the highest roofline" in row.invalid_reason
     times = {"pp": row.ttft_ms, "tg": row.tpot_ms, "req": row.e2e_ms}
     took = next(times[name] for name, one in TESTS.items() if one == test).mean
     assert row.predicted_ms / took == pytest.approx(share, rel=1e-4)
 
 
 def test_a_prefill_is_held_to_flops_and_a_decode_to_reads():
-    more = replace(CEILING, flops_per_s=2e11)
+    more = replace(CEILING, flops_per_s=2e11, flops_highest=2e11)
     pp, tg = (held(row_at(TESTS[name], 0.8), more) for name in ("pp", "tg"))
     assert pp.roofline_probe == pytest.approx(0.4, rel=0.05)  # a short last step reads more
     assert tg.roofline_probe == pytest.approx(0.8, rel=1e-4)
 
 
-def test_what_is_over_the_roofline_by_its_noise_alone_is_valid():
+def test_what_the_machine_did_at_its_best_moment_is_possible_and_no_more():
     row = row_at(TESTS["tg"], 1.1)
-    assert held(row, replace(CEILING, read_noise=0.05)).valid
-    assert not held(row, replace(CEILING, read_noise=0.03)).valid
+    found = held(row, replace(CEILING, read_highest=33e9))
+    assert found.valid
+    assert found.roofline_probe == pytest.approx(1.1, rel=1e-4)
+    assert not held(row, replace(CEILING, read_highest=31e9)).valid
 
 
 def test_other_reasons_stay():
     row = replace(row_at(TESTS["tg"], 1.5), valid=False, invalid_reason="no warm-up")
-    assert held(row).invalid_reason.startswith("no warm-up; 150 % of the roofline")
+    assert held(row).invalid_reason.startswith("no warm-up; 150 % of the highest roofline")
 
 
 def test_without_a_flop_rate_nothing_is_said_of_a_prefill():
-    unknown = replace(CEILING, flops_per_s=None, flops_noise=None)
+    unknown = replace(CEILING, flops_per_s=None, flops_highest=None)
     assert held(row_at(TESTS["pp"], 0.8), unknown).roofline_probe is None
     assert held(row_at(TESTS["tg"], 0.8), unknown).roofline_probe == pytest.approx(0.8, rel=1e-4)
 
@@ -138,7 +141,7 @@ def test_a_gpu_is_found_in_the_catalogue_by_its_name_and_memory(name, gib, wante
 
 @pytest.mark.parametrize("engine", ["ort", "torch"])
 def test_the_probe_takes_the_best_of_the_libraries(engine, monkeypatch):
-    monkeypatch.setattr(probing, "RUNS", 3)
+    monkeypatch.setattr(probing, "MOMENTS", 3)
     found = measure_ceiling(CeilingJob(engine, "fp32", 1, 1 << 20), silent)
     assert found.by in ("numpy", "onnxruntime" if engine == "ort" else "torch")
     assert found.working_set == probing.CPU.least
@@ -147,17 +150,26 @@ def test_the_probe_takes_the_best_of_the_libraries(engine, monkeypatch):
 
 
 def test_no_flop_rate_stands_for_halves_that_onnx_runtime_multiplies(monkeypatch):
-    monkeypatch.setattr(probing, "RUNS", 3)
+    monkeypatch.setattr(probing, "MOMENTS", 3)
     found = measure_ceiling(CeilingJob("ort", "fp16", 1, 1 << 20), silent)
     assert found.flops_per_s is None
 
 
-def test_the_better_of_two_probes_counts_for_reads_and_flops_apart():
-    first = replace(CEILING, by="a", flops_per_s=2e11, flops_noise=0.02)
+def test_the_better_of_two_libraries_counts_for_reads_and_flops_apart():
+    first = replace(CEILING, by="a", flops_per_s=2e11, flops_highest=3e11, flops_samples=[2e11])
     second = replace(CEILING, by="b", read_bytes_per_s=40e9)
     best = higher(first, second)
     assert (best.by, best.read_bytes_per_s) == ("b", 40e9)
-    assert (best.flops_per_s, best.flops_noise) == (2e11, 0.02)
+    assert (best.flops_per_s, best.flops_highest, best.flops_samples) == (2e11, 3e11, [2e11])
+
+
+def test_two_probes_of_a_run_have_the_median_and_the_highest_of_all_moments():
+    first = replace(CEILING, by="a", read_samples=[10.0, 20.0], flops_samples=[1.0])
+    second = replace(CEILING, by="b", read_samples=[60.0], flops_samples=[5.0, 2.0])
+    both = together(first, second)
+    assert (both.by, both.read_bytes_per_s, both.read_highest) == ("a and b", 20, 60)
+    assert (both.flops_per_s, both.flops_highest) == (2, 5)
+    assert together(first, first).by == "a"
 
 
 def test_libraries_are_given_the_engines_threads_and_the_environment_is_left(monkeypatch):
@@ -169,6 +181,7 @@ def test_libraries_are_given_the_engines_threads_and_the_environment_is_left(mon
     assert "MKL_NUM_THREADS" not in os.environ
 
 
-def test_noise_is_that_of_the_faster_half():
-    quiet = np.array([10.0, 10.1, 9.9, 5.0, 1.0, 10.0])
-    assert probing._noise(quiet) == pytest.approx(np.std([10, 10, 10.1], ddof=1) / 10.033, rel=1e-3)
+def test_a_moment_is_as_many_runs_as_it_has_time_for(monkeypatch):
+    times = iter([0, 30_000_000, 60_000_000])  # nanoseconds: it began, and after each run
+    monkeypatch.setattr(probing.clock, "now_ns", lambda: next(times))
+    assert probing._rate(lambda: None, 300) == pytest.approx(2 * 300 / 0.06)

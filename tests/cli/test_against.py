@@ -22,7 +22,8 @@ from tests.conftest import export_tiny
 def pair(judged, tmp_path_factory):
     """Results of a small run in turns, baseline and candidate."""
     path = tmp_path_factory.mktemp("results") / "results.json"
-    options = "--engine ort --against torch -p 8 -n 4 --no-fidelity --no-roofline -o json"
+    options = "--engine ort --against torch -p 8 -n 4 --max-repetitions 5 --no-fidelity"
+    options += " --no-roofline -o json"
     with path.open("w") as file:
         command = [sys.executable, "-m", "llx", "bench", str(judged.folder), *options.split()]
         assert subprocess.run(command, stdout=file, check=False).returncode in (0, 1)

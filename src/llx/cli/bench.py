@@ -73,7 +73,8 @@ def bench(
         ),
     ] = None,
     most_repetitions: Annotated[
-        int, typer.Option("--max-repetitions", help="Where --until ends at the latest.")
+        int,
+        typer.Option("--max-repetitions", help="Where --until and --against end at the latest."),
     ] = 30,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
