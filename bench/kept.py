@@ -34,7 +34,7 @@ class Kept:
 
         Raises `BadInput` where the same is being measured at this moment: both would be disturbed.
         """
-        folder = state_folder() / "bench" / _key(job, artifact)
+        folder = _folder(job, artifact)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked_folder(folder, f"{job.engine} is being measured by another run"):
             if not job.resume:
@@ -61,6 +61,15 @@ class Kept:
     def _path(self, scenario: Scenario) -> Path:
         name = "fidelity" if scenario.index is None else f"{scenario.index:04}"
         return self._folder / f"{name}.json"
+
+
+def kept_anything(job: Job, artifact: Artifact) -> bool:
+    """Whether anything is kept of this very run."""
+    return any(_folder(job, artifact).glob("*.json"))
+
+
+def _folder(job: Job, artifact: Artifact) -> Path:
+    return state_folder() / "bench" / _key(job, artifact)
 
 
 def _key(job: Job, artifact: Artifact) -> str:

@@ -11,7 +11,7 @@ import llx
 from llx.artifact import REFERENCE, open_artifact
 from llx.bench import environment
 from llx.bench.ceiling import CeilingJob, find_ceiling, together
-from llx.bench.kept import Kept
+from llx.bench.kept import Kept, kept_anything
 from llx.bench.roofline import held_to
 from llx.bench.samples import SpeedTest, all_samples
 from llx.bench.sessions import engine_named
@@ -103,6 +103,10 @@ class Measurement:
                 self.interrupt()
                 raise
             kept.discard()
+
+    def was_cut_off(self) -> bool:
+        """Whether an earlier run like this left something to go on from."""
+        return kept_anything(self._job, self._artifact)
 
     def interrupt(self) -> None:
         """Note that some of what was asked for is missing."""

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from llx.bench.roofline import bytes_per_decode_step
 from llx.bench.samples import Enough, Samples, SpeedTest, Workload
-from llx.bench.statistics import LEVEL, LOOKED_AT_LEVEL, Interval, drift, interval, outliers
 from llx.conditions import EnergyRecord
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.result import Percentiles, SpeedRow, Times
+from llx.statistics import LEVEL, LOOKED_AT_LEVEL, Interval, drift, interval, outliers
 
 MIN_REPETITIONS = 5
 LOOKED_AT = f", at {100 * LOOKED_AT_LEVEL:.0f} % since repetitions went on until it was narrow"

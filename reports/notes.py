@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llx.reports.units import significant
-from llx.result import Ceiling, SpeedRow, Times
+from llx.result import Ceiling, Result, SpeedRow, Times
 
 
 def row_notes(row: SpeedRow) -> list[str]:
@@ -30,6 +30,21 @@ def ceiling_words(ceiling: Ceiling) -> tuple[str, str]:
         f"{multiplied}, at most {significant(ceiling.read_highest / 1e9)} GB/s: a probe by "
         f"{ceiling.by}{threads} in this run",
     )
+
+
+def explanations(results: Sequence[Result]) -> list[str]:
+    """A line on each term in a table that says nothing to who meets it first."""
+    judged = [result.fidelity for result in results if result.fidelity]
+    bounded = any(f.prefill.kld_bound is not None for f in judged)
+    suspect = any(row.suspect for result in results for row in result.speed)
+    found = []
+    if bounded:
+        found.append("KLD: estimated with sampled logits; at least: what follows without them.")
+    if suspect:
+        found.append(
+            "Suspect path: under 30 % of the roofline, where a slow kernel or a fallback is likely."
+        )
+    return found
 
 
 def _notes(row: SpeedRow) -> Iterator[str]:

@@ -22,7 +22,9 @@ def _bytes(count: float, step: int, units: tuple[str, ...], digits: int) -> str:
 
 def parameters(count: int) -> str:
     """Number of parameters: 134515008 → 134.5 M."""
-    return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} B"
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.0f} K"
 
 
 def significant(value: float, digits: int = 4) -> str:

@@ -42,7 +42,7 @@ def test_bytes_are_read_back_within_a_tenth_of_their_unit(count):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(134_515_008, "134.5 M"), (6_738_415_616, "6.74 B"), (999, "0.0 M")]
+    ("count", "text"), [(134_515_008, "134.5 M"), (6_738_415_616, "6.74 B"), (2_432, "2 K")]
 )
 def test_parameters(count, text):
     assert parameters(count) == text

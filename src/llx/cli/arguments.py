@@ -73,7 +73,7 @@ def length_pairs(text: str, option: str = "--requests") -> tuple[tuple[int, int]
     return pairs
 
 
-def share(text: str, option: str) -> float:
+def share(text: str, option: str, example: str = "1%") -> float:
     """A share such as 1% or 0.01. Raises `BadInput` where it is none between 0 and 1."""
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
@@ -81,5 +81,5 @@ def share(text: str, option: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise BadInput(f"{option} {text!r} is no share", f"write {option} 1%")
+        raise BadInput(f"{option} {text!r} is no share", f"write {option} {example}")
     return value

@@ -73,9 +73,13 @@ def bench(
         ),
     ] = None,
     most_repetitions: Annotated[
-        int,
-        typer.Option("--max-repetitions", help="Where --until and --against end at the latest."),
-    ] = 30,
+        int | None,
+        typer.Option(
+            "--max-repetitions",
+            help="Where --until and --against end at the latest. [default: 30; with --against 60]",
+            show_default=False,
+        ),
+    ] = None,
     warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
     quick: Annotated[
@@ -110,9 +114,21 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    threshold: Annotated[str, typer.Option(help="With --against: the change that matters.")] = "5%",
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="With --against: the change that matters. [default: 5%]", show_default=False
+        ),
+    ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="md, json, jsonl or csv. [default: table]")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="md, json, jsonl, csv; junit, bencher, github-bigger, github-smaller. "
+            "[default: table]",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Measure speed and fidelity of one or several engines."""
@@ -126,12 +142,17 @@ def bench(
 
     write = format_named(output) if output else None
     names = _engine_names(engine, provider)
+    if most_repetitions is None:
+        most_repetitions = 30 if against is None else 60
     if until and not MIN_REPETITIONS <= repetitions <= most_repetitions:
         raise BadInput(
             f"--until begins with {MIN_REPETITIONS} repetitions or more, and ends with as many "
             f"or more: not {repetitions} and {most_repetitions}",
             f"write -r {MIN_REPETITIONS} --max-repetitions 30",
         )
+    if threshold and against is None:
+        raise BadInput("--threshold is of a comparison", "add --against, or leave it out")
+    matters = share(threshold or "5%", "--threshold", "5%")
     usual = ("256", "64") if quick else ("512", "128")
     if request_lengths:
         usual = ("0", "0")
@@ -161,7 +182,7 @@ def bench(
             of, name = baseline_of(against, artifact, job.engine)
             baseline = jobs_for(of, [name], workload, judged, trust_engine, **settings)[0]
             pairs.append((job, baseline))
-        results, interrupted = run_in_turns(pairs, share(threshold, "--threshold"))
+        results, interrupted = run_in_turns(pairs, matters)
         say_errors(results)
     if write:
         print(write(results), end="")
@@ -286,6 +307,8 @@ def run_all(jobs: list[Job]) -> tuple[list[Result], bool]:
     results: list[Result] = []
     for job in jobs:
         measurement = Measurement(job)
+        if job.resume and not measurement.was_cut_off():
+            warn(f"nothing is kept of such a run on {job.engine}: it begins anew")
         try:
             with progress_bars(f"{job.engine}: ") as progress:
                 measurement.run(progress)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from llx.bench.samples import Workload
-from llx.bench.statistics import (
+from llx.statistics import (
     LOOKED_AT_LEVEL,
     THRESHOLD,
     Comparison,
