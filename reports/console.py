@@ -5,7 +5,6 @@ Progress goes to stderr, and only where that is a terminal; results go to stdout
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,7 +23,8 @@ from rich.text import Text
 
 from llx.conditions import EnergyRecord
 from llx.progress import Progress, silent
-from llx.reports.notes import ceiling_words, row_notes, row_times
+from llx.reports.notes import ceiling_words, explanations, row_notes, row_times
+from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import (
     FIDELITY,
@@ -87,8 +87,7 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
 
 def plain(text: str) -> Text:
     """Text that is shown as it is: names are untrusted, and may hold markup or terminal escapes."""
-    kept = (c if c == "\n" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
-    return Text("".join(kept))
+    return Text("\n".join(map(visible, text.split("\n"))))
 
 
 def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -127,6 +126,8 @@ def show_results(results: Sequence[Result]) -> None:
         show(table)
     if any(result.speed for result in results):
         say(f"\n{TIMED}")
+    for note in explanations(results):
+        say(note)
 
 
 def result_tables(results: Sequence[Result]) -> Iterator[Table]:
@@ -156,6 +157,8 @@ def _title(results: Sequence[Result]) -> str:
 
 
 def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
+    if result.turns:
+        yield "in turns", "candidate" if result.against else "baseline", ""
     if result.error:
         yield "no numbers", "–", f"{result.error.message}: {result.error.remedy}"
         return
@@ -268,4 +271,4 @@ def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
 
 def _least(phase: PhaseFidelity) -> str:
     """The bound below the KLD, which no sample is in."""
-    return "" if phase.kld_bound is None else f"{phase.kld_bound:.1e} at least, "
+    return "" if phase.kld_bound is None else f"at least {phase.kld_bound:.1e}, "

@@ -12,7 +12,7 @@ from pathlib import Path
 from llx.files import write_whole
 from llx.llama.presets import PRESETS, Preset, families, preset_of_size
 from llx.llama.spec import RopeSpec
-from llx.reports.markdown import markdown_table
+from llx.reports.markdown import raw_table
 from llx.reports.units import parameters
 
 BEGIN, END = "<!-- families -->", "<!-- /families -->"
@@ -51,7 +51,7 @@ def families_table() -> str:
         )
         for key, presets in families().items()
     ]
-    return markdown_table(headings, rows)
+    return raw_table(headings, rows)
 
 
 def with_families_table(text: str) -> str:

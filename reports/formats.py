@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from llx.errors import BadInput
+from llx.reports.emitters import bencher, github_bigger, github_smaller, junit
 from llx.reports.markdown import results_markdown
+from llx.reports.plain import visible
 from llx.result import Result, encode_results
 
 COLUMNS = (
@@ -42,8 +44,16 @@ def _csv(results: Sequence[Result]) -> str:
             test = (s.test, s.isl, s.osl, s.depth, s.batch, *speed, *known)
             told = s.energy is not None and s.energy.mj_per_token is not None
             energy = (s.energy.mj_per_token, s.energy.source) if s.energy and told else ("", "")
-            writer.writerow((*head, *test, *fidelity, *energy))
+            writer.writerow(map(_csv_cell, (*head, *test, *fidelity, *energy)))
     return out.getvalue()
+
+
+def _csv_cell(value: object) -> object:
+    """Text that no spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 FORMATS: dict[str, Callable[[Sequence[Result]], str]] = {
@@ -51,6 +61,10 @@ FORMATS: dict[str, Callable[[Sequence[Result]], str]] = {
     "json": _json,
     "jsonl": _jsonl,
     "csv": _csv,
+    "junit": junit,
+    "bencher": bencher,
+    "github-bigger": github_bigger,
+    "github-smaller": github_smaller,
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from llx.reports.notes import ceiling_words, row_notes, row_times
+from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import EnvironmentRecord, Fidelity, Result
 
@@ -21,15 +23,39 @@ ENERGY = (
 )
 
 
+# Nothing in it can begin markup, a link, a mention of somebody or a reference.
+HARMLESS = re.compile(r"[\w .,;:±…%×→↓↑'()+=/–·-]*")
+
+
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a heading that starts with `>` aligns its column to the right."""
+    """A Markdown table; a heading that starts with `>` aligns its column to the right.
+
+    What the rows hold is shown as it is, whoever wrote it.
+    """
+    return raw_table(headings, ([safe(cell).replace("|", "\\|") for cell in row] for row in rows))
+
+
+def raw_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown, written by us."""
     rules = ["--:" if heading.startswith(">") else "---" for heading in headings]
-    lines = [[heading.lstrip(">") for heading in headings], rules, *rows]
-    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+    named = [heading.lstrip(">") for heading in headings]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [named, rules, *rows])
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def safe(text: str) -> str:
+    """Text of a result as it is: what Markdown or GitHub could take for more becomes code."""
+    text = visible(text)
+    if HARMLESS.fullmatch(text) and "://" not in text and "www." not in text.lower():
+        return text
+    return code(text)
+
+
+def code(text: str) -> str:
+    """Text in a code span, which no text can leave."""
+    text = visible(text)
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, pad = "`" * (longest + 1), " " if longest or not text.strip() else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def results_markdown(results: Sequence[Result]) -> str:
@@ -78,7 +104,7 @@ def _speed(results: Sequence[Result]) -> str:
 def _notes(results: Sequence[Result]) -> str:
     """What makes wall-clock numbers doubtful, under them."""
     return "\n".join(
-        f"- **{result.engine}** with {result.artifact.name}, doubtful: {note}"
+        f"- **{safe(result.engine)}** with {safe(result.artifact.name)}, doubtful: {safe(note)}"
         for result in results
         for note in result.environment.notes
     )
@@ -90,8 +116,8 @@ def _energy(results: Sequence[Result]) -> str:
         records = [row.energy for row in result.speed if row.energy]
         if records and all(record.joules is None for record in records):
             without.append(
-                f"- **{result.engine}** with {result.artifact.name}: energy not measured; "
-                f"{'; '.join(dict.fromkeys(record.reason or '' for record in records))}"
+                f"- **{safe(result.engine)}** with {safe(result.artifact.name)}: energy not "
+                f"measured; {'; '.join(dict.fromkeys(safe(one.reason or '') for one in records))}"
             )
             continue
         for row in result.speed:
@@ -179,13 +205,10 @@ def _fidelity(results: Sequence[Result]) -> str:
 def _errors(results: Sequence[Result]) -> str:
     lines = []
     for result in results:
-        of = f"- **{result.engine}** with {result.artifact.name} has no"
-        if result.error:
-            lines.append(f"{of} numbers. {result.error.message}: {result.error.remedy}")
-        lines += [
-            f"{of} {failed.test}. {failed.error.message}: {failed.error.remedy}"
-            for failed in result.failed
-        ]
+        of = f"- **{safe(result.engine)}** with {safe(result.artifact.name)} has no"
+        errors = [("numbers", result.error)] if result.error else []
+        errors += [(failed.test, failed.error) for failed in result.failed]
+        lines += [f"{of} {safe(what)}. {safe(f'{e.message}: {e.remedy}')}" for what, e in errors]
     return "\n".join(lines)
 
 
@@ -197,14 +220,13 @@ def _conditions(results: Sequence[Result]) -> str:
     lines += dict.fromkeys(_machine(result) for result in results)
     lines += list(_loads(results))
     lines += [
-        f"{result.artifact.name}, {result.engine}: roofline of "
-        f"{' and '.join(ceiling_words(result.ceiling))}."
+        f"{_of(result)}: roofline of {safe(' and '.join(ceiling_words(result.ceiling)))}."
         for result in results
         if result.ceiling
     ]
     lines += [_engine(result) for result in results if result.memory and result.memory.engine_bytes]
     commands = dict.fromkeys(result.command for result in results)
-    return "\n\n".join(lines + [f"Repeat with `{command}`." for command in commands])
+    return "\n\n".join(lines + [f"Repeat with {code(command)}." for command in commands])
 
 
 def _repetitions(results: Sequence[Result]) -> str:
@@ -222,11 +244,15 @@ def _repetitions(results: Sequence[Result]) -> str:
 def _machine(result: Result) -> str:
     environment = result.environment
     versions = ", ".join(f"{name} {v}" for name, v in environment.versions.items())
-    return (
-        f"{environment.device}; {environment.os}; Python {environment.python}; {versions}; "
-        f"clocks: {environment.clocks}; power mode: {environment.power_mode}"
-        f"{_machine_details(environment)}; fingerprint `{environment.device_fingerprint}`."
+    parts = (
+        environment.device,
+        environment.os,
+        f"Python {environment.python}",
+        versions,
+        f"clocks: {environment.clocks}",
+        f"power mode: {environment.power_mode}{_machine_details(environment)}",
     )
+    return f"{'; '.join(map(safe, parts))}; fingerprint {code(environment.device_fingerprint)}."
 
 
 def _machine_details(environment: EnvironmentRecord) -> str:
@@ -258,9 +284,9 @@ def _loads(results: Sequence[Result]) -> Iterator[str]:
         threads = result.environment.threads
         if before is not None and after is not None:
             yield (
-                f"{result.artifact.name}, {result.engine}: {threads or '?'} threads, "
+                f"{_of(result)}: {threads or '?'} threads, "
                 f"load {before:.1f} before, {after:.1f} after{_meanwhile(result.environment)}; "
-                f"weights: {result.artifact.weights}; {result.created}."
+                f"weights: {safe(result.artifact.weights)}; {safe(result.created)}."
             )
 
 
@@ -276,16 +302,21 @@ def _engine(result: Result) -> str:
     """A built engine, and what it says of itself."""
     details = ", ".join(f"{name} {value}" for name, value in result.details.items())
     memory = result.memory.peak_device_bytes if result.memory else None
-    return f"{result.artifact.name}, {result.engine}: {details}; GPU memory {_bytes(memory)}."
+    return f"{_of(result)}: {safe(details)}; GPU memory {_bytes(memory)}."
+
+
+def _of(result: Result) -> str:
+    return f"{safe(result.artifact.name)}, {safe(result.engine)}"
 
 
 def protocol_sentence(fidelity: Fidelity) -> str:
     """How fidelity was measured, in two sentences."""
     return (
-        f"Fidelity against PyTorch fp32 ({fidelity.reference_weights}) on {fidelity.windows} "
-        f"windows of {fidelity.window} tokens, stride {fidelity.stride}, BOS: {fidelity.bos}, "
-        f"every token after a window's first scored; corpus: {fidelity.corpus}, sha256 "
-        f"`{fidelity.corpus_sha256[:16]}…`. KLD and logit errors from the reference's "
+        f"Fidelity against PyTorch fp32 ({safe(fidelity.reference_weights)}) on "
+        f"{fidelity.windows} windows of {fidelity.window} tokens, stride {fidelity.stride}, "
+        f"BOS: {safe(fidelity.bos)}, "
+        f"every token after a window's first scored; corpus: {safe(fidelity.corpus)}, sha256 "
+        f"{code(fidelity.corpus_sha256[:16] + '…')}. KLD and logit errors from the reference's "
         f"{fidelity.top_k} likeliest tokens and {fidelity.tail_samples} drawn from the "
         "others, an estimate without bias; that it is at least follows from the likeliest, "
         "and all others as one; decode feeds one token a step, "

@@ -106,6 +106,11 @@ class SpeedRow:
     valid: bool = True
     invalid_reason: str | None = None  # each reason, with a semicolon between them
 
+    @property
+    def name(self) -> str:
+        """The test's name, and its batch where that is not 1: what it is called where it fails."""
+        return f"{self.test} b{self.batch}" if self.batch > 1 else self.test
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:

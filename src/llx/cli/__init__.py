@@ -14,6 +14,7 @@ import llx
 from llx.cli.bench import bench
 from llx.cli.build import build
 from llx.cli.check import check
+from llx.cli.compare import compare
 from llx.cli.doctor import doctor
 from llx.cli.eval import eval_tasks
 from llx.cli.export import export
@@ -43,6 +44,7 @@ for command in (
     reference,
     bench,
     report,
+    compare,
     doctor,
     selftest,
 ):

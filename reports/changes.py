@@ -1,0 +1,87 @@
+"""What `llx compare` shows: the verdict first, then what changed, then what else was different."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+from rich.table import Table
+
+from llx.reports.compare import Change, Compared
+from llx.reports.console import simple_table
+from llx.reports.markdown import markdown_table, safe
+from llx.reports.units import binary_bytes, significant
+
+HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
+
+
+def verdict_line(found: Compared) -> str:
+    """The verdict in one line: what regressed, or that nothing did, and of how much."""
+    counts = Counter(change.verdict for change in found.changes)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    worse = found.regressed
+    if not worse:
+        return f"no regression: {said}"
+    names = ", ".join(f"{change.metric} on {change.engine}" for change in worse[:3])
+    more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
+    return f"REGRESSED: {names}{more}; {said}"
+
+
+def changes_table(found: Compared) -> Table:
+    """Every measure, the worst first."""
+    rows = []
+    for change in found.changes:
+        verdict, engine, metric, moved, ratio, why = _cells(change)
+        rows.append((verdict, engine, metric, moved, "; ".join(filter(None, (ratio, why)))))
+    headings = ("verdict", "engine", "measure", "before → after", "ratio, why")
+    return simple_table("", headings, rows)
+
+
+def settings_table(found: Compared) -> Table:
+    """What was not the same beside the numbers."""
+    rows = [(one.name, one.before, one.after) for one in found.settings]
+    return simple_table("", ("setting", "baseline", "this"), rows)
+
+
+def changes_markdown(found: Compared) -> str:
+    """For a pull request's comment: the verdict, what changed, what else was not the same."""
+    parts = [f"**{'🔴' if found.regressed else '🟢'} {safe(verdict_line(found))}**"]
+    changed = [change for change in found.changes if change.verdict != "no change"]
+    if changed:
+        parts.append(markdown_table(HEADINGS, (list(_cells(change)) for change in changed)))
+    if found.settings:
+        settings = ((one.name, one.before, one.after) for one in found.settings)
+        parts.append(markdown_table(("setting", "baseline", "this"), settings))
+    if found.alone:
+        parts.append("\n".join(f"- {safe(line)}" for line in found.alone))
+    return "\n\n".join(parts) + "\n"
+
+
+def changes_json(found: Compared) -> str:
+    """All of it, for programs (`llx.comparison/1`)."""
+    whole = {"schema": "llx.comparison/1", "regressed": bool(found.regressed), "compared": found}
+    return msgspec.json.encode(whole).decode() + "\n"
+
+
+def _cells(change: Change) -> Iterator[str]:
+    yield change.verdict
+    yield change.engine
+    yield change.metric
+    yield f"{_amount(change.before, change.unit)} → {_amount(change.after, change.unit)}"
+    yield _ratio(change)
+    ungated = change.verdict == "regressed" and not change.gated
+    yield "; ".join(filter(None, ("no gate" if ungated else "", change.why)))
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "none"
+    return binary_bytes(value) if unit == "B" else f"{significant(value)} {unit}".rstrip()
+
+
+def _ratio(change: Change) -> str:
+    if change.ratio is None:
+        return ""
+    ends = " … ".join(significant(end, 3) for end in change.ci95 or ())
+    return f"{significant(change.ratio, 3)} ×" + (f" ({ends})" if ends else "")

@@ -1,0 +1,93 @@
+"""Gates: which metric may get how much worse. A file of them, or those that always hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llx.errors import BadInput
+
+Kind = Literal["deterministic", "roofline share", "wall clock"]
+"""The same anywhere; across machines; only where the device fingerprint is the same."""
+
+
+def share_of(text: str) -> float:
+    """A percentage as a share: "5%" is 0.05. Raises `ValueError` for anything else."""
+    if not text.endswith("%"):
+        raise ValueError(f"{text!r} is no percentage, such as 5%")
+    share = float(text.removesuffix("%")) / 100
+    if not 0 < share < 1:
+        raise ValueError(f"{text!r} is not between 0 and 100 %")
+    return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A change that matters. The first gate that fits a metric counts; others are shown only.
+
+    `metric`: a test or a measure by its name, such as `tg128`, `KLD prefill`; `*` stands for
+    anything. `threshold`: a share of the baseline's, such as "5%", or a difference, such as 0.005.
+    `negligible`: a difference that never matters. `limit`: what must not be crossed, whatever the
+    baseline. `apart`: the threshold of wall clocks that were not measured in turns.
+    """
+
+    metric: str
+    kind: Kind
+    threshold: str | float
+    engine: str = "*"
+    negligible: float = 0.0
+    limit: float | None = None
+    apart: str | None = None
+
+    def __post_init__(self) -> None:
+        for threshold in (self.threshold, self.apart):
+            if isinstance(threshold, str):
+                share_of(threshold)
+        if self.kind != "deterministic" and not isinstance(self.threshold, str):
+            raise ValueError(f"a gate of kind {self.kind} has a threshold in percent, such as 5%")
+
+    def fits(self, metric: str, kind: Kind, engine: str) -> bool:
+        """Whether the gate is about a metric of an engine."""
+        return (
+            kind == self.kind
+            and fnmatchcase(metric, self.metric)
+            and fnmatchcase(engine, self.engine)
+        )
+
+
+# Two runs of one thing, not in turns, were up to 15 % apart (reports/LOG.md, 2026-11-25).
+GATES = (
+    Gate(metric="KLD *", kind="deterministic", threshold="10%", negligible=1e-4),
+    Gate(metric="PPL ratio *", kind="deterministic", threshold=0.005),
+    Gate(metric="same top-1 *", kind="deterministic", threshold=0.005),
+    Gate(metric="artifact bytes", kind="deterministic", threshold="1%"),
+    Gate(metric="engine bytes", kind="deterministic", threshold="2%"),
+    Gate(metric="bytes a step, *", kind="deterministic", threshold="1%"),
+    Gate(metric="*", kind="roofline share", threshold="10%"),
+    Gate(metric="*", kind="wall clock", threshold="5%", apart="20%"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _GateFile:
+    gate: list[Gate]
+
+
+def read_gates(path: Path) -> tuple[Gate, ...]:
+    """The gates of a TOML file, each a `[[gate]]`. Raises `BadInput` for anything else."""
+    try:
+        found = msgspec.toml.decode(path.read_bytes(), type=_GateFile)
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be read ({error.strerror})", "name a file of gates"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise BadInput(
+            f"{path} is no file of gates ({error})",
+            'write [[gate]], metric = "tg*", kind = "wall clock", threshold = "5%"',
+        ) from None
+    return tuple(found.gate)

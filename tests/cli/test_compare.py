@@ -1,0 +1,74 @@
+"""`llx compare` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llx.result import encode_results
+from tests.reports.test_compare import judged, on, result, turned
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes results into a file of the working directory."""
+
+    def write(name, *results):
+        (tmp_path / name).write_bytes(encode_results(list(results)))
+        return name
+
+    return write
+
+
+def test_two_runs_of_one_thing_exit_0(llx, files):
+    ended = llx("compare", files("a.json", result(1)), files("b.json", result(2)))
+    assert (ended.code, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("no regression: ")
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("after", "named"),
+    [(result(2, faster=0.6), "tg128"), (judged(kld=0.5), "KLD prefill")],
+)
+def test_a_regression_exits_1_and_is_named(llx, files, after, named):
+    before = judged() if named == "KLD prefill" else result(1)
+    ended = llx("compare", files("a.json", before), files("b.json", after))
+    assert ended.code == 1
+    assert f"REGRESSED: {named} on ort" in ended.stdout.splitlines()[0]
+
+
+def test_on_another_device_wall_clocks_are_not_compared_and_fidelity_is(llx, files):
+    a = files("a.json", on("A", judged()))
+    slower = on("B", result(2, faster=0.5))
+    ended = llx("compare", a, files("b.json", on("B", judged(kld=0.5))), "-o", "json")
+    assert ended.code == 1
+    changes = json.loads(ended.stdout)["compared"]["changes"]
+    assert {c["verdict"] for c in changes if c["kind"] == "wall clock"} == {"not comparable"}
+    assert llx("compare", files("c.json", on("A", result(1))), files("d.json", slower)).code == 0
+
+
+def test_a_file_of_results_in_turns_is_compared_with_itself(llx, files):
+    assert llx("compare", files("a.json", *turned(0.8, "slower"))).code == 1
+    assert llx("compare", files("a.json", *turned(1.0, "no change"))).code == 0
+    ended = llx("compare", files("a.json", result()))
+    assert ended.code == 2
+    assert "llx bench --against" in ended.stderr
+
+
+def test_gates_of_a_file_decide(llx, files, tmp_path):
+    gates = tmp_path / "gates.toml"
+    gates.write_text('[[gate]]\nmetric = "KLD *"\nkind = "deterministic"\nthreshold = "90%"\n')
+    pair = files("a.json", judged(kld=0.010)), files("b.json", judged(kld=0.015))
+    assert llx("compare", *pair).code == 1
+    assert llx("compare", *pair, "--gate", "gates.toml").code == 0
+    assert llx("compare", *pair, "--gate", "none.toml").code == 2
+
+
+def test_markdown_and_an_unknown_format(llx, files):
+    pair = files("a.json", judged()), files("b.json", judged(kld=0.5))
+    assert llx("compare", *pair, "-o", "md").stdout.startswith("**🔴 REGRESSED")
+    ended = llx("compare", *pair, "-o", "pdf")
+    assert ended.code == 2
+    assert "choose one of md, json" in ended.stderr

@@ -1,0 +1,337 @@
+"""Results against a baseline's: what is paired, each kind of verdict, what is shown."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from rich.console import Console
+
+from llx.errors import BadInput
+from llx.reports.changes import (
+    changes_json,
+    changes_markdown,
+    changes_table,
+    settings_table,
+    verdict_line,
+)
+from llx.reports.compare import compare_results, in_turns, paired
+from llx.reports.gates import GATES, Gate, read_gates
+from llx.result import FIDELITY, Against, Ceiling, ComparedTest, ErrorRecord, FailedTest
+from tests.reports.test_formats import RESULT
+
+CRASH = ErrorRecord(message="the process died", remedy="look above", exit_code=70)
+LACKING = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
+
+
+def speed(seed, faster=1.0, noise=0.01, count=10, **changes):
+    samples = 20 * faster * np.exp(np.random.default_rng(seed).normal(0, noise, count))
+    row = replace(RESULT.speed[0], bytes_per_step_actual=10**8, **changes)
+    return replace(row, samples=samples.tolist(), mean=float(samples.mean()))
+
+
+def result(seed=0, faster=1.0, row=None, **changes):
+    return replace(RESULT, speed=[row or speed(seed, faster)], **changes)
+
+
+def on(device, found):
+    environment = replace(found.environment, device=device, device_fingerprint=device)
+    return replace(found, environment=environment)
+
+
+def verdicts(baseline, results, gates=GATES):
+    changes = compare_results([baseline], [results], gates).changes
+    return {change.metric: change.verdict for change in changes}
+
+
+def judged(kld=0.01, ratio=1.001, same=0.98, **changes):
+    """RESULT, with fidelity of these figures."""
+    phase = replace(
+        RESULT.fidelity.prefill,
+        kld=replace(RESULT.fidelity.prefill.kld, mean=kld),
+        ppl_ratio=replace(RESULT.fidelity.prefill.ppl_ratio, value=ratio),
+        same_top1=replace(RESULT.fidelity.prefill.same_top1, value=same),
+    )
+    fidelity = replace(RESULT.fidelity, prefill=phase, decode=phase, **changes)
+    return replace(result(), fidelity=fidelity)
+
+
+def test_two_runs_of_one_thing_have_not_changed():
+    for seed in range(50):
+        found = compare_results([result(seed)], [result(seed + 100)])
+        assert not found.regressed
+        assert {change.verdict for change in found.changes} == {"no change"}
+
+
+def test_a_large_loss_of_speed_between_two_runs_is_a_regression_that_is_named():
+    found = compare_results([result(1)], [result(2, faster=0.7)])
+    assert [change.metric for change in found.regressed] == ["tg128"]
+    assert "REGRESSED: tg128 on ort" in verdict_line(found)
+    assert verdicts(result(1), result(2, faster=1.5))["tg128"] == "improved"
+
+
+def test_a_loss_that_two_runs_of_one_thing_may_show_is_inconclusive_unless_in_turns():
+    slower = result(2, faster=0.9)
+    (change,) = [c for c in compare_results([result(1)], [slower]).changes if c.metric == "tg128"]
+    assert change.verdict == "inconclusive"
+    assert "--against" in change.why
+    baseline, candidate = turned(0.9, "slower")
+    assert verdicts(baseline, candidate)["tg128"] == "regressed"
+
+
+def turned(ratio, verdict, noise=0.01):
+    test = ComparedTest(
+        test="tg128",
+        batch=1,
+        baseline_mean=20.0,
+        mean=20 * ratio,
+        ratio=ratio,
+        ci95=(ratio - 0.01, ratio + 0.01),
+        ci_method="Student's t, paired",
+        noise=noise,
+        verdict=verdict,
+    )
+    against = Against(
+        engine="ort",
+        precision="fp32",
+        artifact="tiny-fp32",
+        artifact_sha256="cd" * 32,
+        threshold=0.05,
+        tests=[test],
+    )
+    candidate = replace(result(2, faster=ratio), turns="t", against=against)
+    return replace(result(1), turns="t"), candidate
+
+
+def test_in_turns_the_gates_threshold_decides_and_noise_above_it_nothing():
+    strict = [Gate(metric="tg*", kind="wall clock", threshold="2%")]
+    pair = turned(0.96, "no change")
+    assert verdicts(*pair)["tg128"] == "no change"
+    assert verdicts(*pair, gates=strict)["tg128"] == "regressed"
+    assert verdicts(*turned(0.96, "no change", noise=0.03), gates=strict)["tg128"] == "inconclusive"
+
+
+def test_a_file_of_results_in_turns_holds_both():
+    pair = turned(0.9, "slower")
+    assert in_turns(pair) == ([pair[0]], [pair[1]])
+    with pytest.raises(BadInput, match="no results that were measured in turns"):
+        in_turns([result()])
+
+
+def test_another_device_has_no_wall_clock_verdict_but_its_fidelity_is_gated():
+    before, after = on("A", judged(kld=0.01)), on("B", judged(kld=0.02))
+    found = verdicts(before, after)
+    assert found["tg128"] == "not comparable"
+    assert found["KLD prefill"] == found["KLD decode"] == "regressed"
+
+
+def with_share(device, share, highest=1.01):
+    ceiling = Ceiling(
+        by="numpy",
+        working_set=1,
+        threads=1,
+        read_bytes_per_s=1e10,
+        read_highest=highest * 1e10,
+        read_samples=[1e10],
+    )
+    return on(device, result(row=speed(0, roofline_probe=share), ceiling=ceiling))
+
+
+@pytest.mark.parametrize(
+    ("now", "highest", "verdict"),
+    [(0.6, 1.01, "no change"), (0.4, 1.01, "regressed"), (0.4, 1.5, "inconclusive")],
+)
+def test_across_devices_the_share_of_the_roofline_is_compared(now, highest, verdict):
+    found = verdicts(with_share("A", 0.6, highest), with_share("B", now, highest))
+    assert found["tg128 of the roofline"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("worse", "metric"),
+    [({"kld": 0.02}, "KLD"), ({"ratio": 1.02}, "PPL ratio"), ({"same": 0.9}, "same top-1")],
+)
+def test_worse_fidelity_is_a_regression_and_better_is_none(worse, metric):
+    found = compare_results([judged()], [judged(**worse)])
+    assert {change.metric for change in found.regressed} == {
+        f"{metric} {phase}" for phase in ("prefill", "decode")
+    }
+    back = compare_results([judged(**worse)], [judged()])
+    assert not back.regressed
+    assert {c.verdict for c in back.changes if c.metric.startswith(metric)} == {"improved"}
+
+
+def test_a_difference_of_rounding_is_no_change():
+    assert verdicts(judged(kld=1e-11), judged(kld=5e-11))["KLD prefill"] == "no change"
+
+
+def test_fidelity_on_other_tokens_is_not_comparable():
+    after = judged(kld=0.5, corpus_sha256="00" * 32)
+    assert verdicts(judged(), after)["KLD prefill"] == "not comparable"
+
+
+def test_more_bytes_are_a_regression():
+    larger = replace(result(), artifact=replace(RESULT.artifact, bytes=1100))
+    assert verdicts(result(), larger)["artifact bytes"] == "regressed"
+    reads = result(row=replace(speed(0), bytes_per_step_actual=2 * 10**8))
+    assert verdicts(result(), reads)["bytes a step, tg128"] == "regressed"
+
+
+def test_a_test_that_crashes_now_is_a_regression_and_one_that_is_lacking_is_said():
+    crashed = replace(result(), speed=[], failed=[FailedTest(test="tg128", error=CRASH)])
+    assert verdicts(result(), crashed)["tg128"] == "regressed"
+    gone = replace(result(), speed=[], fidelity=None, error=LACKING)
+    found = compare_results([result()], [gone])
+    assert not found.regressed
+    (lost,) = [change for change in found.changes if change.metric == "tg128"]
+    assert (lost.verdict, lost.after, lost.why) == ("not comparable", None, LACKING.message)
+
+
+def test_fidelity_that_is_gone_is_never_passed_over():
+    unjudged = replace(result(), fidelity=None, unjudged="it was not asked for")
+    found = compare_results([judged()], [unjudged])
+    kinds = {change.verdict for change in found.changes if "KLD" in change.metric}
+    assert kinds == {"inconclusive"}
+    crashed = replace(unjudged, failed=[FailedTest(test=FIDELITY, error=CRASH)])
+    assert verdicts(judged(), crashed)["KLD prefill"] == "regressed"
+
+
+def test_an_invalid_row_decides_nothing():
+    invalid = result(row=replace(speed(2, faster=0.5), valid=False, invalid_reason="no warm-up"))
+    (change,) = [c for c in compare_results([result()], [invalid]).changes if c.metric == "tg128"]
+    assert (change.verdict, change.why) == ("inconclusive", "INVALID: no warm-up")
+
+
+def test_results_are_paired_with_what_is_nearest():
+    def one(engine, precision, name):
+        artifact = replace(RESULT.artifact, name=name)
+        return replace(RESULT, engine=engine, precision=precision, artifact=artifact)
+
+    before = [one("ort", "fp32", "a"), one("ort", "int8", "b"), one("torch", "fp32", "a")]
+    after = [one("ort", "int8", "b2"), one("ort", "fp32", "a"), one("trt", "fp16", "c")]
+    pairs, alone = paired(before, after)
+    assert pairs == [(before[1], after[0]), (before[0], after[1])]
+    assert alone == ["only the baseline has torch with a", "only the results have trt with c"]
+
+
+def test_nothing_to_pair_is_refused():
+    with pytest.raises(BadInput, match="nothing in the baseline"):
+        compare_results([replace(RESULT, engine="torch")], [replace(RESULT, engine="ort")])
+
+
+def test_only_settings_that_differ_are_shown():
+    newer = replace(
+        RESULT, environment=replace(RESULT.environment, versions={"numpy": "3"}), precision="int8"
+    )
+    settings = compare_results([RESULT], [newer]).settings
+    assert {one.name: (one.before, one.after) for one in settings} == {
+        "precision": ("fp32", "int8"),
+        "numpy": ("2", "3"),
+    }
+
+
+def rendered(table):
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_worst_comes_first_and_the_table_fits_80_columns():
+    found = compare_results([judged()], [judged(kld=0.5, same=0.99)])
+    order = [change.verdict for change in found.changes]
+    assert order[0] == "regressed"
+    assert [name for name, _ in itertools.groupby(order)] == ["regressed", "improved", "no change"]
+    text = rendered(changes_table(found))
+    assert "KLD prefill" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_markdown_has_what_changed_alone_and_json_all_of_it():
+    found = compare_results([judged()], [judged(kld=0.5)])
+    text = changes_markdown(found)
+    assert text.startswith("**🔴 REGRESSED: KLD prefill on ort")
+    assert "| regressed | ort | KLD prefill |" in text
+    assert "tg128" not in text.split("\n", 2)[2]
+    whole = msgspec.json.decode(changes_json(found))
+    assert whole["schema"] == "llx.comparison/1"
+    assert whole["regressed"] is True
+    assert len(whole["compared"]["changes"]) == len(found.changes)
+
+
+def test_a_measure_that_no_gate_is_of_is_shown_and_fails_nothing():
+    gates = [Gate(metric="KLD *", kind="deterministic", threshold="10%")]
+    found = compare_results([result(1)], [result(2, faster=0.5)], gates)
+    assert not found.regressed
+    (change,) = [change for change in found.changes if change.metric == "tg128"]
+    assert (change.verdict, change.gated) == ("regressed", False)
+    assert "no gate" in rendered(changes_table(found))
+
+
+def test_the_first_gate_that_fits_counts():
+    gates = [
+        Gate(metric="KLD prefill", kind="deterministic", threshold="50%"),
+        Gate(metric="KLD *", kind="deterministic", threshold="10%"),
+    ]
+    found = verdicts(judged(kld=0.010), judged(kld=0.012), gates)
+    assert (found["KLD prefill"], found["KLD decode"]) == ("no change", "regressed")
+
+
+def test_a_limit_holds_whatever_the_baseline():
+    gates = [Gate(metric="KLD *", kind="deterministic", threshold="10%", limit=0.02)]
+    assert verdicts(judged(kld=0.03), judged(kld=0.03), gates)["KLD prefill"] == "regressed"
+    assert verdicts(judged(kld=0.03), judged(kld=0.019), gates)["KLD prefill"] == "improved"
+
+
+GATE_FILE = """
+[[gate]]
+metric = "tg*"
+kind = "wall clock"
+threshold = "3%"
+engine = "ort"
+
+[[gate]]
+metric = "same top-1 *"
+kind = "deterministic"
+threshold = 0.01
+"""
+
+
+def test_gates_are_read_from_toml(tmp_path):
+    (tmp_path / "gates.toml").write_text(GATE_FILE)
+    first, second = read_gates(tmp_path / "gates.toml")
+    assert first == Gate(metric="tg*", kind="wall clock", threshold="3%", engine="ort")
+    assert second.threshold == 0.01
+    assert first.fits("tg128", "wall clock", "ort")
+    assert not first.fits("tg128", "wall clock", "torch")
+    assert not first.fits("pp512", "wall clock", "ort")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[gate]",
+        "[[gate]]\nmetric = 'tg*'",
+        "[[gate]]\nmetric = 'tg*'\nkind = 'speed'\nthreshold = '5%'",
+        "[[gate]]\nmetric = 'tg*'\nkind = 'wall clock'\nthreshold = 0.05",
+        "[[gate]]\nmetric = 'tg*'\nkind = 'wall clock'\nthreshold = '105%'",
+        "[[gate]]\nmetric = 'tg*'\nkind = 'wall clock'\nthreshold = 'much'",
+        "\xff",
+    ],
+)
+def test_a_file_that_holds_no_gates_is_refused(tmp_path, text):
+    (tmp_path / "gates.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadInput, match="no file of gates"):
+        read_gates(tmp_path / "gates.toml")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_gates(tmp_path / "none.toml")
+
+
+def test_settings_are_a_table_of_their_own():
+    newer = replace(RESULT, precision="int8")
+    assert "int8" in rendered(settings_table(compare_results([RESULT], [newer])))
