@@ -347,7 +347,8 @@ def _runs(name: str) -> bool:
 def with_reference(artifact: Artifact, protocol: tuple[int, int] | None = None) -> Artifact:
     """The artifact with a reference: captured now where it can be, else as it is, and said.
 
-    `protocol`: tokens of a window, and how many windows, where they are not the usual ones.
+    `protocol`: tokens of a window, and how many windows, where they are not the usual ones. Windows
+    are shorter where the cache holds no more.
     """
     from llx.artifact import REFERENCE
     from llx.bench.reference import capture
@@ -358,9 +359,11 @@ def with_reference(artifact: Artifact, protocol: tuple[int, int] | None = None) 
 
     if artifact.has(REFERENCE):
         return artifact
+    if protocol is None:
+        protocol = min(WINDOW, artifact.manifest.contract.limits.capacity), WINDOWS
     try:
         with progress_bars() as progress:
-            return capture(artifact, open_reference, *(protocol or (WINDOW, WINDOWS)), progress)[0]
+            return capture(artifact, open_reference, *protocol, progress)[0]
     except (Lacking, OSError) as error:
         warn(f"fidelity is not measured: {error}")
         return artifact

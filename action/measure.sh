@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Export what two checkouts describe, measure both in turns, compare them, write the report.
+# Exit 1 where something regressed. From the environment:
+#   LLX_EXPORT, LLX_BENCH   arguments of `llx export` and `llx bench`, quoted as in a shell
+#   LLX_HEAD, LLX_BASE      folders of the checkouts: the one that is judged, and against which
+#   LLX_BASE_LLX            the llx that exports the base   [llx]
+#   LLX_GATE                a file of gates                 [those of `llx compare`]
+#   LLX_OUTPUT              folder for results.json, comparison.md and the report
+set -euo pipefail
+
+# The words of a line that is quoted as in a shell; nothing in it is run.
+words() { python3 -c 'import shlex, sys; print(*shlex.split(sys.argv[1]), sep="\n")' "$1"; }
+mapfile -t export_arguments < <(words "$LLX_EXPORT")
+mapfile -t bench_arguments < <(words "$LLX_BENCH")
+
+mkdir -p "$LLX_OUTPUT"
+output=$(realpath "$LLX_OUTPUT")
+gate=()
+if [ -n "${LLX_GATE:-}" ]; then gate=(--gate "$(realpath "$LLX_GATE")"); fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+(cd "$LLX_HEAD" && llx export "${export_arguments[@]}" -o "$work/head")
+(cd "$LLX_BASE" && "${LLX_BASE_LLX:-llx}" export "${export_arguments[@]}" -o "$work/base")
+
+# Exit 1 says that a test is slower: what that means is for the gates to say.
+status=0
+llx bench "$work/head" --against "$work/base" "${bench_arguments[@]}" -o json \
+  > "$output/results.json" || status=$?
+if [ "$status" -gt 1 ]; then exit "$status"; fi
+
+llx report "$output/results.json" -o "$output"
+status=0
+llx compare "$output/results.json" "${gate[@]}" -o md > "$output/comparison.md" || status=$?
+cat "$output/comparison.md"
+if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then cat "$output/comparison.md" >> "$GITHUB_STEP_SUMMARY"; fi
+exit "$status"

@@ -1,0 +1,216 @@
+"""The GitHub action and the workflows: valid by their schemas, and their scripts run here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llx.result import encode_results, read_results
+from tests.checkpoints import write_checkpoint
+from tests.reports.test_compare import judged, turned
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+ACTION = ROOT / "action.yml"
+
+
+def loaded(path):
+    """A YAML file whose `on` is a name, and no truth."""
+    return yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+
+
+@pytest.mark.parametrize(
+    ("schema", "paths"), [("github-workflows", WORKFLOWS), ("github-actions", [ACTION])]
+)
+def test_the_files_are_what_their_schema_asks_for(schema, paths):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    ended = subprocess.run(
+        [*command, *map(str, paths)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.name)
+def test_actions_of_others_are_named_by_their_commit(path):
+    for used in re.findall(r"uses: (\S+)", path.read_text()):
+        assert used.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", used)
+
+
+def steps_of(path):
+    content = loaded(path)
+    jobs = [content["runs"]] if path == ACTION else content["jobs"].values()
+    return [step for job in jobs for step in job["steps"]]
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.name)
+def test_nothing_of_an_event_is_pasted_into_a_script(path):
+    assert not [step for step in steps_of(path) if "${{" in step.get("run", "")]
+
+
+def test_what_may_write_runs_nothing_of_a_pull_request():
+    for path in WORKFLOWS:
+        content = loaded(path)
+        of_pull_request = "pull_request" in content["on"]
+        writes = "write" in json.dumps(content.get("permissions", {}))
+        assert not (of_pull_request and writes)
+        assert "pull_request_target" not in content["on"]
+        if "workflow_run" in content["on"]:
+            checkouts = [s for s in steps_of(path) if "checkout" in s.get("uses", "")]
+            assert not any("ref" in step["with"] for step in checkouts)
+        if "self-hosted" in path.read_text():
+            assert set(content["on"]) <= {"workflow_dispatch", "schedule"}
+
+
+@pytest.fixture
+def path_with_llx(tmp_path):
+    """A PATH on which `llx` and `python3` are those of this environment."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "llx").write_text(f'#!/bin/sh\nexec {sys.executable} -m llx "$@"\n')
+    (folder / "llx").chmod(0o755)
+    return f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def run(script, path, folder, **environment):
+    return subprocess.run(
+        ["bash", str(ROOT / "action" / script)],
+        cwd=folder,
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def measure(path, tmp_path, head, base, gates):
+    (tmp_path / "gates.toml").write_text(gates)
+    bench = "--engine ort -p 8 -n 4 --max-repetitions 5 --no-roofline"
+    return run(
+        "measure.sh",
+        path,
+        tmp_path,
+        LLX_EXPORT="--weights 'the model' --precision fp32",
+        LLX_BENCH=bench,
+        LLX_HEAD=str(head),
+        LLX_BASE=str(base),
+        LLX_OUTPUT="out",
+        LLX_GATE="gates.toml",
+        GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"),
+    )
+
+
+SAME_NUMBERS = """
+[[gate]]
+metric = "KLD *"
+kind = "deterministic"
+threshold = "10%"
+negligible = 1e-6
+"""
+FEWER_BYTES = """
+[[gate]]
+metric = "artifact bytes"
+kind = "deterministic"
+threshold = "1%"
+limit = 1
+"""
+
+
+@pytest.mark.slow
+def test_the_actions_steps_measure_compare_and_report(path_with_llx, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    write_checkpoint(one / "the model")
+    shutil.copytree(one, other)
+    ended = measure(path_with_llx, tmp_path, one, other, SAME_NUMBERS)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    results = read_results(tmp_path / "out" / "results.json")
+    assert [bool(result.against) for result in results] == [False, True]
+    assert (tmp_path / "out" / "report.md").is_file()
+    said = (tmp_path / "out" / "comparison.md").read_text()
+    assert "no regression" in said
+    assert (tmp_path / "summary.md").read_text() == said
+    ended = measure(path_with_llx, tmp_path, one, other, FEWER_BYTES)
+    assert ended.returncode == 1
+    assert "REGRESSED: artifact bytes" in ended.stdout
+
+
+def test_a_checkout_that_exports_nothing_stops_the_action(path_with_llx, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ended = measure(path_with_llx, tmp_path, tmp_path / "empty", tmp_path / "empty", SAME_NUMBERS)
+    assert ended.returncode == 2
+    assert "the model" in ended.stderr
+    assert not (tmp_path / "out" / "comparison.md").exists()
+
+
+# A recording double of GitHub's command line: it answers from files, and writes down its calls.
+GH = """#!{python}
+import json, pathlib, sys
+here = pathlib.Path({folder!r})
+arguments = sys.argv[1:]
+with open(here / "calls", "a") as calls:
+    print(json.dumps(arguments), file=calls)
+url = next(argument for argument in arguments if argument.startswith("repos/"))
+for argument in arguments:
+    if argument.startswith("body=@"):
+        (here / "body").write_text(pathlib.Path(argument[6:]).read_text())
+answer = here / ("pulls" if url.endswith("/pulls") else "comments")
+if "--jq" in arguments:
+    print(answer.read_text().strip())
+"""
+
+
+@pytest.mark.parametrize(("known", "method"), [("", "POST"), ("7", "PATCH")])
+@pytest.mark.parametrize("worse", [False, True])
+def test_one_comment_is_written_and_then_changed(path_with_llx, tmp_path, known, method, worse):
+    results = turned(0.8, "slower") if worse else turned(1.0, "no change")
+    ended, calls, body = comment(path_with_llx, tmp_path, results, "12", known)
+    assert ended.returncode == 0, ended.stderr
+    last = calls[-1]
+    assert last[last.index("--method") + 1] == method
+    assert (f"comments/{known}" if known else "issues/12/comments") in " ".join(last)
+    assert body.startswith("<!-- llx bench -->\n**")
+    assert ("REGRESSED: tg128" in body) == worse
+
+
+def test_a_head_that_is_no_pull_requests_any_more_is_not_commented_on(path_with_llx, tmp_path):
+    ended, calls, body = comment(path_with_llx, tmp_path, turned(1.0, "no change"), "", "")
+    assert ended.returncode == 0
+    assert body is None
+    assert len(calls) == 1
+
+
+def test_results_that_are_none_are_not_commented(path_with_llx, tmp_path):
+    ended, _, body = comment(path_with_llx, tmp_path, [judged()], "12", "")
+    assert ended.returncode == 2
+    assert body is None
+
+
+def comment(path, tmp_path, results, pulls, comments):
+    """Runs comment.sh; its end, the calls of gh, and the comment's text."""
+    (tmp_path / "pulls").write_text(pulls)
+    (tmp_path / "comments").write_text(comments)
+    (tmp_path / "results.json").write_bytes(encode_results(list(results)))
+    gh = tmp_path / "bin" / "gh"
+    gh.write_text(GH.format(python=sys.executable, folder=str(tmp_path)))
+    gh.chmod(0o755)
+    ended = run(
+        "comment.sh",
+        path,
+        tmp_path,
+        GH_TOKEN="none",
+        REPOSITORY="one/two",
+        HEAD_OWNER="somebody",
+        HEAD_BRANCH="b",
+        HEAD_SHA="ab" * 20,
+        RESULTS="results.json",
+    )
+    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    body = tmp_path / "body"
+    return ended, calls, body.read_text() if body.exists() else None
