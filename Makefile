@@ -10,7 +10,7 @@ DEMO   := artifacts/demo
 
 # A strict editable install links every file by name, so the install is made again when files come
 # or go: the list of their names is kept in a file that changes only when the list does.
-SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' 2>/dev/null | LC_ALL=C sort)
+SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' -o -path '*/templates/*' 2>/dev/null | LC_ALL=C sort)
 FILELIST := $(VENV)/.files
 $(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
 

@@ -17,6 +17,7 @@ def report(
 ) -> None:
     """Write a report of one or several result files."""
     from llx.reports.console import say, show_results
+    from llx.reports.page import write_page
     from llx.reports.report import write_report
     from llx.result import read_results
 
@@ -25,3 +26,4 @@ def report(
         found += [result for result in read_results(path) if result not in found]
     show_results(found)
     say(f"\nreport: {write_report(found, output)}")
+    say(f"page: {write_page(found, output)}")

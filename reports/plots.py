@@ -1,0 +1,411 @@
+"""What each plot of the page shows: plain rows, which its table shows too. `charts` draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llx.reports.units import significant
+from llx.result import PhaseFidelity, Result, SpeedRow
+
+Row = dict[str, str | float | int | bool | None]
+
+MOST_ROWS = 60  # of one plot: what more there is stands in the tables of the page
+MOST_SAMPLES = 20  # that are named where a pointer rests
+NORMAL_95 = 1.96  # standard errors on each side, many tokens
+# Engines that llx knows have their colour on every page; others take those that are left.
+KNOWN_ENGINES = ("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt")
+COLOURS = 8
+QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A plot's data: `columns` are the fields that its table shows, with their headings.
+
+    The other fields say where and in which colour a mark is drawn.
+    """
+
+    kind: str
+    title: str
+    caption: str
+    columns: dict[str, str]
+    rows: list[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A result of a model, by the label, the colour and the shape that it has in every plot."""
+
+    result: Result
+    label: str
+    colour: int
+    shape: int
+
+    @property
+    def fields(self) -> Row:
+        """What each row of a plot begins with."""
+        return {
+            "label": self.label,
+            "engine": self.result.engine,
+            "precision": self.result.precision,
+            "colour": self.colour,
+            "shape": self.shape,
+        }
+
+
+def colours_of(engines: Sequence[str]) -> dict[str, int]:
+    """A colour for each engine, the same one on every page where llx knows it."""
+    known = [engine for engine in KNOWN_ENGINES if engine in engines]
+    taken = {engine: KNOWN_ENGINES.index(engine) for engine in known}
+    free = [i for i in range(COLOURS) if i not in taken.values()] or list(range(COLOURS))
+    others = [engine for engine in dict.fromkeys(engines) if engine not in taken]
+    return taken | {engine: free[i % len(free)] for i, engine in enumerate(others)}
+
+
+def runs_of(results: Sequence[Result], colours: dict[str, int]) -> list[Run]:
+    """The results of one model, told apart by engine and precision, or else by a number."""
+    precisions = list(dict.fromkeys(result.precision for result in results))
+    met: dict[str, int] = {}
+    runs = []
+    for result in results:
+        label = f"{result.engine} {result.precision}"
+        met[label] = met.get(label, 0) + 1
+        runs.append(
+            Run(
+                result=result,
+                label=label if met[label] == 1 else f"{label} #{met[label]}",
+                colour=colours[result.engine],
+                shape=precisions.index(result.precision),
+            )
+        )
+    return runs
+
+
+def test_name(row: SpeedRow) -> str:
+    """A test's name, with the batch where it is more than one."""
+    return f"{row.test} × {row.batch}" if row.batch > 1 else row.test
+
+
+def headline(result: Result, kind: str) -> SpeedRow | None:
+    """The test that stands for a result: of batch 1, on an empty cache, the longest.
+
+    `kind`: prefill, decode or request.
+    """
+    of_kind = {
+        "prefill": lambda row: not row.osl,
+        "decode": lambda row: row.osl and not row.isl,
+        "request": lambda row: row.osl and row.isl,
+    }[kind]
+    rows = [row for row in result.speed if of_kind(row)]
+    return min(rows, key=lambda row: (row.batch, row.depth, -row.isl - row.osl), default=None)
+
+
+def plots_of(runs: Sequence[Run]) -> list[Plot]:
+    """Every plot that there is data for."""
+    made = (_fidelity(runs), _against(runs), _roofline(runs), _latency(runs), _depth(runs))
+    return [_thinned(plot) for plot in (*made, _phases(runs)) if plot and plot.rows]
+
+
+def _thinned(plot: Plot) -> Plot:
+    """A plot of so many rows as can be told apart, which says what it leaves out."""
+    if len(plot.rows) <= MOST_ROWS:
+        return plot
+    said = f"Thinned: the first {MOST_ROWS} of {len(plot.rows)} rows; the page's tables have all."
+    return Plot(
+        kind=plot.kind,
+        title=plot.title,
+        caption=f"{plot.caption} {said}",
+        columns=plot.columns,
+        rows=plot.rows[:MOST_ROWS],
+    )
+
+
+def _samples(row: SpeedRow) -> str:
+    shown = ", ".join(significant(sample) for sample in row.samples[:MOST_SAMPLES])
+    more = len(row.samples) - MOST_SAMPLES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _speed(row: SpeedRow) -> Row:
+    return {
+        "test": test_name(row),
+        "speed": row.mean,
+        "speed_low": row.ci95[0],
+        "speed_high": row.ci95[1],
+        "samples": _samples(row),
+    }
+
+
+SPEED = {"speed": "tok/s", "speed_low": "CI95 from", "speed_high": "to"}
+
+
+def _valid(runs: Sequence[Run]) -> Iterator[tuple[Run, SpeedRow]]:
+    return ((run, row) for run in runs for row in run.result.speed if row.valid)
+
+
+def _floor(values: Sequence[float]) -> float:
+    """Where 0 and less are drawn on a logarithmic axis: a decade below the least that is more."""
+    least = min((value for value in values if value > 0), default=1e-12)
+    return float(10.0 ** (math.floor(math.log10(least)) - 1))
+
+
+def _interval(phase: PhaseFidelity) -> tuple[float, float]:
+    half = NORMAL_95 * phase.kld.se
+    return phase.kld.mean - half, phase.kld.mean + half
+
+
+def _fidelity(runs: Sequence[Run]) -> Plot:
+    """Decode speed against the KLD of decoding, and the front of what nothing beats in both."""
+    found = [
+        (run, row, run.result.fidelity.decode)
+        for run in runs
+        if (row := headline(run.result, "decode")) and row.valid and run.result.fidelity
+    ]
+    floor = _floor([phase.kld.mean for _, _, phase in found])
+    rows: list[Row] = []
+    for run, row, phase in found:
+        low, high = _interval(phase)
+        beaten = any(
+            other.mean >= row.mean
+            and judged.kld.mean <= phase.kld.mean
+            and (other.mean, judged.kld.mean) != (row.mean, phase.kld.mean)
+            for _, other, judged in found
+        )
+        rows.append(
+            {
+                **run.fields,
+                **_speed(row),
+                "kld": phase.kld.mean,
+                "kld_se": phase.kld.se,
+                "x": max(phase.kld.mean, floor),
+                "x_low": max(low, floor),
+                "x_high": max(high, floor),
+                "front": not beaten,
+            }
+        )
+    zero = " A KLD of 0 is drawn at the left edge." if any(r["kld"] == 0 for r in rows) else ""
+    return Plot(
+        kind="fidelity",
+        title="Speed against fidelity",
+        caption="Up is faster, left is nearer to PyTorch fp32. The line joins what nothing else "
+        f"beats in both (the Pareto front). Bars: 95 % intervals.{zero}",
+        columns={
+            "label": "run",
+            "test": "test",
+            **SPEED,
+            "kld": "KLD, nats",
+            "kld_se": "SE",
+            "front": "on the front",
+            "samples": "samples, tok/s",
+        },
+        rows=rows,
+    )
+
+
+def _roofline(runs: Sequence[Run]) -> Plot:
+    """The share that each row reached of what the probe could do in its run."""
+    rows: list[Row] = []
+    for run, row in _valid(runs):
+        share = row.roofline_probe
+        if share is not None and row.mean > 0:
+            rows.append(
+                {
+                    **run.fields,
+                    **_speed(row),
+                    "name": f"{run.label} · {test_name(row)}",
+                    "share": share,
+                    "share_low": share * row.ci95[0] / row.mean,
+                    "share_high": share * row.ci95[1] / row.mean,
+                    "ceiling": row.mean / share if share else None,
+                }
+            )
+    return Plot(
+        kind="roofline",
+        title="Share of the roofline",
+        caption="What each test reached of what the machine could do: reads a second for decode, "
+        "FLOPs a second for prefill, by a probe in the same run. Lines: 95 % intervals.",
+        columns={
+            "name": "run",
+            "share": "share",
+            "share_low": "CI95 from",
+            "share_high": "to",
+            "speed": "tok/s",
+            "ceiling": "tok/s at 100 %",
+            "samples": "samples, tok/s",
+        },
+        rows=rows,
+    )
+
+
+def decode_steps_ms(row: SpeedRow) -> list[float]:
+    """The times of the decode steps of all repetitions, sorted; a request's prefill left out."""
+    outputs = row.osl - 1 if row.isl else row.osl
+    if outputs < 1:
+        return []
+    return sorted(ns / 1e6 for steps in row.step_ns for ns in steps[-outputs:])
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """A quantile of sorted values, between the two nearest in proportion."""
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _latency(runs: Sequence[Run]) -> Plot:
+    """How long single decode steps took."""
+    rows: list[Row] = []
+    for run in runs:
+        row = headline(run.result, "decode") or headline(run.result, "request")
+        steps = decode_steps_ms(row) if row and row.valid else []
+        if row and steps:
+            rows.append(
+                {
+                    **run.fields,
+                    "name": f"{run.label} · {test_name(row)}",
+                    "steps": len(steps),
+                    **{name: quantile(steps, share) for name, share in QUANTILES.items()},
+                    "max": steps[-1],
+                }
+            )
+    return Plot(
+        kind="latency",
+        title="Latency of a decode step",
+        caption="Dark: the middle half of all steps; light: 5 to 95 %; line: 1 to 99 %; stroke: "
+        "the median; point: the slowest. Thinned: these quantiles stand for the steps.",
+        columns={
+            "name": "run",
+            "steps": "steps",
+            **{name: f"{name} ms" for name in QUANTILES},
+            "max": "max ms",
+        },
+        rows=rows,
+    )
+
+
+def _depth(runs: Sequence[Run]) -> Plot:
+    """Decode speed over the positions filled beforehand, where there are several depths."""
+    depths: dict[tuple[str, int, int], set[int]] = {}
+    decoded = [(run, row) for run, row in _valid(runs) if row.osl and not row.isl]
+    for run, row in decoded:
+        depths.setdefault((run.label, row.osl, row.batch), set()).add(row.depth)
+    rows: list[Row] = [
+        {
+            **run.fields,
+            **_speed(row),
+            "series": f"{run.label} · tg{row.osl}{f' × {row.batch}' if row.batch > 1 else ''}",
+            "depth": row.depth,
+        }
+        for run, row in decoded
+        if len(depths[run.label, row.osl, row.batch]) > 1
+    ]
+    return Plot(
+        kind="depth",
+        title="Decode over depth",
+        caption="Depth: positions of the cache that were filled beforehand. Bars: 95 % intervals.",
+        columns={
+            "series": "run",
+            "depth": "depth",
+            **SPEED,
+            "samples": "samples, tok/s",
+        },
+        rows=rows,
+    )
+
+
+def _against(runs: Sequence[Run]) -> Plot:
+    """The change of each test against the baseline that it was measured in turns with."""
+    rows: list[Row] = [
+        {
+            **run.fields,
+            "name": f"{run.label} · {compared.test}"
+            + (f" × {compared.batch}" if compared.batch > 1 else ""),
+            "baseline": f"{against.engine} {against.precision}, {against.artifact}",
+            "verdict": compared.verdict,
+            "change": compared.ratio - 1,
+            "change_low": compared.ci95[0] - 1,
+            "change_high": compared.ci95[1] - 1,
+            "noise": compared.noise,
+            "threshold": against.threshold,
+            "threshold_low": -against.threshold,
+            "speed": compared.mean,
+            "baseline_speed": compared.baseline_mean,
+        }
+        for run in runs
+        if (against := run.result.against)
+        for compared in against.tests
+    ]
+    return Plot(
+        kind="against",
+        title="Change against the baseline",
+        caption="Right is faster. Band: the threshold below which a change does not matter. "
+        "Bars: 95 % intervals. Measured in turns.",
+        columns={
+            "name": "run",
+            "baseline": "baseline",
+            "verdict": "verdict",
+            "change": "change",
+            "change_low": "CI95 from",
+            "change_high": "to",
+            "noise": "noise",
+            "threshold": "threshold",
+            "speed": "tok/s",
+            "baseline_speed": "baseline tok/s",
+        },
+        rows=rows,
+    )
+
+
+def _phases(runs: Sequence[Run]) -> Plot:
+    """The KLD of prefill and of decode, with the tail of single tokens."""
+    found = [
+        (run, name, phase)
+        for run in runs
+        if (fidelity := run.result.fidelity)
+        for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode))
+    ]
+    floor = _floor([phase.kld.mean for _, _, phase in found])
+    rows: list[Row] = []
+    for run, name, phase in found:
+        low, high = _interval(phase)
+        kld = phase.kld
+        rows.append(
+            {
+                **run.fields,
+                "name": f"{run.label} · {name}",
+                "phase": name,
+                "tokens": phase.tokens,
+                "kld": kld.mean,
+                "kld_se": kld.se,
+                "p50": kld.p50,
+                "p90": kld.p90,
+                "p99": kld.p99,
+                "max": kld.max,
+                "x": max(kld.mean, floor),
+                "x_low": max(low, floor),
+                "x_high": max(high, floor),
+                "x_p90": max(kld.p90, floor),
+                "x_p99": max(kld.p99, floor),
+            }
+        )
+    zero = " 0 is drawn at the left edge." if any(row["kld"] == 0 for row in rows) else ""
+    return Plot(
+        kind="phases",
+        title="KLD by phase",
+        caption="Point: the mean over tokens, with its 95 % interval; strokes: what 90 and 99 % of "
+        f"the tokens stay below.{zero}",
+        columns={
+            "name": "run",
+            "tokens": "tokens",
+            "kld": "KLD, nats",
+            "kld_se": "SE",
+            "p50": "p50",
+            "p90": "p90",
+            "p99": "p99",
+            "max": "max",
+        },
+        rows=rows,
+    )

@@ -1,0 +1,297 @@
+"""The page of `llx report`: what stands in it, and that nothing of a result becomes markup."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from llx.errors import Lacking
+from llx.reports import page
+from llx.reports.charts import specification
+from llx.reports.page import page_html, write_page
+from llx.reports.plots import MOST_ROWS, colours_of, plots_of, quantile, runs_of
+from tests.reports.made import HOSTILE, candidate, result, row, with_texts
+from tests.reports.test_formats import ERROR, RESULT
+
+EVERYTHING = [
+    result("torch", kld=0.0, speed=20.0, depths=(0, 1024)),
+    candidate(engine="ort", depths=(0, 1024)),
+    result("ort", "int8", speed=70.0, kld=3e-3),
+    replace(result("trt"), speed=[], fidelity=None, memory=None, error=ERROR),
+]
+KINDS = {"fidelity", "against", "roofline", "latency", "depth", "phases"}
+
+
+class Read(HTMLParser):
+    """The elements of a page with their attributes, the text of its scripts, its tables by name."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.tables, self.text = [], [], {}, []
+        self.inside, self.cell = "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append("")
+        elif tag == "table":
+            self.rows = self.tables[dict(attributes)["id"]] = []
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.cell = dict(attributes).get("data-sort"), []
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            sort, said = self.cell
+            self.rows[-1].append("".join(said) if sort is None else float(sort))
+            self.cell = None
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1] += data
+        elif self.cell:
+            self.cell[1].append(data)
+        if self.inside not in ("script", "style"):
+            self.text.append(data)
+
+
+@pytest.fixture(autouse=True)
+def a_short_script(monkeypatch):
+    """Vega itself is a megabyte that no test here runs; its bundle is made once, below."""
+    monkeypatch.setattr(page, "vega_script", lambda: "window.vegaEmbed = null")
+
+
+def read(results):
+    return Read(page_html(results))
+
+
+def said(results):
+    return " ".join(" ".join(read(results).text).split())
+
+
+def plots(results):
+    return plots_of(runs_of(results, colours_of([made.engine for made in results])))
+
+
+def test_the_verdict_stands_before_the_tables_and_they_before_the_plots():
+    text = page_html(EVERYTHING)
+    places = [text.index(part) for part in ('id="verdict"', 'id="model-0"', 'id="plot-0-')]
+    assert places == sorted(places)
+
+
+def test_a_row_that_is_invalid_is_named_first_and_has_no_number():
+    bad = row("tg64", 1234.0, osl=64, valid=False, invalid_reason="1 repetitions")
+    found = replace(result(), speed=[bad])
+    text = said([found])
+    assert "1 of 1 rows is INVALID" in text
+    assert "ort fp32, tg64 : 1 repetitions" in text
+    assert "1234" not in text
+    assert not {"roofline", "latency", "fidelity"} & {plot.kind for plot in plots([found])}
+
+
+def test_an_engine_without_numbers_says_why():
+    text = said(EVERYTHING)
+    assert "All 8 rows are valid; no numbers from trt; 3 slower." in text
+    assert "engine trt is not here: install it" in text
+
+
+def test_what_was_run_and_where_stands_on_the_page():
+    text = said([RESULT])
+    for part in (RESULT.environment.device, "2026-11-24 00:00", RESULT.command, "numpy 2"):
+        assert part in text
+
+
+def test_precisions_of_a_model_share_a_table():
+    tables = read([*EVERYTHING, result(model="other")]).tables
+    rows = [[cells[0], cells[1]] for cells in tables["model-0"][1:]]
+    assert rows == [["torch", "fp32"], ["ort", "fp32"], ["ort", "int8"], ["trt", "fp32"]]
+    assert len(tables["model-1"]) == 2
+
+
+def test_runs_of_one_engine_and_precision_are_told_apart():
+    labels = [
+        run.label for run in runs_of([result(), result(), result("trt")], {"ort": 1, "trt": 2})
+    ]
+    assert labels == ["ort fp32", "ort fp32 #2", "trt fp32"]
+
+
+def test_a_column_without_values_is_left_out():
+    headings = read([result()]).tables["model-0"][0]
+    assert "energy mJ/tok" not in headings
+    assert "energy mJ/tok" in read([RESULT]).tables["model-0"][0]
+
+
+def test_every_plot_is_made_where_there_is_data_for_it():
+    assert {plot.kind for plot in plots(EVERYTHING)} == KINDS
+    alone = replace(result(), fidelity=None)
+    assert {plot.kind for plot in plots([alone])} == {"roofline", "latency"}
+    assert plots([EVERYTHING[-1]]) == []
+
+
+def test_a_page_without_plots_has_no_script_of_theirs():
+    assert len(read([EVERYTHING[-1]]).scripts) == len(read(EVERYTHING).scripts) - 1
+
+
+def test_the_data_of_every_plot_is_its_table():
+    found = read(EVERYTHING)
+    specs = json.loads(found.scripts[0])
+    assert len(specs) == len(KINDS)
+    for plot in plots(EVERYTHING):
+        (drawn,) = specs[f"plot-0-{plot.kind}"]["datasets"].values()
+        headings, *rows = found.tables[f"data-0-{plot.kind}"]
+        assert headings == list(plot.columns.values())
+        texts = {True: "yes", False: "", None: ""}
+        for cells, values in zip(rows, drawn, strict=True):
+            shown = [values[field] for field in plot.columns]
+            assert cells == [v if type(v) in (int, float) else texts.get(v, v) for v in shown]
+
+
+def test_errors_are_drawn_wherever_a_number_has_them():
+    for plot in plots(EVERYTHING):
+        spec = specification(plot)
+        fields = {
+            (layer.get("encoding", {}).get("x", {}).get("field"), channel["field"])
+            for layer in spec["layer"]
+            for key in ("x2", "y2")
+            if (channel := layer.get("encoding", {}).get(key)) and "field" in channel
+        }
+        assert {end for _, end in fields} & {
+            *("speed_high", "share_high", "change_high", "x_high", "p99"),
+        }, plot.kind
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    made = [
+        result("torch", speed=20.0, kld=1e-9),
+        result("ort", speed=40.0, kld=1e-5),
+        result("trt", speed=30.0, kld=1e-4),
+        result("trt-rtx", speed=90.0, kld=1e-2),
+    ]
+    (plot,) = [plot for plot in plots(made) if plot.kind == "fidelity"]
+    assert [row["front"] for row in plot.rows] == [True, True, False, True]
+
+
+def test_no_divergence_is_drawn_at_the_edge_of_the_axis_and_keeps_its_value():
+    (plot,) = [plot for plot in plots(EVERYTHING) if plot.kind == "fidelity"]
+    zero, least = plot.rows[0], min(row["kld"] for row in plot.rows[1:])
+    assert zero["kld"] == 0
+    assert 0 < zero["x"] < least
+    assert "drawn at the left edge" in plot.caption
+
+
+def test_quantiles_are_those_of_all_decode_steps():
+    made = result()
+    steps = [[4_000_000, 1_000_000], [2_000_000, 3_000_000]]
+    made = replace(made, speed=[replace(made.speed[1], osl=2, step_ns=steps)])
+    (plot,) = [plot for plot in plots([made]) if plot.kind == "latency"]
+    drawn = plot.rows[0]
+    assert (drawn["steps"], drawn["p50"], drawn["max"]) == (4, 2.5, 4.0)
+    assert quantile([1.0, 2.0, 3.0], 0.25) == 1.5
+
+
+def test_a_requests_prefill_is_no_decode_step():
+    made = row("req8:3", 10.0, isl=8, osl=3)
+    made = replace(made, step_ns=[[900_000_000, 2_000_000, 4_000_000]])
+    (plot,) = [p for p in plots([replace(result(), speed=[made])]) if p.kind == "latency"]
+    assert (plot.rows[0]["steps"], plot.rows[0]["max"]) == (2, 4.0)
+
+
+def test_an_engine_has_one_colour_on_every_page():
+    alone, beside = colours_of(["ort"]), colours_of(["fake", "torch", "ort", "trt"])
+    assert alone["ort"] == beside["ort"]
+    assert len(set(beside.values())) == 4
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_of_a_result_becomes_markup(text):
+    made = [
+        candidate(depths=(0, 1024)),
+        replace(result(), error=ERROR, unjudged="x"),
+        replace(result(), speed=[replace(RESULT.speed[0], valid=False, invalid_reason="x")]),
+    ]
+    hostile, plain = (read([with_texts(m, t) for m in made]) for t in (text, "plain"))
+    structure = [
+        [(tag, sorted(attributes)) for tag, attributes in found.elements]
+        for found in (hostile, plain)
+    ]
+    assert structure[0] == structure[1]
+    tags = {tag for tag, _ in hostile.elements}
+    assert not tags & {"img", "svg", "iframe", "object", "form", "a"}
+    assert not [name for _, names in hostile.elements for name in names if name.startswith("on")]
+    assert hostile.scripts[1:] == plain.scripts[1:]
+    assert not set(hostile.scripts[0]) & set("<>&\u2028\u2029")
+    json.loads(hostile.scripts[0])
+
+
+def strings(value):
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_specification_holds_texts_of_results_as_data_only(text):
+    made = [with_texts(candidate(depths=(0, 1024)), text), result("torch", depths=(0, 1024))]
+    found = plots(made)
+    assert {plot.kind for plot in found} == KINDS
+    for plot in found:
+        spec = specification(plot)
+        assert any(text in said for said in strings(spec.pop("datasets")))
+        assert not [said for said in strings(spec) if text[:8] in said]
+
+
+@pytest.mark.parametrize("character", ["\u202e", "\x1b", "\x00", "\u2066", "\x9b"])
+def test_what_cannot_be_seen_is_shown(character):
+    shown = page_html([with_texts(result(), f"gnp{character}exe")])
+    assert character not in shown
+    assert "gnp\ufffdexe" in shown
+
+
+def test_the_page_asks_no_network_and_allows_only_its_own_scripts():
+    found = read(EVERYTHING)
+    policy = next(a["content"] for _, a in found.elements if "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert policy.count("'sha256-") == 2
+    places = [a[name] for _, a in found.elements for name in ("src", "href", "action") if name in a]
+    assert places == ["data:,"]
+
+
+def test_a_hundred_runs_are_a_small_page():
+    engines, precisions = ("torch", "ort", "trt", "trt-rtx"), ("fp32", "fp16", "int8", "int4", "w8")
+    made = [
+        result(engine, precision, model, speed=20.0 + i, steps=512, depths=(0, 1024))
+        for i, model in enumerate(("a", "b", "c", "d", "e"))
+        for engine in engines
+        for precision in precisions
+    ]
+    assert len(made) == 100
+    vega = 1_500_000  # at most; the test of the bundle holds it
+    assert len(page_html(made).encode()) + vega < 5_000_000
+    page_html([replace(m, artifact=made[0].artifact, precision="fp32") for m in made])
+
+
+def test_a_plot_of_too_many_rows_says_what_it_leaves_out():
+    made = [result(speed=20.0 + i) for i in range(MOST_ROWS + 5)]
+    (plot,) = [plot for plot in plots(made) if plot.kind == "fidelity"]
+    assert len(plot.rows) == MOST_ROWS
+    assert f"the first {MOST_ROWS} of {MOST_ROWS + 5} rows" in plot.caption
+
+
+def test_a_machine_without_the_plots_packages_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Lacking, match=r"llx\[report\]"):
+        write_page([RESULT], tmp_path)
+    assert not list(tmp_path.iterdir())
