@@ -19,7 +19,7 @@ PALETTE = [f"var(--e{i})" for i in range(COLOURS)]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 INK, SOFT, LINE, TRACK = "var(--ink)", "var(--soft)", "var(--line)", "var(--track)"
 PAGE_COLOUR = "var(--paper)"
-STEP = 28  # pixels from one row to the next
+STEP = 28  # pixels a row: Vega-Lite's own steps warn where the width is fitted
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 PERCENT = ".0%"
 FIT = {"type": "fit-x", "contains": "padding"}
@@ -62,7 +62,8 @@ def vega_script() -> str:
     import vl_convert
 
     version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-    return vl_convert.javascript_bundle(vl_version=version)
+    # Its stub demands a snippet; the default one, which is there already, makes vegaEmbed global.
+    return str(vl_convert.javascript_bundle(vl_version=version))  # type: ignore[call-arg]
 
 
 def _x(field: str, title: str, **more: Any) -> alt.X:
@@ -196,7 +197,7 @@ def _roofline(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     errors = base.mark_rule(color=INK, strokeWidth=1.5).encode(
         x=_x("share_low", ""), x2=_end("share_high"), y=_names()
     )
-    return alt.layer(track, bars, errors).properties(height=alt.Step(STEP))
+    return alt.layer(track, bars, errors).properties(height=STEP * len(rows))
 
 
 def _latency(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
@@ -212,7 +213,7 @@ def _latency(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         min(float(row["p1"] or 0) for row in rows), 1e-9
     )
     scale = alt.Scale(type="log", nice=False) if spread > 20 else alt.Scale(zero=False, nice=True)
-    axis = alt.Axis(grid=True, tickCount=6, format="~g")
+    axis = alt.Axis(grid=True, tickCount=6, format=".4~g")
     y, colour = _names(), _colour()
 
     def from_to(low: str, high: str, **mark: Any) -> alt.Chart:
@@ -229,15 +230,16 @@ def _latency(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         base.mark_point(filled=True, size=22, opacity=0.8).encode(
             x=_x("max", "ms per step"), y=y, color=colour, tooltip=tips
         ),
-    ).properties(height=alt.Step(STEP))
+    ).properties(height=STEP * len(rows))
 
 
 def _depth(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
-    x = _x(
-        "depth", "positions filled beforehand", axis=alt.Axis(grid=False, tickCount=6, format="~s")
-    )
+    depths = sorted({int(row["depth"] or 0) for row in rows})
+    ticks = {"values": depths} if len(depths) <= 8 else {"tickCount": 6}
+    axis = alt.Axis(grid=False, format="d", **ticks)
+    x = _x("depth", "positions filled beforehand", axis=axis)
     y = alt.Y(
         field="speed",
         type="quantitative",
@@ -287,7 +289,7 @@ def _against(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     )
     points = base.mark_point(filled=True, size=90, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1.5)
     marks = points.encode(x=x, y=_names(), color=_colour(), shape=_shape(), tooltip=tips)
-    return alt.layer(band, none, errors, marks).properties(height=alt.Step(STEP))
+    return alt.layer(band, none, errors, marks).properties(height=STEP * len(rows))
 
 
 def _phases(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
@@ -317,7 +319,7 @@ def _phases(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     )
     points = base.mark_point(filled=True, size=90, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1.5)
     marks = points.encode(x=x, y=_names(), color=_colour(), shape=_shape(), tooltip=tips)
-    return alt.layer(tail, ninety, last, errors, marks).properties(height=alt.Step(STEP))
+    return alt.layer(tail, ninety, last, errors, marks).properties(height=STEP * len(rows))
 
 
 DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {

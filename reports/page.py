@@ -31,6 +31,7 @@ PAGE = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
 # What turns the direction of writing; control characters are told by their category.
 TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+SHAPES = "●■▲◆▼✚"  # as the plots have them, by the order of precisions
 NAMED_AT_MOST = 4  # runs that share a remark
 
 
@@ -42,7 +43,7 @@ class Cell:
     sort: float | None = None
     small: str = ""
     hint: str = ""
-    kind: str = ""  # bad, good
+    kind: str = ""  # bad, good, note
     colour: int | None = None
 
 
@@ -73,7 +74,8 @@ class Model:
     name: str
     facts: str
     runs: list[Run]
-    engines: dict[str, int]
+    engines: dict[str, int]  # and their colours
+    precisions: dict[str, str]  # and their shapes, where there are several
     table: Table
     tests: Table
     notes: list[str]
@@ -171,6 +173,7 @@ def _models(results: Sequence[Result]) -> list[Model]:
     for i, (name, group) in enumerate(groups.items()):
         runs = runs_of(group, colours)
         engines = dict.fromkeys(result.engine for result in group)
+        precisions = dict.fromkeys(result.precision for result in group)
         models.append(
             Model(
                 name=name,
@@ -180,6 +183,9 @@ def _models(results: Sequence[Result]) -> list[Model]:
                 + " parameters",
                 runs=runs,
                 engines={engine: colours[engine] for engine in engines},
+                precisions=dict(zip(precisions, SHAPES, strict=False))
+                if len(precisions) > 1
+                else {},
                 table=_filled(_overview(f"model-{i}", runs)),
                 tests=_filled(_tests(f"tests-{i}", runs)),
                 notes=list(_notes(runs)),
@@ -215,6 +221,12 @@ def _rate(row: SpeedRow | None) -> Cell:
     text = significant(row.mean) if alone else plus_minus(row.mean, row.sd)
     low, high = map(significant, row.ci95)
     return _number(row.mean, text, test_name(row), f"95 % interval {low} … {high} tok/s")
+
+
+def _estimate(value: float, error: float, hint: str) -> Cell:
+    """A value, and its standard error below it."""
+    told, _, uncertain = plus_minus(value, error).partition(" ± ")
+    return _number(value, told, f"± {uncertain}", hint)
 
 
 def _time(times: Times | None) -> Cell:
@@ -265,25 +277,26 @@ def _overview(name: str, runs: Sequence[Run]) -> Table:
                 _number(
                     energy.mj_per_token if energy else None, hint=(energy and energy.rail) or ""
                 ),
-                _number(
+                _estimate(
                     fidelity.ppl_ratio.value,
-                    plus_minus(fidelity.ppl_ratio.value, fidelity.ppl_ratio.se),
-                    hint=f"PPL {plus_minus(fidelity.ppl, fidelity.ppl_se)}",
+                    fidelity.ppl_ratio.se,
+                    f"PPL {plus_minus(fidelity.ppl, fidelity.ppl_se)}",
                 )
                 if fidelity
                 else Cell(text=""),
                 *(
-                    _number(
+                    _estimate(
                         phase.kld.mean,
-                        plus_minus(phase.kld.mean, phase.kld.se),
-                        hint=f"p99 {phase.kld.p99:.1e}, max {phase.kld.max:.1e} nats",
+                        phase.kld.se,
+                        f"p99 {phase.kld.p99:.1e}, max {phase.kld.max:.1e} nats",
                     )
                     for phase in ((fidelity.prefill, fidelity.decode) if fidelity else ())
                 ),
                 *([] if fidelity else [Cell(text=""), Cell(text="")]),
                 _number(
                     fidelity.same_top1.value,
-                    f"{100 * fidelity.same_top1.value:.2f} ± {100 * fidelity.same_top1.se:.2f} %",
+                    f"{100 * fidelity.same_top1.value:.2f} %",
+                    f"± {100 * fidelity.same_top1.se:.2f} %",
                 )
                 if fidelity
                 else Cell(text=""),
@@ -323,7 +336,7 @@ def _tests(name: str, runs: Sequence[Run]) -> Table:
     """Every test of every run."""
     headings = (
         *("run", "test", "batch", "depth", "tok/s", "CI95 from", "to", "TTFT ms", "TPOT ms"),
-        *("ITL p50 ms", "ITL p99 ms", "E2E ms", "roofline", "energy mJ/tok", "notes", "valid"),
+        *("ITL p50 ms", "ITL p99 ms", "E2E ms", "roofline", "energy mJ/tok", "valid", "notes"),
     )
     rows = [
         [
@@ -340,10 +353,13 @@ def _tests(name: str, runs: Sequence[Run]) -> Table:
             _time(row.e2e_ms if row.valid else None),
             _number(row.roofline_probe, _share(row)) if _share(row) else Cell(text=""),
             _number(row.energy.mj_per_token if row.energy and row.valid else None),
-            _text(", ".join(row_notes(row))),
-            Cell(text="valid", kind="good")
-            if row.valid
-            else Cell(text="INVALID", kind="bad", small=row.invalid_reason or ""),
+            Cell(text="valid", kind="good") if row.valid else Cell(text="INVALID", kind="bad"),
+            Cell(
+                text="; ".join(
+                    [*([] if row.valid else [row.invalid_reason or ""]), *row_notes(row)]
+                ),
+                kind="note",
+            ),
         ]
         for run in runs
         for row in run.result.speed
@@ -413,14 +429,12 @@ def _remarks(models: Sequence[Model]) -> Iterator[Remark]:
     order = ("bad", "warn", "good", "plain")
     yield from sorted(later, key=lambda remark: order.index(remark.kind))
     for note, who_all in doubts.items():
-        named = "; ".join(who_all[:NAMED_AT_MOST])
-        more = len(who_all) - NAMED_AT_MOST
-        yield Remark(
-            kind="warn",
-            word="DOUBTFUL",
-            who=f"{named} and {more} more" if more > 0 else named,
-            text=note,
-        )
+        yield Remark(kind="warn", word="DOUBTFUL", who=_named(who_all), text=note)
+
+
+def _named(runs: Sequence[str]) -> str:
+    more = len(runs) - NAMED_AT_MOST
+    return "; ".join(runs[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _compared(who: str, result: Result) -> list[Remark]:
@@ -505,11 +519,13 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
         yield f"Energy not measured: {'; '.join(reason for reason in reasons if reason)}."
     if any(row.energy and row.energy.joules is not None for row in rows):
         yield ENERGY
-    yield from dict.fromkeys(
-        f"Roofline of {run.label}: {' and '.join(ceiling_words(run.result.ceiling))}."
-        for run in runs
-        if run.result.ceiling
-    )
+    ceilings: dict[str, list[str]] = {}
+    for run in runs:
+        if run.result.ceiling:
+            words = " and ".join(ceiling_words(run.result.ceiling))
+            ceilings.setdefault(words, []).append(run.label)
+    for words, labels in ceilings.items():
+        yield f"Roofline of {_named(labels)}: {words}."
     yield from dict.fromkeys(
         f"{run.result.precision}: {run.result.artifact.quantization}."
         for run in runs

@@ -17,6 +17,7 @@ NORMAL_95 = 1.96  # standard errors on each side, many tokens
 # Engines that llx knows have their colour on every page; others take those that are left.
 KNOWN_ENGINES = ("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt")
 COLOURS = 8
+SHAPES = 6
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
@@ -77,7 +78,7 @@ def runs_of(results: Sequence[Result], colours: dict[str, int]) -> list[Run]:
                 result=result,
                 label=label if met[label] == 1 else f"{label} #{met[label]}",
                 colour=colours[result.engine],
-                shape=precisions.index(result.precision),
+                shape=precisions.index(result.precision) % SHAPES,
             )
         )
     return runs
@@ -88,24 +89,21 @@ def test_name(row: SpeedRow) -> str:
     return f"{row.test} × {row.batch}" if row.batch > 1 else row.test
 
 
-def headline(result: Result, kind: str) -> SpeedRow | None:
-    """The test that stands for a result: of batch 1, on an empty cache, the longest.
+def kind_of(row: SpeedRow) -> str:
+    """What a test measures: prefill, decode, or a request, which is both."""
+    return "prefill" if not row.osl else "request" if row.isl else "decode"
 
-    `kind`: prefill, decode or request.
-    """
-    of_kind = {
-        "prefill": lambda row: not row.osl,
-        "decode": lambda row: row.osl and not row.isl,
-        "request": lambda row: row.osl and row.isl,
-    }[kind]
-    rows = [row for row in result.speed if of_kind(row)]
+
+def headline(result: Result, kind: str) -> SpeedRow | None:
+    """The test of a kind that stands for a result: of batch 1, on an empty cache, the longest."""
+    rows = [row for row in result.speed if kind_of(row) == kind]
     return min(rows, key=lambda row: (row.batch, row.depth, -row.isl - row.osl), default=None)
 
 
 def plots_of(runs: Sequence[Run]) -> list[Plot]:
     """Every plot that there is data for."""
-    made = (_fidelity(runs), _against(runs), _roofline(runs), _latency(runs), _depth(runs))
-    return [_thinned(plot) for plot in (*made, _phases(runs)) if plot and plot.rows]
+    makers = (_fidelity, _against, _roofline, _latency, _depth, _phases)
+    return [_thinned(plot) for plot in (make(runs) for make in makers) if plot.rows]
 
 
 def _thinned(plot: Plot) -> Plot:
@@ -289,7 +287,7 @@ def _latency(runs: Sequence[Run]) -> Plot:
 def _depth(runs: Sequence[Run]) -> Plot:
     """Decode speed over the positions filled beforehand, where there are several depths."""
     depths: dict[tuple[str, int, int], set[int]] = {}
-    decoded = [(run, row) for run, row in _valid(runs) if row.osl and not row.isl]
+    decoded = [(run, row) for run, row in _valid(runs) if kind_of(row) == "decode"]
     for run, row in decoded:
         depths.setdefault((run.label, row.osl, row.batch), set()).add(row.depth)
     rows: list[Row] = [
