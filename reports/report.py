@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llx.files import write_whole
-from llx.reports.markdown import results_markdown
+from llx.reports.markdown import results_markdown, safe
 from llx.result import Result
 
 PAGE = "report.md"
@@ -15,8 +15,8 @@ PAGE = "report.md"
 def write_report(results: Sequence[Result], folder: Path) -> Path:
     """Write report.md into a folder, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = ", ".join(dict.fromkeys(result.artifact.name for result in results))
-    engines = ", ".join(dict.fromkeys(result.engine for result in results))
+    names = ", ".join(dict.fromkeys(safe(result.artifact.name) for result in results))
+    engines = ", ".join(dict.fromkeys(safe(result.engine) for result in results))
     page = f"# {names} on {engines}\n\n{results_markdown(results)}"
     path = folder / PAGE
     write_whole(path, page.encode())
