@@ -322,6 +322,43 @@ def _phases(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     return alt.layer(tail, ninety, last, errors, marks).properties(height=STEP * len(rows))
 
 
+def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
+    import altair as alt
+
+    x = alt.X(
+        field="created",
+        type="temporal",
+        title=None,
+        axis=alt.Axis(grid=False, tickCount=6),
+        scale=alt.Scale(padding=12),
+    )
+    y = alt.Y(
+        field="value",
+        type="quantitative",
+        title=None,
+        scale=alt.Scale(zero=False, padding=8),
+        axis=alt.Axis(tickCount=4),
+    )
+    tips = _tips(
+        ("series", "run", ""),
+        ("label", "of", ""),
+        ("created", "at", ""),
+        ("value", "value", ".4~g"),
+        ("low", "from", ".4~g"),
+        ("high", "to", ".4~g"),
+    )
+    series = alt.Detail(field="series", type="nominal")
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(
+        x=x, y=y, color=_colour(), detail=series
+    )
+    errors = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
+        x=x, y=alt.Y(field="low", type="quantitative"), y2=alt.Y2(field="high"), color=_colour()
+    )
+    points = base.mark_point(filled=True, size=50, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1)
+    marks = points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips)
+    return alt.layer(lines, errors, marks).properties(height=160)
+
+
 DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {
     "fidelity": _fidelity,
     "against": _against,
@@ -329,4 +366,5 @@ DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {
     "latency": _latency,
     "depth": _depth,
     "phases": _phases,
+    "history": _history,
 }

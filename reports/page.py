@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -21,9 +21,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llx.errors import require_modules
 from llx.files import write_whole
 from llx.reports.charts import specification, vega_script
+from llx.reports.history import Entry
 from llx.reports.markdown import ENERGY, TIMED_REGION, protocol_sentence
 from llx.reports.notes import ceiling_words, row_notes
-from llx.reports.plots import Plot, Run, colours_of, headline, plots_of, runs_of, test_name
+from llx.reports.plots import (
+    Plot,
+    Run,
+    colours_of,
+    headline,
+    history_plots,
+    plots_of,
+    runs_of,
+    test_name,
+)
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import Result, SpeedRow, Times
 
@@ -33,6 +43,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 SHAPES = "●■▲◆▼✚"  # as the plots have them, by the order of precisions
 NAMED_AT_MOST = 4  # runs that share a remark
+
+
+Shown = TypeVar("Shown", Result, Entry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +95,7 @@ class Model:
     plots: list[tuple[str, Plot, Table]]
 
 
-def write_page(results: Sequence[Result], folder: Path) -> Path:
+def write_page(results: Sequence[Result], folder: Path, history: Sequence[Entry] = ()) -> Path:
     """Write index.html into a folder, and return its path.
 
     Raises `Lacking` where the packages that draw the plots are not installed.
@@ -90,15 +103,16 @@ def write_page(results: Sequence[Result], folder: Path) -> Path:
     require_modules("the page (index.html)", "report", "altair", "vl_convert")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PAGE
-    write_whole(path, page_html(results).encode())
+    write_whole(path, page_html(results, history).encode())
     return path
 
 
-def page_html(results: Sequence[Result]) -> str:
-    """The page as text."""
+def page_html(results: Sequence[Result], history: Sequence[Entry] = ()) -> str:
+    """The page as text. `history`: what earlier runs measured, of which the course is drawn."""
     results = [_shown(result) for result in results]
-    models = _models(results)
-    specs = {name: specification(plot) for model in models for name, plot, _ in model.plots}
+    models, course = _models(results), _course([_shown(entry) for entry in history])
+    drawn = [*course, *(plot for model in models for plot in model.plots)]
+    specs = {name: specification(plot) for name, plot, _ in drawn}
     scripts = [TEMPLATES.joinpath("page.js").read_text()]
     if specs:
         scripts.insert(0, _script_text(vega_script()))
@@ -118,6 +132,7 @@ def page_html(results: Sequence[Result]) -> str:
         summary=_summary(results),
         remarks=remarks,
         models=models,
+        course=course,
         conditions=list(_conditions(results)),
         specs=specs,
         style=TEMPLATES.joinpath("page.css").read_text(),
@@ -126,8 +141,8 @@ def page_html(results: Sequence[Result]) -> str:
     )
 
 
-def _shown(result: Result) -> Result:
-    """A result whose texts show all that they hold, and hold nothing that moves other text."""
+def _shown(result: Shown) -> Shown:
+    """A result or an entry whose texts show what they hold, and hold nothing that moves others."""
 
     def shown(value: Any) -> Any:
         if isinstance(value, str):
@@ -141,7 +156,7 @@ def _shown(result: Result) -> Result:
             return [shown(item) for item in value]
         return value
 
-    return msgspec.convert(shown(msgspec.to_builtins(result)), Result)
+    return msgspec.convert(shown(msgspec.to_builtins(result)), type(result))
 
 
 def _script_text(script: str) -> str:
@@ -196,6 +211,13 @@ def _models(results: Sequence[Result]) -> list[Model]:
             )
         )
     return models
+
+
+def _course(history: Sequence[Entry]) -> list[tuple[str, Plot, Table]]:
+    """The plots over time, and their tables."""
+    plots = history_plots(history, colours_of([entry.engine for entry in history]))
+    named = [(f"course-{i}", plot) for i, plot in enumerate(plots)]
+    return [(name, plot, _plot_table(f"{name}-data", plot)) for name, plot in named]
 
 
 def _text(text: str) -> Cell:

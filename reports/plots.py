@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from llx.reports.history import Entry
 from llx.reports.units import significant
 from llx.result import PhaseFidelity, Result, SpeedRow
 
 Row = dict[str, str | float | int | bool | None]
 
 MOST_ROWS = 60  # of one plot: what more there is stands in the tables of the page
+MOST_POINTS = 500  # of a plot over time: the latest
+FOLLOWED = ("speed", "kld", "ppl-ratio", "size")  # over time, by their slugs
 MOST_SAMPLES = 20  # that are named where a pointer rests
 NORMAL_95 = 1.96  # standard errors on each side, many tokens
 # Engines that llx knows have their colour on every page; others take those that are left.
@@ -104,6 +107,47 @@ def plots_of(runs: Sequence[Run]) -> list[Plot]:
     """Every plot that there is data for."""
     makers = (_fidelity, _against, _roofline, _latency, _depth, _phases)
     return [_thinned(plot) for plot in (make(runs) for make in makers) if plot.rows]
+
+
+def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plot]:
+    """A plot for each measure that has two points of time at least, speeds first.
+
+    A line is of one engine, precision, artifact and device: another machine's is another line.
+    """
+    rows: dict[tuple[str, str, str, str], list[Row]] = {}
+    precisions = list(dict.fromkeys(entry.precision for entry in entries))
+    for entry in entries:
+        for one in entry.measures:
+            if one.slug not in FOLLOWED:
+                continue
+            low, high = one.interval or (one.value, one.value)
+            rows.setdefault((one.slug, one.of, one.name, one.unit), []).append(
+                {
+                    "series": f"{entry.engine} {entry.precision}, {entry.artifact}, {entry.device}",
+                    "label": entry.label,
+                    "created": entry.created,
+                    "value": one.value,
+                    "low": low,
+                    "high": high,
+                    "colour": colours[entry.engine],
+                    "shape": precisions.index(entry.precision) % SHAPES,
+                }
+            )
+    columns = {"created": "at", "label": "of", "series": "run"}
+    columns |= {"value": "value", "low": "from", "high": "to"}
+    return [
+        Plot(
+            kind="history",
+            title=f"{of}, {name}",
+            caption=f"{unit}; bars: 95 % intervals.",
+            columns=columns,
+            rows=found[-MOST_POINTS:],
+        )
+        for (slug, of, name, unit), found in sorted(
+            rows.items(), key=lambda item: FOLLOWED.index(item[0][0])
+        )
+        if len({row["created"] for row in found}) > 1
+    ]
 
 
 def _thinned(plot: Plot) -> Plot:
