@@ -120,23 +120,23 @@ SPEED = (
 SAMPLES = ("samples", "samples", "")
 
 
-def _log(rows: list[Row], *fields: str) -> alt.Scale:
-    """A logarithmic axis with some room on both sides of what is drawn."""
+def _log(rows: list[Row], *fields: str) -> dict[str, Any]:
+    """A logarithmic axis with some room on both sides of what is drawn, and a line a decade."""
     import altair as alt
 
     drawn = [float(row[field] or 0) for row in rows for field in fields]
-    return alt.Scale(type="log", domain=[min(drawn) / 1.6, max(drawn) * 1.6], nice=False)
+    low, high = min(drawn) / 1.6, max(drawn) * 1.6
+    decades = [10.0**power for power in range(-300, 300) if low <= 10.0**power <= high]
+    return {
+        "scale": alt.Scale(type="log", domain=[low, high], nice=False),
+        "axis": alt.Axis(format="~e", grid=True, values=decades[:: len(decades) // 8 + 1]),
+    }
 
 
 def _fidelity(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
-    x = _x(
-        "x",
-        "KLD of decode, nats per token",
-        scale=_log(rows, "x_low", "x_high"),
-        axis=alt.Axis(format="~e", tickCount=6, grid=True),
-    )
+    x = _x("x", "KLD of decode, nats per token", **_log(rows, "x_low", "x_high"))
     y = alt.Y(
         field="speed",
         type="quantitative",
@@ -295,9 +295,7 @@ def _against(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
 def _phases(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
-    scale = _log(rows, "x_low", "x_high", "x_p90", "x_p99")
-    axis = alt.Axis(format="~e", tickCount=6, grid=True)
-    x = _x("x", "nats per token", scale=scale, axis=axis)
+    x = _x("x", "nats per token", **_log(rows, "x_low", "x_high", "x_p90", "x_p99"))
     tips = _tips(
         ("name", "run", ""),
         ("tokens", "tokens", "d"),

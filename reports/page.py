@@ -266,9 +266,9 @@ def _share(row: SpeedRow | None) -> str:
 def _overview(name: str, runs: Sequence[Run]) -> Table:
     """One row for each engine and precision."""
     headings = (
-        *("engine", "precision", "run", "device", "prefill tok/s", "decode tok/s", "TTFT ms"),
-        *("TPOT ms", "peak memory", "size", "energy mJ/tok", "PPL ratio", "KLD prefill"),
-        *("KLD decode", "same top-1", "roofline", "valid"),
+        *("engine", "precision", "valid", "run", "device", "prefill tok/s", "decode tok/s"),
+        *("TTFT ms", "TPOT ms", "peak memory", "size", "energy mJ/tok", "PPL ratio"),
+        *("KLD prefill", "KLD decode", "same top-1", "roofline"),
     )
     devices = {run.result.environment.device for run in runs}
     several = any(run.label.endswith(f"#{n}") for run in runs for n in range(2, len(runs) + 1))
@@ -286,6 +286,7 @@ def _overview(name: str, runs: Sequence[Run]) -> Table:
             [
                 Cell(text=result.engine, colour=run.colour),
                 _text(result.precision),
+                _standing(result),
                 Cell(text=result.created[:16].replace("T", " ") if several else ""),
                 Cell(text=result.environment.device if len(devices) > 1 else ""),
                 _rate(prefill),
@@ -327,10 +328,9 @@ def _overview(name: str, runs: Sequence[Run]) -> Table:
                 else _number(prefill.roofline_probe if prefill else None, shares[1], "prefill")
                 if shares[1]
                 else Cell(text=""),
-                _standing(result),
             ]
         )
-    return Table(name=name, headings=list(headings), numbers=set(range(4, 16)), rows=rows)
+    return Table(name=name, headings=list(headings), numbers=set(range(5, 17)), rows=rows)
 
 
 def _peak(result: Result) -> Cell:
