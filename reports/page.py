@@ -152,7 +152,7 @@ def _shown(result: Shown) -> Shown:
             )
         if isinstance(value, dict):
             return {shown(key): shown(item) for key, item in value.items()}
-        if isinstance(value, list):
+        if isinstance(value, list) and value and not isinstance(value[0], int | float):
             return [shown(item) for item in value]
         return value
 
@@ -248,6 +248,8 @@ def _rate(row: SpeedRow | None) -> Cell:
 def _estimate(value: float, error: float, hint: str) -> Cell:
     """A value, and its standard error below it."""
     told, _, uncertain = plus_minus(value, error).partition(" ± ")
+    if abs(value) > 1e-2 and 0 < error < 1e-5:
+        told, uncertain = f"{value:.6f}", f"{error:.0e}"
     return _number(value, told, f"± {uncertain}", hint)
 
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import altair as alt
+import jsonschema
 import pytest
 
 from llx.errors import Lacking
@@ -144,13 +146,23 @@ def test_the_data_of_every_plot_is_its_table():
     specs = json.loads(found.scripts[0])
     assert len(specs) == len(KINDS)
     for plot in plots(EVERYTHING):
-        (drawn,) = specs[f"plot-0-{plot.kind}"]["datasets"].values()
+        drawn = specs[f"plot-0-{plot.kind}"]["data"]["values"]
         headings, *rows = found.tables[f"data-0-{plot.kind}"]
         assert headings == list(plot.columns.values())
         texts = {True: "yes", False: "", None: ""}
         for cells, values in zip(rows, drawn, strict=True):
             shown = [values[field] for field in plot.columns]
             assert cells == [v if type(v) in (int, float) else texts.get(v, v) for v in shown]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_specification_is_by_the_schema(kind):
+    (plot,) = [plot for plot in plots(EVERYTHING) if plot.kind == kind]
+    alt.LayerChart.from_dict(specification(plot))
+    broken = specification(plot)
+    broken["layer"][0]["mark"]["type"] = "no mark"
+    with pytest.raises(jsonschema.ValidationError):
+        alt.LayerChart.from_dict(broken)
 
 
 def test_errors_are_drawn_wherever_a_number_has_them():
@@ -248,7 +260,7 @@ def test_a_specification_holds_texts_of_results_as_data_only(text):
     assert {plot.kind for plot in found} == KINDS
     for plot in found:
         spec = specification(plot)
-        assert any(text in said for said in strings(spec.pop("datasets")))
+        assert any(text in said for said in strings(spec.pop("data")))
         assert not [said for said in strings(spec) if text[:8] in said]
 
 
