@@ -35,7 +35,7 @@ from llx.reports.plots import (
     test_name,
 )
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
-from llx.result import Result, SpeedRow, Times
+from llx.result import FIDELITY, Result, SpeedRow, Times
 
 PAGE = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -273,7 +273,7 @@ def _overview(name: str, runs: Sequence[Run]) -> Table:
         *("KLD prefill", "KLD decode", "same top-1", "roofline"),
     )
     devices = {run.result.environment.device for run in runs}
-    several = any(run.label.endswith(f"#{n}") for run in runs for n in range(2, len(runs) + 1))
+    several = any(run.number > 1 for run in runs)
     rows = []
     for run in runs:
         result, fidelity = run.result, run.result.fidelity
@@ -289,7 +289,7 @@ def _overview(name: str, runs: Sequence[Run]) -> Table:
                 Cell(text=result.engine, colour=run.colour),
                 _text(result.precision),
                 _standing(result),
-                Cell(text=result.created[:16].replace("T", " ") if several else ""),
+                Cell(text=_part(run), small=_minute(result.created)) if several else _text(""),
                 Cell(text=result.environment.device if len(devices) > 1 else ""),
                 _rate(prefill),
                 _rate(decode or request),
@@ -333,6 +333,16 @@ def _overview(name: str, runs: Sequence[Run]) -> Table:
             ]
         )
     return Table(name=name, headings=list(headings), numbers=set(range(5, 17)), rows=rows)
+
+
+def _part(run: Run) -> str:
+    """A run's number, and its part where it took turns with another."""
+    part = "candidate" if run.result.against else "baseline" if run.result.turns else ""
+    return f"#{run.number} {part}".strip()
+
+
+def _minute(created: str) -> str:
+    return created[:16].replace("T", " ")
 
 
 def _peak(result: Result) -> Cell:
@@ -421,39 +431,35 @@ def _plot_table(name: str, plot: Plot) -> Table:
 
 
 def _remarks(models: Sequence[Model]) -> Iterator[Remark]:
-    """What was found wrong, what changed, and what is doubtful: the worst first."""
-    doubts: dict[str, list[str]] = {}
-    later: list[Remark] = []
+    """What was found wrong, what changed, and what is doubtful: the worst first, each once."""
+    found: dict[tuple[str, str, str], list[str]] = {}
     for model in models:
         for run in model.runs:
-            result = run.result
-            who = f"{model.name}, {run.label}" if len(models) > 1 else run.label
-            for row in result.speed:
-                if not row.valid:
-                    yield Remark(
-                        kind="bad",
-                        word="INVALID",
-                        who=f"{who}, {test_name(row)}",
-                        text=row.invalid_reason or "",
-                    )
-            if result.error:
-                text = f"{result.error.message}: {result.error.remedy}"
-                yield Remark(kind="bad", word="NO NUMBERS", who=who, text=text)
-            for failed in result.failed:
-                text = f"{failed.error.message}: {failed.error.remedy}"
-                yield Remark(kind="bad", word="FAILED", who=f"{who}, {failed.test}", text=text)
-            later += _compared(who, result)
-            if result.interrupted:
-                text = "some of what was asked for is missing"
-                later.append(Remark(kind="warn", word="INTERRUPTED", who=who, text=text))
-            if result.unjudged and not any(f.test == "fidelity" for f in result.failed):
-                later.append(Remark(kind="plain", word="NOT JUDGED", who=who, text=result.unjudged))
-            for note in result.environment.notes:
-                doubts.setdefault(note, []).append(who)
+            prefix = f"{model.name}, " if len(models) > 1 else ""
+            for kind, word, test, text in _said(run.result):
+                of = f"{prefix}{run.label}" + (f", {test}" if test else "")
+                found.setdefault((kind, word, text), []).append(of)
     order = ("bad", "warn", "good", "plain")
-    yield from sorted(later, key=lambda remark: order.index(remark.kind))
-    for note, who_all in doubts.items():
-        yield Remark(kind="warn", word="DOUBTFUL", who=_named(who_all), text=note)
+    for (kind, word, text), who in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        yield Remark(kind=kind, word=word, who=_named(who), text=text)
+
+
+def _said(result: Result) -> Iterator[tuple[str, str, str, str]]:
+    """Of one result: kind, word, test, text."""
+    for row in result.speed:
+        if not row.valid:
+            yield "bad", "INVALID", test_name(row), row.invalid_reason or ""
+    if result.error:
+        yield "bad", "NO NUMBERS", "", f"{result.error.message}: {result.error.remedy}"
+    for failed in result.failed:
+        yield "bad", "FAILED", failed.test, f"{failed.error.message}: {failed.error.remedy}"
+    yield from _compared(result)
+    if result.interrupted:
+        yield "warn", "INTERRUPTED", "", "some of what was asked for is missing"
+    for note in result.environment.notes:
+        yield "warn", "DOUBTFUL", "", note
+    if result.unjudged and not any(failed.test == FIDELITY for failed in result.failed):
+        yield "plain", "NOT JUDGED", "", result.unjudged
 
 
 def _named(runs: Sequence[str]) -> str:
@@ -461,23 +467,21 @@ def _named(runs: Sequence[str]) -> str:
     return "; ".join(runs[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
-def _compared(who: str, result: Result) -> list[Remark]:
+def _compared(result: Result) -> Iterator[tuple[str, str, str, str]]:
     """The verdicts on a candidate."""
     against = result.against
     kinds = {"slower": "bad", "faster": "good", "no change": "plain", "inconclusive": "warn"}
-    return [
-        Remark(
-            kind=kinds[test.verdict],
-            word=test.verdict.upper(),
-            who=f"{who}, {test.test}{f' × {test.batch}' if test.batch > 1 else ''}",
-            text=f"{significant(test.ratio, 3)} × the speed of {against.engine}, "
-            f"{against.artifact}; 95 % interval {significant(test.ci95[0], 3)} … "
-            f"{significant(test.ci95[1], 3)}, noise {significant(100 * test.noise, 2)} %, "
+    for test in against.tests if against else ():
+        assert against is not None
+        low, high = (significant(end, 3) for end in test.ci95)
+        yield (
+            kinds[test.verdict],
+            test.verdict.upper(),
+            f"{test.test}{f' × {test.batch}' if test.batch > 1 else ''}",
+            f"{significant(test.ratio, 3)} × the speed of {against.engine}, {against.artifact}; "
+            f"95 % interval {low} … {high}, noise {significant(100 * test.noise, 2)} %, "
             f"threshold {significant(100 * against.threshold, 2)} %",
         )
-        for test in (against.tests if against else ())
-        if against
-    ]
 
 
 def _kind(remarks: Sequence[Remark]) -> str:
@@ -513,7 +517,7 @@ def _facts(results: Sequence[Result]) -> list[tuple[str, str]]:
     """What was run and where."""
     environments = [result.environment for result in results]
     created = sorted(result.created for result in results)
-    days = list(dict.fromkeys(when[:16].replace("T", " ") for when in (created[0], created[-1])))
+    days = list(dict.fromkeys(map(_minute, (created[0], created[-1]))))
     versions: dict[str, list[str]] = {"llx": [result.llx for result in results]}
     for environment in environments:
         versions.setdefault("Python", []).append(environment.python)

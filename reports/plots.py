@@ -44,6 +44,7 @@ class Run:
 
     result: Result
     label: str
+    number: int  # among those of the same engine and precision, from 1
     colour: int
     shape: int
 
@@ -80,6 +81,7 @@ def runs_of(results: Sequence[Result], colours: dict[str, int]) -> list[Run]:
             Run(
                 result=result,
                 label=label if met[label] == 1 else f"{label} #{met[label]}",
+                number=met[label],
                 colour=colours[result.engine],
                 shape=precisions.index(result.precision) % SHAPES,
             )
@@ -248,8 +250,15 @@ def _fidelity(runs: Sequence[Run]) -> Plot:
 
 def _roofline(runs: Sequence[Run]) -> Plot:
     """The share that each row reached of what the probe could do in its run."""
+    found = [(run, row) for run, row in _valid(runs) if row.roofline_probe is not None]
+    thinned = ""
+    if len(found) > MOST_ROWS:
+        of_runs = [headline(run.result, kind) for run in runs for kind in ("prefill", "decode")]
+        kept = [(run, row) for run, row in found if any(row is one for one in of_runs)]
+        thinned = f" Thinned: one test of each kind of a run, {len(kept)} of {len(found)} rows."
+        found = kept
     rows: list[Row] = []
-    for run, row in _valid(runs):
+    for run, row in found:
         share = row.roofline_probe
         if share is not None and row.mean > 0:
             rows.append(
@@ -267,7 +276,8 @@ def _roofline(runs: Sequence[Run]) -> Plot:
         kind="roofline",
         title="Share of the roofline",
         caption="What each test reached of what the machine could do: reads a second for decode, "
-        "FLOPs a second for prefill, by a probe in the same run. Lines: 95 % intervals.",
+        "FLOPs a second for prefill, by a probe in the same run. Lines: 95 % "
+        f"intervals.{thinned}",
         columns={
             "name": "run",
             "share": "share",

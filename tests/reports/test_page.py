@@ -302,6 +302,27 @@ def test_a_plot_of_too_many_rows_says_what_it_leaves_out():
     assert f"the first {MOST_ROWS} of {MOST_ROWS + 5} rows" in plot.caption
 
 
+def test_a_remark_that_many_share_is_made_once():
+    noted = replace(RESULT.environment, notes=["the load was 3.0 before"])
+    made = [replace(result(engine), environment=noted) for engine in ("ort", "trt", "torch")]
+    text = said(made)
+    assert text.count("the load was 3.0 before") == 1
+    assert "DOUBTFUL ort fp32; trt fp32; torch fp32 : the load" in text
+
+
+def test_the_candidate_and_its_baseline_are_named():
+    rows = read([replace(result(), turns="a run"), candidate()]).tables["model-0"]
+    assert rows[0][3] == "run"
+    assert [row[3].split("2026")[0] for row in rows[1:]] == ["#1 baseline", "#2 candidate"]
+
+
+def test_a_roofline_of_too_many_rows_keeps_one_test_of_each_kind():
+    made = [result(speed=20.0 + i, depths=(0, 8, 16)) for i in range(20)]
+    (plot,) = [plot for plot in plots(made) if plot.kind == "roofline"]
+    assert {row["test"] for row in plot.rows} == {"pp256", "tg64"}
+    assert "one test of each kind of a run, 40 of 80 rows" in plot.caption
+
+
 def test_a_machine_without_the_plots_packages_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Lacking, match=r"llx\[report\]"):
