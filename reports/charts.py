@@ -50,11 +50,11 @@ def specification(plot: Plot) -> dict[str, Any]:
     """A plot as Vega-Lite, with its rows inside."""
     import altair as alt
 
-    chart = DRAWN[plot.kind](alt.Chart(), plot.rows)
+    chart = DRAWN[plot.kind](alt.Chart(alt.NamedData("rows")), plot.rows)
     chart = chart.properties(width="container", autosize=FIT).configure(**CONFIG)
     # The rows are put in afterwards: Altair would copy each of them for every layer. Whether all is
     # by the schema is held by a test, since that takes most of the time.
-    return {**chart.to_dict(validate=False), "data": {"values": plot.rows}}
+    return {**chart.to_dict(validate=False), "datasets": {"rows": plot.rows}}
 
 
 def vega_script() -> str:

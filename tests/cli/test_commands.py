@@ -22,9 +22,10 @@ from llx.bench.run import bench
 from llx.bench.samples import Workload
 from llx.bench.worker import Job
 from llx.errors import BadInput
-from llx.result import Result, read_results
+from llx.result import Result, encode_results, read_results
 from llx.tensorrt import INSTALL
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
+from tests.reports.test_formats import RESULT
 
 QUICK = ("-p", "16", "-n", "8", "-r", "5", "--no-roofline")
 
@@ -105,6 +106,19 @@ def test_what_bench_writes_report_reads(llx, exported, tmp_path, name):
     page = (tmp_path / "site" / "report.md").read_text()
     for part in ("| pp16 |", "| tg8 |", "TPOT", "windows of 64", "Repeat with `llx bench"):
         assert part in page
+    assert "<h1>" in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_a_report_without_the_plots_packages_is_markdown(llx, tmp_path, monkeypatch):
+    (tmp_path / "results").write_bytes(encode_results([RESULT]))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    report = llx("report", "results", "-o", "site")
+    assert report.code == 3
+    assert report.stderr.splitlines() == [
+        "llx: the page (index.html) needs altair and vl_convert, not installed here: "
+        "pip install 'llx[report]'"
+    ]
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["report.md"]
 
 
 def test_csv_and_markdown(llx, exported):

@@ -146,7 +146,7 @@ def test_the_data_of_every_plot_is_its_table():
     specs = json.loads(found.scripts[0])
     assert len(specs) == len(KINDS)
     for plot in plots(EVERYTHING):
-        drawn = specs[f"plot-0-{plot.kind}"]["data"]["values"]
+        drawn = specs[f"plot-0-{plot.kind}"]["datasets"]["rows"]
         headings, *rows = found.tables[f"data-0-{plot.kind}"]
         assert headings == list(plot.columns.values())
         texts = {True: "yes", False: "", None: ""}
@@ -260,7 +260,7 @@ def test_a_specification_holds_texts_of_results_as_data_only(text):
     assert {plot.kind for plot in found} == KINDS
     for plot in found:
         spec = specification(plot)
-        assert any(text in said for said in strings(spec.pop("data")))
+        assert any(text in said for said in strings(spec.pop("datasets")))
         assert not [said for said in strings(spec) if text[:8] in said]
 
 
