@@ -12,7 +12,7 @@ import pytest
 
 from llx.errors import Lacking
 from llx.reports import page
-from llx.reports.charts import specification
+from llx.reports.charts import specification, vega_script
 from llx.reports.page import page_html, write_page
 from llx.reports.plots import MOST_ROWS, colours_of, plots_of, quantile, runs_of
 from tests.reports.made import HOSTILE, candidate, result, row, with_texts
@@ -290,9 +290,16 @@ def test_a_hundred_runs_are_a_small_page():
         for precision in precisions
     ]
     assert len(made) == 100
-    vega = 1_500_000  # at most; the test of the bundle holds it
+    vega = 1_500_000  # at most; held by the next test
     assert len(page_html(made).encode()) + vega < 5_000_000
     page_html([replace(m, artifact=made[0].artifact, precision="fp32") for m in made])
+
+
+def test_the_plots_script_fits_into_a_page_and_ends_no_element():
+    script = vega_script()
+    assert "vegaEmbed" in script
+    assert len(script) < 1_500_000
+    assert "</script" not in page._script_text(script + "'</script>'").lower()
 
 
 def test_a_plot_of_too_many_rows_says_what_it_leaves_out():
