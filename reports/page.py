@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from llx.files import write_whole
 from llx.reports.charts import specification, vega_script
 from llx.reports.history import Entry
 from llx.reports.markdown import ENERGY, TIMED_REGION, protocol_sentence
-from llx.reports.notes import ceiling_words, row_notes
+from llx.reports.notes import ceiling_words, explanations, row_notes
+from llx.reports.plain import visible
 from llx.reports.plots import (
     Plot,
     Run,
@@ -39,8 +39,6 @@ from llx.result import FIDELITY, Result, SpeedRow, Times
 
 PAGE = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
-# What turns the direction of writing; control characters are told by their category.
-TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 SHAPES = "●■▲◆▼✚"  # as the plots have them, by the order of precisions
 NAMED_AT_MOST = 4  # runs that share a remark
 
@@ -146,10 +144,7 @@ def _shown(result: Shown) -> Shown:
 
     def shown(value: Any) -> Any:
         if isinstance(value, str):
-            return "".join(
-                "\ufffd" if c in TURNS or (unicodedata.category(c) == "Cc" and c != "\n") else c
-                for c in value
-            )
+            return "\n".join(map(visible, value.split("\n")))
         if isinstance(value, dict):
             return {shown(key): shown(item) for key, item in value.items()}
         if isinstance(value, list) and value and not isinstance(value[0], int | float):
@@ -575,6 +570,7 @@ def _conditions(results: Sequence[Result]) -> Iterator[str]:
             + (f"; CI95: {'; '.join(methods)}" if methods else "")
             + "."
         )
+    yield from explanations(results)
     yield from dict.fromkeys(
         protocol_sentence(result.fidelity).replace("`", "") for result in results if result.fidelity
     )
