@@ -124,7 +124,11 @@ def is_noisy(scenario, progress):
 
 
 @pytest.mark.parametrize(
-    ("session", "rounds", "verdict"), [(is_steady, 1, "slower"), (is_noisy, 2, "inconclusive")]
+    ("session", "rounds", "verdict"),
+    [
+        (is_steady, 1, "slower"),
+        pytest.param(is_noisy, 2, "inconclusive", marks=pytest.mark.slow),
+    ],
 )
 def test_rounds_go_on_until_there_is_a_verdict_or_repetitions_run_out(
     unjudged, monkeypatch, session, rounds, verdict

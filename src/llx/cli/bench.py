@@ -84,7 +84,7 @@ def bench(
     seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="A look in half a minute: -p 256 -n 64, no fidelity."),
+        typer.Option("--quick", help="A short look: -p 256 -n 32, no fidelity."),
     ] = False,
     fidelity: Annotated[
         bool | None,
@@ -153,7 +153,7 @@ def bench(
     if threshold and against is None:
         raise BadInput("--threshold is of a comparison", "add --against, or leave it out")
     matters = share(threshold or "5%", "--threshold", "5%")
-    usual = ("256", "64") if quick else ("512", "128")
+    usual = ("256", "32") if quick else ("512", "128")
     if request_lengths:
         usual = ("0", "0")
     workload = Workload(
