@@ -8,10 +8,18 @@
 #   LLX_OUTPUT              folder for results.json, comparison.md and the report
 set -euo pipefail
 
-# The words of a line that is quoted as in a shell; nothing in it is run.
-words() { python3 -c 'import shlex, sys; print(*shlex.split(sys.argv[1]), sep="\n")' "$1"; }
-mapfile -t export_arguments < <(words "$LLX_EXPORT")
-mapfile -t bench_arguments < <(words "$LLX_BENCH")
+# Put the words of a line that is quoted as in a shell into an array; nothing in it is run.
+words() {
+  local found
+  if ! found=$(python3 -c 'import shlex, sys; print(*shlex.split(sys.argv[1]), sep="\n")' "$2" 2>/dev/null); then
+    echo "llx: this is not quoted as in a shell: $2" >&2
+    exit 2
+  fi
+  if [ -n "$found" ]; then mapfile -t "$1" <<< "$found"; fi
+}
+export_arguments=() bench_arguments=()
+words export_arguments "$LLX_EXPORT"
+words bench_arguments "$LLX_BENCH"
 
 mkdir -p "$LLX_OUTPUT"
 output=$(realpath "$LLX_OUTPUT")

@@ -15,7 +15,7 @@ import yaml
 
 from llx.result import encode_results, read_results
 from tests.checkpoints import write_checkpoint
-from tests.reports.test_compare import judged, turned
+from tests.reports.pairs import judged, turned
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -147,6 +147,23 @@ def test_a_checkout_that_exports_nothing_stops_the_action(path_with_llx, tmp_pat
     assert ended.returncode == 2
     assert "the model" in ended.stderr
     assert not (tmp_path / "out" / "comparison.md").exists()
+
+
+def test_arguments_are_words_as_in_a_shell_and_none_where_there_are_none(path_with_llx, tmp_path):
+    # A recording double of llx: it writes down what it is called with, and measures nothing.
+    llx = tmp_path / "bin" / "llx"
+    llx.write_text(f'#!/bin/sh\nprintf "<%s>" "$@" >> {tmp_path}/calls; echo >> {tmp_path}/calls\n')
+    settings = {"LLX_HEAD": ".", "LLX_BASE": ".", "LLX_OUTPUT": "out"}
+    run("measure.sh", path_with_llx, tmp_path, LLX_EXPORT="-w 'a  b'", LLX_BENCH="", **settings)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0].startswith("<export><-w><a  b><-o>")
+    assert "<>" not in calls[2]
+    assert calls[2].startswith("<bench>")
+    (tmp_path / "calls").unlink()
+    ended = run("measure.sh", path_with_llx, tmp_path, LLX_EXPORT="'", LLX_BENCH="", **settings)
+    assert ended.returncode == 2
+    assert "not quoted as in a shell: '" in ended.stderr
+    assert not (tmp_path / "calls").exists()
 
 
 # A recording double of GitHub's command line: it answers from files, and writes down its calls.
