@@ -92,16 +92,14 @@ class InTurns:
 
     def _decided(self, candidate: Scenario) -> bool:
         """Whether a test has a verdict, or can have none."""
-        test = candidate.test
-        assert test is not None
         theirs, ours = (
-            [row for row in one.rows if (row.test, row.batch) == (test.name, test.batch)]
+            [row for row in one.rows if row.name == candidate.name]
             for one in (self._baseline, self._candidate)
         )
         if any(not row.valid and len(row.samples) >= MIN_REPETITIONS for row in theirs + ours):
             return True
         found = compared(theirs, ours, self._threshold)
-        return all(one.verdict != "inconclusive" for one in found)
+        return bool(found) and found[0].verdict != "inconclusive"
 
     def _in_turns(self, candidate: Scenario, baseline: Scenario, progress: Progress) -> bool:
         """One round of a test of both; whether both came to its end. The baseline begins."""
@@ -149,10 +147,10 @@ def compared(
     baseline: list[SpeedRow], candidate: list[SpeedRow], threshold: float = THRESHOLD
 ) -> list[ComparedTest]:
     """The tests that both have, as they compare. An invalid row has no verdict but inconclusive."""
-    of_baseline = {(row.test, row.batch): row for row in baseline}
+    of_baseline = {row.name: row for row in baseline}
     found = []
     for row in candidate:
-        before = of_baseline.get((row.test, row.batch))
+        before = of_baseline.get(row.name)
         if before is None or len(before.samples) != 2 * len(row.samples) or len(row.samples) < 2:
             continue
         around: NDArray[np.float64] = np.array(before.samples).reshape(-1, 2)

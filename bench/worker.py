@@ -23,7 +23,7 @@ from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
-from llx.result import FIDELITY, Fidelity, MemoryRecord
+from llx.result import FIDELITY, Fidelity, MemoryRecord, name_of
 
 LIMIT_S = 3600.0
 PLENTY = 1 << 16  # of turns: more than a test has repetitions
@@ -100,7 +100,7 @@ class Scenario:
         test = self.test
         if test is None:
             return FIDELITY
-        return f"{test.name} b{test.batch}" if test.batch > 1 else test.name
+        return name_of(test.name, test.batch)
 
 
 def scenarios_of(job: Job, artifact: Artifact) -> list[Scenario]:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from llx.conditions import EnergyRecord
 from llx.progress import Progress, silent
-from llx.reports.notes import ceiling_words, explanations, row_notes, row_times
+from llx.reports.notes import ceiling_words, explanations, row_notes, row_times, shown_test
 from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import (
@@ -163,10 +163,9 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield "no numbers", "–", f"{result.error.message}: {result.error.remedy}"
         return
     for row in result.speed:
-        batch = f" × {row.batch}" if row.batch > 1 else ""
         one = len(row.samples) == 1
         value = significant(row.mean) if one else plus_minus(row.mean, row.sd)
-        yield f"{row.test}{batch}", f"{value} tok/s", _speed_detail(row)
+        yield shown_test(row.test, row.batch), f"{value} tok/s", _speed_detail(row)
     if result.against:
         yield from _against_lines(result.against)
     for failed in result.failed:
@@ -195,10 +194,9 @@ def _against_lines(against: Against) -> Iterator[tuple[str, str, str]]:
     """How each test compares with what it was measured in turns with."""
     of = f"{against.engine}, {against.artifact}"
     for test in against.tests:
-        batch = f" × {test.batch}" if test.batch > 1 else ""
         low, high = test.ci95
         yield (
-            f"{test.test}{batch} ratio",
+            f"{shown_test(test.test, test.batch)} ratio",
             f"{significant(test.ratio, 3)} ×",
             f"{test.verdict.upper()}: CI95 {significant(low, 3)}…{significant(high, 3)} of {of}; "
             f"noise ±{significant(100 * test.noise, 2)} %, "
@@ -211,9 +209,12 @@ def _energy_lines(result: Result) -> Iterator[tuple[str, str, str]]:
     measured = [row for row in result.speed if row.energy and row.energy.joules is not None]
     for row in measured:
         assert row.energy is not None
-        batch = f" × {row.batch}" if row.batch > 1 else ""
         per = significant(row.energy.mj_per_token or 0.0)
-        yield "energy", f"{per} mJ/tok", f"{row.test}{batch}: {energy_detail(row.energy)}"
+        yield (
+            "energy",
+            f"{per} mJ/tok",
+            f"{shown_test(row.test, row.batch)}: {energy_detail(row.energy)}",
+        )
     missing = [row for row in result.speed if row not in measured and row.energy]
     for reason in dict.fromkeys(row.energy.reason for row in missing if row.energy):
         tests = ", ".join(row.test for row in missing if row.energy and row.energy.reason == reason)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 
 from llx.errors import EXIT_LACKING
-from llx.reports.measures import Measure, measures
+from llx.reports.measures import Measure, followed, measures
 from llx.reports.plain import visible
 from llx.reports.units import significant
 from llx.result import ErrorRecord, Result, SpeedRow
@@ -39,7 +39,7 @@ def _github(results: Sequence[Result], *, more_is_better: bool) -> str:
             **_range(measure),
             "extra": visible(f"{result.environment.device}\n{result.command}"),
         }
-        for result in results
+        for result in followed(results)
         for measure in measures(result)
         if measure.more_is_better == more_is_better
     ]
@@ -56,7 +56,7 @@ def _range(measure: Measure) -> dict[str, str]:
 def bencher(results: Sequence[Result]) -> str:
     """Bencher Metric Format."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for result in results:
+    for result in followed(results):
         for measure in measures(result):
             metric = {"value": measure.value}
             if measure.interval:

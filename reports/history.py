@@ -11,7 +11,7 @@ import msgspec
 
 from llx.errors import BadInput
 from llx.files import write_whole
-from llx.reports.measures import Measure, measures
+from llx.reports.measures import Measure, followed, measures
 from llx.result import Result
 
 
@@ -38,11 +38,12 @@ class Entry:
 def remember(results: Sequence[Result], path: Path, label: str = "") -> list[Entry]:
     """Add results to a history, those that it has not yet, and return all of it in order of time.
 
-    The file appears whole or stays as it was. Raises `BadInput` where it is no history.
+    Of two that were measured in turns the candidate is kept. The file appears whole or stays as it
+    was. Raises `BadInput` where it is no history.
     """
     known = read_history(path) if path.exists() else []
     seen = {entry.identity for entry in known}
-    new = [_entry(result, label) for result in results if not result.error]
+    new = [_entry(result, label) for result in followed(results) if not result.error]
     entries = known + [entry for entry in new if entry.identity not in seen]
     entries.sort(key=lambda entry: entry.created)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llx.result import PhaseFidelity, Result, SpeedRow, Times
+from llx.reports.notes import row_times
+from llx.result import Estimate, PhaseFidelity, Result, SpeedRow
+
+NORMAL_95 = 1.96  # standard errors on each side, many tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number, of which test or phase, with the interval that it is known to.
+    """A number, of which test or phase, with an interval around it.
 
-    `slug`: the same for every test. `more_is_better`: whether a larger number is the better one.
+    That is the 95 % one, and of times one standard deviation of the repetitions. `slug`: the same
+    for every test. `more_is_better`: whether a larger number is the better one.
     """
 
     of: str
@@ -22,6 +26,32 @@ class Measure:
     value: float
     interval: tuple[float, float] | None = None
     more_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a phase of fidelity is judged by."""
+
+    name: str
+    slug: str
+    unit: str
+    estimate: Estimate
+    more_is_better: bool
+
+
+def phase_figures(phase: PhaseFidelity) -> tuple[Figure, ...]:
+    """The three that count: KLD, PPL ratio, and the share of tokens with the same top-1."""
+    kld = Estimate(value=phase.kld.mean, se=phase.kld.se)
+    return (
+        Figure("KLD", "kld", "nats", kld, False),
+        Figure("PPL ratio", "ppl-ratio", "", phase.ppl_ratio, False),
+        Figure("same top-1", "same-top1", "", phase.same_top1, True),
+    )
+
+
+def followed(results: Sequence[Result]) -> list[Result]:
+    """The results whose numbers are followed over time: a baseline stood there for another."""
+    return [result for result in results if result.against or not result.turns]
 
 
 def measures(result: Result) -> Iterator[Measure]:
@@ -57,16 +87,15 @@ def _of_row(row: SpeedRow) -> Iterator[Measure]:
         interval=row.ci95,
         more_is_better=True,
     )
-    for name, times in (("TTFT", row.ttft_ms), ("TPOT", row.tpot_ms), ("E2E", row.e2e_ms)):
-        if times:
-            yield Measure(
-                of=of,
-                name=name,
-                slug=name.lower(),
-                unit="ms",
-                value=times.mean,
-                interval=_around(times),
-            )
+    for name, times in row_times(row):
+        yield Measure(
+            of=of,
+            name=name,
+            slug=name.lower(),
+            unit="ms",
+            value=times.mean,
+            interval=(times.mean - times.sd, times.mean + times.sd),
+        )
     if row.roofline_probe is not None:
         yield Measure(
             of=of,
@@ -82,23 +111,16 @@ def _of_row(row: SpeedRow) -> Iterator[Measure]:
         )
 
 
-def _around(times: Times) -> tuple[float, float]:
-    return times.mean - times.sd, times.mean + times.sd
-
-
 def _of_phase(of: str, phase: PhaseFidelity) -> Iterator[Measure]:
-    kld, ratio, same = phase.kld, phase.ppl_ratio, phase.same_top1
-    for name, slug, unit, value, se in (
-        ("KLD", "kld", "nats", kld.mean, kld.se),
-        ("PPL ratio", "ppl-ratio", "ratio", ratio.value, ratio.se),
-        ("same top-1", "same-top1", "%", 100 * same.value, 100 * same.se),
-    ):
+    for figure in phase_figures(phase):
+        scale, unit = (100, "%") if figure.more_is_better else (1, figure.unit or "ratio")
+        value, half = scale * figure.estimate.value, scale * NORMAL_95 * figure.estimate.se
         yield Measure(
             of=of,
-            name=name,
-            slug=slug,
+            name=figure.name,
+            slug=figure.slug,
             unit=unit,
             value=value,
-            interval=(value - 1.96 * se, value + 1.96 * se),
-            more_is_better=slug == "same-top1",
+            interval=(value - half, value + half),
+            more_is_better=figure.more_is_better,
         )

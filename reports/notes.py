@@ -13,6 +13,11 @@ def row_notes(row: SpeedRow) -> list[str]:
     return list(_notes(row))
 
 
+def shown_test(test: str, batch: int) -> str:
+    """A test's name for people, with the batch where it is more than one: tg128 × 8."""
+    return f"{test} × {batch}" if batch > 1 else test
+
+
 def row_times(row: SpeedRow) -> list[tuple[str, Times]]:
     """The times of a row by the field's names, those that it has."""
     named = (("TTFT", row.ttft_ms), ("TPOT", row.tpot_ms), ("E2E", row.e2e_ms))
@@ -36,14 +41,15 @@ def explanations(results: Sequence[Result]) -> list[str]:
     """A line on each term in a table that says nothing to who meets it first."""
     judged = [result.fidelity for result in results if result.fidelity]
     bounded = any(f.prefill.kld_bound is not None for f in judged)
-    suspect = any(row.suspect for result in results for row in result.speed)
+    rows = [row for result in results for row in result.speed]
+    suspects = dict.fromkeys(row.suspect for row in rows if row.suspect)
     found = []
     if bounded:
         found.append("KLD: estimated with sampled logits; at least: what follows without them.")
-    if suspect:
-        found.append(
-            "Suspect path: under 30 % of the roofline, where a slow kernel or a fallback is likely."
-        )
+    found += [
+        f"{why[:1].upper()}{why[1:]}, where a slow kernel or a fallback is likely."
+        for why in suspects
+    ]
     return found
 
 

@@ -62,6 +62,11 @@ class MemoryRecord:
     engine_bytes: int | None = None
 
 
+def name_of(test: str, batch: int) -> str:
+    """A test's name, and its batch where that is not 1."""
+    return f"{test} b{batch}" if batch > 1 else test
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpeedRow:
     """One test, such as pp512 or tg128 @ d0: tok/s of each repetition, and what follows from them.
@@ -108,8 +113,8 @@ class SpeedRow:
 
     @property
     def name(self) -> str:
-        """The test's name, and its batch where that is not 1: what it is called where it fails."""
-        return f"{self.test} b{self.batch}" if self.batch > 1 else self.test
+        """What it is called where it fails, or is compared."""
+        return name_of(self.test, self.batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +283,11 @@ class ComparedTest:
     ci_method: str
     noise: float
     verdict: Literal["faster", "slower", "no change", "inconclusive"]
+
+    @property
+    def name(self) -> str:
+        """As `SpeedRow.name`."""
+        return name_of(self.test, self.batch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,6 +146,17 @@ def test_rounds_go_on_until_there_is_a_verdict_or_repetitions_run_out(
     assert len(candidate.time.loads_s) == rounds
 
 
+@pytest.mark.slow
+def test_a_repetition_a_round_comes_to_a_verdict_too(unjudged, monkeypatch):
+    monkeypatch.setattr(running, "run_scenario", is_steady)
+    work = Workload(prompts=(8,), generated=(), repetitions=1, most_repetitions=12)
+    turns = InTurns(replace(unjudged, workload=work), replace(unjudged, engine="torch"))
+    turns.run()
+    _, candidate = turns.results()
+    assert [one.verdict for one in candidate.against.tests] == ["slower"]
+    assert 5 <= len(candidate.speed[0].samples) < 12
+
+
 def dies_on_its_second_turn(scenario, progress):
     if scenario.job.engine == "torch" and scenario.name == "pp8":
         with scenario.turns.take():

@@ -25,7 +25,7 @@ from llx.errors import BadInput
 from llx.result import Result, encode_results, read_results
 from llx.tensorrt import INSTALL
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint
-from tests.reports.test_formats import RESULT
+from tests.reports.made import RESULT
 
 QUICK = ("-p", "16", "-n", "8", "-r", "5", "--no-roofline")
 

@@ -8,8 +8,23 @@ from typing import Any
 
 import msgspec
 
-from llx.result import Against, ComparedTest, Divergence, Estimate, Result, SpeedRow
-from tests.reports.test_formats import CEILING, FIDELITY, PHASE, RESULT, ROW, TIMES
+from llx.conditions import ContainerRecord, EnergyRecord, MachineRecord, RunRecord
+from llx.result import (
+    Against,
+    ArtifactRecord,
+    Ceiling,
+    ComparedTest,
+    Divergence,
+    EnvironmentRecord,
+    ErrorRecord,
+    Estimate,
+    Fidelity,
+    MemoryRecord,
+    PhaseFidelity,
+    Result,
+    SpeedRow,
+    Times,
+)
 
 HOSTILE = (
     "</script><script>window.__pwned=1;alert(1)</script>",
@@ -18,6 +33,119 @@ HOSTILE = (
     "datum['constructor']['constructor']('window.__pwned=1')()",
     "{{ 7*7 }}{% raw %}\u2028\u2029]]><!--<script>",
     "javascript:alert(1)//https://example.org/\u202ecod.exe\x1b[2J\x00\u2066",
+)
+ENERGY = EnergyRecord(
+    source="RAPL",
+    rail="package-0",
+    window=12.5,
+    joules=500.0,
+    tokens=256,
+    mj_per_token=1953.125,
+    samples=4,
+    coverage=1.0,
+    error=1e-4,
+    idle_watts=11.25,
+)
+TIMES = Times(mean=48.5, sd=2.0, p50=48.0, p90=50.0, p95=51.0, p99=52.0)
+ROW = SpeedRow(
+    test="tg128",
+    isl=0,
+    osl=128,
+    depth=0,
+    batch=1,
+    samples=[20.0, 21.0],
+    step_ns=[[1, 2], [3, 4]],
+    mean=20.5,
+    sd=0.7,
+    median=20.5,
+    ci95=(14.1, 26.9),
+    ci_method="Student's t, mean",
+    warmup=1,
+    tpot_ms=TIMES,
+    energy=ENERGY,
+)
+PHASE = PhaseFidelity(
+    tokens=2555,
+    ppl=11.66,
+    ppl_se=0.63,
+    ppl_ratio=Estimate(value=1.0, se=1e-6),
+    kld_mean=1.4e-11,
+    kld=Divergence(mean=1.4e-11, se=1e-13, p50=1e-11, p90=2e-11, p99=4e-11, max=1e-10),
+    same_top1=Estimate(value=1.0, se=0.0),
+    rms_dp=Estimate(value=1e-6, se=1e-8),
+    max_abs_logit_error=1e-4,
+    mean_abs_logit_error=1e-5,
+    kld_bound=1.3e-11,
+)
+FIDELITY = Fidelity(
+    reference_weights="the checkpoint",
+    corpus="pydoc topics",
+    corpus_sha256="ab" * 32,
+    window=512,
+    windows=5,
+    stride=22484,
+    bos="none",
+    tokens=2555,
+    top_k=256,
+    tail_samples=64,
+    ppl=11.66,
+    ppl_se=0.63,
+    ppl_reference=11.66,
+    ppl_ratio=PHASE.ppl_ratio,
+    kld=PHASE.kld,
+    same_top1=PHASE.same_top1,
+    rms_dp=PHASE.rms_dp,
+    prefill=PHASE,
+    decode=PHASE,
+)
+RESULT = Result(
+    llx="0.1.0",
+    created="2026-11-24T00:00:00+00:00",
+    command="llx bench -o json",
+    engine="ort",
+    precision="fp32",
+    dialect="standard",
+    artifact=ArtifactRecord(
+        name="tiny-fp32", sha256="cd" * 32, bytes=1000, params=2000, source="tiny", weights="dense"
+    ),
+    environment=EnvironmentRecord(
+        device="a processor with a very long name indeed, 128 CPUs, 1024 GiB",
+        device_fingerprint="ef",
+        os="Linux",
+        python="3.11",
+        versions={"numpy": "2"},
+        threads=2,
+        clocks="not measured",
+        power_mode="not measured",
+        load_before=0.1,
+        load_after=1.9,
+        machine=MachineRecord(
+            cpu="a processor",
+            architecture="x86_64",
+            system="Linux",
+            memory_bytes=1 << 40,
+            cpus=128,
+            numa_nodes=2,
+            smt=True,
+            container=ContainerRecord(version="v2", cpus=1.5, memory_bytes=16 << 30),
+        ),
+        run=RunRecord(seconds=60.0, others_cpu=0.31, cpu_mhz_tests=(800.0, 3200.0)),
+        notes=["others used 0.31 of a core meanwhile"],
+    ),
+    speed=[ROW],
+    fidelity=FIDELITY,
+    memory=MemoryRecord(peak_host_bytes=10**9, cache_bytes=10**6),
+)
+ERROR = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
+CRASH = ErrorRecord(message="the process died", remedy="look above", exit_code=70)
+LACKING = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
+CEILING = Ceiling(
+    by="numpy",
+    working_set=1 << 28,
+    threads=1,
+    read_bytes_per_s=20.5e9,
+    read_highest=22e9,
+    read_samples=[20e9, 20.5e9, 22e9],
 )
 # What is one of a few words in a result, and no other.
 FIXED = ("schema", "unit", "verdict", "reference")
@@ -86,32 +214,41 @@ def result(
     )
 
 
-def candidate(ratio: float = 0.9, **more: Any) -> Result:
-    """A result that was measured in turns with a baseline."""
-    made = result(**more)
-    tests = [
-        ComparedTest(
-            test=row.test,
-            batch=row.batch,
-            baseline_mean=row.mean / ratio,
-            mean=row.mean,
-            ratio=ratio,
-            ci95=(ratio - 0.02, ratio + 0.02),
-            ci_method="Student's t, paired",
-            noise=0.01,
-            verdict="slower" if ratio < 0.95 else "no change",
-        )
-        for row in made.speed
-    ]
-    against = Against(
-        engine="torch",
+def compared(
+    test: str, before: float, ratio: float, verdict: str, margin: float = 0.02, noise: float = 0.01
+) -> ComparedTest:
+    """A test in turns, with its interval at a margin to either side."""
+    return ComparedTest(
+        test=test,
+        batch=1,
+        baseline_mean=before,
+        mean=ratio * before,
+        ratio=ratio,
+        ci95=(ratio - margin, ratio + margin),
+        ci_method="Student's t, paired",
+        noise=noise,
+        verdict=verdict,
+    )
+
+
+def against(engine: str, artifact: str, tests: list[ComparedTest]) -> Against:
+    """What a candidate was measured in turns with."""
+    return Against(
+        engine=engine,
         precision="fp32",
-        artifact="before-fp32",
-        artifact_sha256="0" * 64,
+        artifact=artifact,
+        artifact_sha256="cd" * 32,
         threshold=0.05,
         tests=tests,
     )
-    return replace(made, against=against, turns="a run")
+
+
+def candidate(ratio: float = 0.9, **more: Any) -> Result:
+    """A result that was measured in turns with a baseline."""
+    made = result(**more)
+    verdict = "slower" if ratio < 0.95 else "no change"
+    tests = [compared(row.test, row.mean / ratio, ratio, verdict) for row in made.speed]
+    return replace(made, against=against("torch", "before-fp32", tests), turns="a run")
 
 
 def with_texts(made: Result, text: str) -> Result:

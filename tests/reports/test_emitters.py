@@ -14,8 +14,9 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from llx.reports.formats import FORMATS
-from llx.result import ErrorRecord, FailedTest
-from tests.reports.test_formats import RESULT, ROW
+from llx.result import FailedTest
+from tests.reports.made import CRASH, LACKING, RESULT, ROW
+from tests.reports.pairs import turned
 
 # github.com/benchmark-action/github-action-benchmark, README: "custom" benchmarks.
 GITHUB = {
@@ -53,8 +54,6 @@ BENCHER = {
         "additionalProperties": METRIC,
     },
 }
-CRASH = ErrorRecord(message="the process died", remedy="look above", exit_code=70)
-LACKING = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
 INVALID = replace(ROW, test="tg64", valid=False, invalid_reason="no warm-up")
 MIXED = replace(RESULT, speed=[ROW, INVALID], failed=[FailedTest(test="pp512", error=CRASH)])
 LACKED = replace(RESULT, engine="trt", speed=[], fidelity=None, memory=None, error=LACKING)
@@ -77,6 +76,12 @@ def test_bencher_is_given_values_with_their_interval():
     speed = found["tiny-fp32 ort tg128"]["speed"]
     assert (speed["lower_value"], speed["value"], speed["upper_value"]) == (14.1, 20.5, 26.9)
     assert found["tiny-fp32 ort prefill"]["kld"]["value"] == RESULT.fidelity.prefill.kld.mean
+
+
+@pytest.mark.parametrize("name", ["github-bigger", "github-smaller", "bencher"])
+def test_of_two_in_turns_the_candidates_numbers_are_followed(name):
+    baseline, candidate = turned(0.9, "slower")
+    assert FORMATS[name]([baseline, candidate]) == FORMATS[name]([candidate])
 
 
 @pytest.mark.parametrize("name", ["github-bigger", "github-smaller", "bencher"])

@@ -12,133 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from llx.conditions import ContainerRecord, EnergyRecord, MachineRecord, RunRecord
+from llx.conditions import EnergyRecord
 from llx.errors import BadInput
 from llx.reports.console import result_tables
 from llx.reports.formats import FORMATS, format_named
 from llx.reports.markdown import markdown_table
 from llx.reports.plain import visible
-from llx.result import (
-    ArtifactRecord,
-    Ceiling,
-    Divergence,
-    EnvironmentRecord,
-    ErrorRecord,
-    Estimate,
-    FailedTest,
-    Fidelity,
-    MemoryRecord,
-    PhaseFidelity,
-    Result,
-    SpeedRow,
-    TimeRecord,
-    Times,
-    read_results,
-)
-
-ENERGY = EnergyRecord(
-    source="RAPL",
-    rail="package-0",
-    window=12.5,
-    joules=500.0,
-    tokens=256,
-    mj_per_token=1953.125,
-    samples=4,
-    coverage=1.0,
-    error=1e-4,
-    idle_watts=11.25,
-)
-TIMES = Times(mean=48.5, sd=2.0, p50=48.0, p90=50.0, p95=51.0, p99=52.0)
-ROW = SpeedRow(
-    test="tg128",
-    isl=0,
-    osl=128,
-    depth=0,
-    batch=1,
-    samples=[20.0, 21.0],
-    step_ns=[[1, 2], [3, 4]],
-    mean=20.5,
-    sd=0.7,
-    median=20.5,
-    ci95=(14.1, 26.9),
-    ci_method="Student's t, mean",
-    warmup=1,
-    tpot_ms=TIMES,
-    energy=ENERGY,
-)
-PHASE = PhaseFidelity(
-    tokens=2555,
-    ppl=11.66,
-    ppl_se=0.63,
-    ppl_ratio=Estimate(value=1.0, se=1e-6),
-    kld_mean=1.4e-11,
-    kld=Divergence(mean=1.4e-11, se=1e-13, p50=1e-11, p90=2e-11, p99=4e-11, max=1e-10),
-    same_top1=Estimate(value=1.0, se=0.0),
-    rms_dp=Estimate(value=1e-6, se=1e-8),
-    max_abs_logit_error=1e-4,
-    mean_abs_logit_error=1e-5,
-    kld_bound=1.3e-11,
-)
-FIDELITY = Fidelity(
-    reference_weights="the checkpoint",
-    corpus="pydoc topics",
-    corpus_sha256="ab" * 32,
-    window=512,
-    windows=5,
-    stride=22484,
-    bos="none",
-    tokens=2555,
-    top_k=256,
-    tail_samples=64,
-    ppl=11.66,
-    ppl_se=0.63,
-    ppl_reference=11.66,
-    ppl_ratio=PHASE.ppl_ratio,
-    kld=PHASE.kld,
-    same_top1=PHASE.same_top1,
-    rms_dp=PHASE.rms_dp,
-    prefill=PHASE,
-    decode=PHASE,
-)
-RESULT = Result(
-    llx="0.1.0",
-    created="2026-11-24T00:00:00+00:00",
-    command="llx bench -o json",
-    engine="ort",
-    precision="fp32",
-    dialect="standard",
-    artifact=ArtifactRecord(
-        name="tiny-fp32", sha256="cd" * 32, bytes=1000, params=2000, source="tiny", weights="dense"
-    ),
-    environment=EnvironmentRecord(
-        device="a processor with a very long name indeed, 128 CPUs, 1024 GiB",
-        device_fingerprint="ef",
-        os="Linux",
-        python="3.11",
-        versions={"numpy": "2"},
-        threads=2,
-        clocks="not measured",
-        power_mode="not measured",
-        load_before=0.1,
-        load_after=1.9,
-        machine=MachineRecord(
-            cpu="a processor",
-            architecture="x86_64",
-            system="Linux",
-            memory_bytes=1 << 40,
-            cpus=128,
-            numa_nodes=2,
-            smt=True,
-            container=ContainerRecord(version="v2", cpus=1.5, memory_bytes=16 << 30),
-        ),
-        run=RunRecord(seconds=60.0, others_cpu=0.31, cpu_mhz_tests=(800.0, 3200.0)),
-        notes=["others used 0.31 of a core meanwhile"],
-    ),
-    speed=[ROW],
-    fidelity=FIDELITY,
-    memory=MemoryRecord(peak_host_bytes=10**9, cache_bytes=10**6),
-)
-ERROR = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
+from llx.result import FailedTest, TimeRecord, read_results
+from tests.reports.made import CEILING, ERROR, RESULT, ROW, TIMES
 
 
 def rendered(results):
@@ -347,16 +228,6 @@ def test_an_unknown_format_is_refused():
 
 def test_results_are_versioned():
     assert msgspec.json.decode(FORMATS["jsonl"]([RESULT]))["schema"] == "llx.result/1"
-
-
-CEILING = Ceiling(
-    by="numpy",
-    working_set=1 << 28,
-    threads=1,
-    read_bytes_per_s=20.5e9,
-    read_highest=22e9,
-    read_samples=[20e9, 20.5e9, 22e9],
-)
 
 
 def test_what_a_share_of_the_roofline_is_of_stands_below_it():

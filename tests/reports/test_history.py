@@ -11,7 +11,8 @@ from llx.reports.history import read_history, remember
 from llx.reports.page import page_html
 from llx.reports.plots import history_plots
 from llx.result import encode_results
-from tests.reports.test_formats import ERROR, RESULT
+from tests.reports.made import ERROR, RESULT
+from tests.reports.pairs import turned
 
 
 def at(created, **changes):
@@ -31,6 +32,13 @@ def test_a_result_is_kept_once(tmp_path):
     path = tmp_path / "history.jsonl"
     remember([at("a"), at("a", engine="torch")], path)
     assert len(remember([at("a"), at("b")], path)) == 3
+
+
+def test_of_two_in_turns_the_candidate_is_kept(tmp_path):
+    baseline, candidate = turned(0.9, "slower")
+    (entry,) = remember([baseline, candidate], tmp_path / "history.jsonl")
+    speed = next(one for one in entry.measures if one.slug == "speed")
+    assert speed.value == candidate.speed[0].mean
 
 
 def test_what_may_be_published_is_kept_with_its_interval(tmp_path):
