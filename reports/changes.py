@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import msgspec
 from rich.table import Table
 
-from llx.reports.compare import Change, Compared
+from llx.reports.compare import Compared
 from llx.reports.console import simple_table
 from llx.reports.markdown import markdown_table, safe
 from llx.reports.units import binary_bytes, significant
+from llx.reports.verdicts import Change
 
 HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
 

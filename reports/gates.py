@@ -10,19 +10,10 @@ from typing import Literal
 import msgspec
 
 from llx.errors import BadInput
+from llx.reports.units import share_of
 
 Kind = Literal["deterministic", "roofline share", "wall clock"]
 """The same anywhere; across machines; only where the device fingerprint is the same."""
-
-
-def share_of(text: str) -> float:
-    """A percentage as a share: "5%" is 0.05. Raises `ValueError` for anything else."""
-    if not text.endswith("%"):
-        raise ValueError(f"{text!r} is no percentage, such as 5%")
-    share = float(text.removesuffix("%")) / 100
-    if not 0 < share < 1:
-        raise ValueError(f"{text!r} is not between 0 and 100 %")
-    return share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +40,11 @@ class Gate:
                 share_of(threshold)
         if self.kind != "deterministic" and not isinstance(self.threshold, str):
             raise ValueError(f"a gate of kind {self.kind} has a threshold in percent, such as 5%")
+
+    @property
+    def share(self) -> float:
+        """The threshold of one that has it in percent, as a share."""
+        return share_of(str(self.threshold))
 
     def fits(self, metric: str, kind: Kind, engine: str) -> bool:
         """Whether the gate is about a metric of an engine."""

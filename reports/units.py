@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as people read and write them."""
 
 from __future__ import annotations
 
@@ -47,3 +47,13 @@ def plus_minus(value: float, error: float) -> str:
     while decimals < 8 and round(error, decimals) < 10 ** (1 - decimals):
         decimals += 1
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def share_of(text: str) -> float:
+    """A percentage as a share: "5%" is 0.05. Raises `ValueError` for anything else."""
+    if not text.endswith("%"):
+        raise ValueError(f"{text!r} is no percentage, such as 5%")
+    share = float(text.removesuffix("%")) / 100
+    if not 0 < share < 1:
+        raise ValueError(f"{text!r} is not between 0 and 100 %")
+    return share

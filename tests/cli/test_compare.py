@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llx.result import encode_results
-from tests.reports.test_compare import judged, on, result, turned
+from tests.reports.pairs import judged, on, result, turned
 
 
 @pytest.fixture

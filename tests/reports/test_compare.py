@@ -7,7 +7,6 @@ import itertools
 from dataclasses import replace
 
 import msgspec
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -21,43 +20,14 @@ from llx.reports.changes import (
 )
 from llx.reports.compare import compare_results, in_turns, paired
 from llx.reports.gates import GATES, Gate, read_gates
-from llx.result import FIDELITY, Against, Ceiling, ComparedTest, ErrorRecord, FailedTest
-from tests.reports.test_formats import RESULT
-
-CRASH = ErrorRecord(message="the process died", remedy="look above", exit_code=70)
-LACKING = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
-
-
-def speed(seed, faster=1.0, noise=0.01, count=10, **changes):
-    samples = 20 * faster * np.exp(np.random.default_rng(seed).normal(0, noise, count))
-    row = replace(RESULT.speed[0], bytes_per_step_actual=10**8, **changes)
-    return replace(row, samples=samples.tolist(), mean=float(samples.mean()))
-
-
-def result(seed=0, faster=1.0, row=None, **changes):
-    return replace(RESULT, speed=[row or speed(seed, faster)], **changes)
-
-
-def on(device, found):
-    environment = replace(found.environment, device=device, device_fingerprint=device)
-    return replace(found, environment=environment)
+from llx.result import FIDELITY, Ceiling, FailedTest
+from tests.reports.made import CRASH, LACKING, RESULT
+from tests.reports.pairs import judged, on, result, speed, turned
 
 
 def verdicts(baseline, results, gates=GATES):
     changes = compare_results([baseline], [results], gates).changes
     return {change.metric: change.verdict for change in changes}
-
-
-def judged(kld=0.01, ratio=1.001, same=0.98, **changes):
-    """RESULT, with fidelity of these figures."""
-    phase = replace(
-        RESULT.fidelity.prefill,
-        kld=replace(RESULT.fidelity.prefill.kld, mean=kld),
-        ppl_ratio=replace(RESULT.fidelity.prefill.ppl_ratio, value=ratio),
-        same_top1=replace(RESULT.fidelity.prefill.same_top1, value=same),
-    )
-    fidelity = replace(RESULT.fidelity, prefill=phase, decode=phase, **changes)
-    return replace(result(), fidelity=fidelity)
 
 
 def test_two_runs_of_one_thing_have_not_changed():
@@ -81,30 +51,6 @@ def test_a_loss_that_two_runs_of_one_thing_may_show_is_inconclusive_unless_in_tu
     assert "--against" in change.why
     baseline, candidate = turned(0.9, "slower")
     assert verdicts(baseline, candidate)["tg128"] == "regressed"
-
-
-def turned(ratio, verdict, noise=0.01):
-    test = ComparedTest(
-        test="tg128",
-        batch=1,
-        baseline_mean=20.0,
-        mean=20 * ratio,
-        ratio=ratio,
-        ci95=(ratio - 0.01, ratio + 0.01),
-        ci_method="Student's t, paired",
-        noise=noise,
-        verdict=verdict,
-    )
-    against = Against(
-        engine="ort",
-        precision="fp32",
-        artifact="tiny-fp32",
-        artifact_sha256="cd" * 32,
-        threshold=0.05,
-        tests=[test],
-    )
-    candidate = replace(result(2, faster=ratio), turns="t", against=against)
-    return replace(result(1), turns="t"), candidate
 
 
 def test_in_turns_the_gates_threshold_decides_and_noise_above_it_nothing():

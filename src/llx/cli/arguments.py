@@ -75,9 +75,10 @@ def length_pairs(text: str, option: str = "--requests") -> tuple[tuple[int, int]
 
 def share(text: str, option: str, example: str = "1%") -> float:
     """A share such as 1% or 0.01. Raises `BadInput` where it is none between 0 and 1."""
-    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    from llx.reports.units import share_of
+
     try:
-        value = float(number) / (100 if percent else 1)
+        value = share_of(text.strip()) if "%" in text else float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 1:

@@ -22,7 +22,7 @@ def compare(
     gate: Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file that says what may get how much worse. [default: see the manual]",
+            help="A TOML file that says what may get how much worse. [default: as in the README]",
             show_default=False,
         ),
     ] = None,

@@ -1,0 +1,297 @@
+"""A result beside a baseline's: every measure with a verdict, by the gate that is about it.
+
+Three kinds of measure, as METRICS has it: those that are the same on any machine, shares of the
+roofline, which may be held against another machine's, and wall clocks, which may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from llx.errors import EXIT_BUG
+from llx.reports.gates import GATES, Gate, Kind
+from llx.reports.measures import phase_figures
+from llx.reports.units import share_of
+from llx.result import FIDELITY, Fidelity, Result, SpeedRow
+from llx.statistics import Comparison, compare, verdict
+
+Verdict = Literal["regressed", "improved", "no change", "inconclusive", "not comparable"]
+OF_SPEED: dict[str, Verdict] = {
+    "slower": "regressed",
+    "faster": "improved",
+    "no change": "no change",
+    "inconclusive": "inconclusive",
+}
+PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A measure of one engine and artifact, before and after.
+
+    `ratio`: after by before, with its 95 % interval where it has one. `gated`: whether a gate fits
+    it: a regression that no gate fits fails nothing. `why`: what the verdict rests on, in words.
+    """
+
+    engine: str
+    artifact: str
+    metric: str
+    kind: Kind
+    unit: str
+    before: float | None
+    after: float | None
+    ratio: float | None = None
+    ci95: tuple[float, float] | None = None
+    verdict: Verdict
+    gated: bool = True
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, what it rests on, and by how much something changed where that is known."""
+
+    verdict: Verdict
+    why: str
+    ratio: float | None = None
+    ci95: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, said: str, why: str, found: Comparison) -> Judged:
+        """What was said of a comparison of speeds."""
+        return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high))
+
+
+Judge = Callable[[Gate], Judged]
+"""Judges a change by the gate that is about it."""
+
+
+def always(judged: Judged) -> Judge:
+    """A judge whom no gate impresses."""
+    return lambda gate: judged
+
+
+class Pair:
+    """A result, and the baseline's that it is compared with."""
+
+    def __init__(self, before: Result, after: Result, gates: Sequence[Gate]) -> None:
+        self._before, self._after, self._gates = before, after, gates
+        one, other = (result.environment.device_fingerprint for result in (before, after))
+        self._same_device = one == other
+
+    def changes(self) -> Iterator[Change]:
+        """Every measure that the baseline has."""
+        yield from self._speeds()
+        yield from self._fidelity()
+        yield from self._bytes()
+
+    def _change(
+        self,
+        metric: str,
+        kind: Kind,
+        unit: str,
+        numbers: tuple[float | None, float | None],
+        judge: Judge,
+        shown_as: str | None = None,
+    ) -> Change:
+        """A change, judged by the first gate that fits, or else by the usual one."""
+        fits = [gate for gate in self._gates if gate.fits(metric, kind, self._after.engine)]
+        usual = [gate for gate in GATES if gate.fits(metric, kind, self._after.engine)]
+        judged = judge((fits or usual)[0])
+        return Change(
+            engine=self._after.engine,
+            artifact=self._after.artifact.name,
+            metric=shown_as or metric,
+            kind=kind,
+            unit=unit,
+            before=numbers[0],
+            after=numbers[1],
+            ratio=judged.ratio,
+            ci95=judged.ci95,
+            verdict=judged.verdict,
+            gated=bool(fits),
+            why=judged.why,
+        )
+
+    def _speeds(self) -> Iterator[Change]:
+        """Each test; and where clocks differ, its share of the roofline."""
+        rows = {row.name: row for row in self._after.speed}
+        for row in self._before.speed:
+            now = rows.get(row.name)
+            if now is None:
+                missing = self._missing(row.name, otherwise="not comparable")
+                numbers = (row.mean, None)
+                yield self._change(row.name, "wall clock", row.unit, numbers, always(missing))
+                continue
+            judge = self._wall_clock(row, now)
+            yield self._change(row.name, "wall clock", row.unit, (row.mean, now.mean), judge)
+            if not self._same_device and row.roofline_probe and now.roofline_probe:
+                shares = row.roofline_probe, now.roofline_probe
+                yield self._change(
+                    row.name,
+                    "roofline share",
+                    "%",
+                    (100 * shares[0], 100 * shares[1]),
+                    self._roofline(row, now, shares[1] / shares[0]),
+                    f"{row.name} of the roofline",
+                )
+
+    def _missing(
+        self, test: str, why: str | None = None, otherwise: Verdict = "inconclusive"
+    ) -> Judged:
+        """What the baseline has and this one has not: a crash is a regression, all else is said."""
+        errors = (failed.error for failed in self._after.failed if failed.test == test)
+        error = next(errors, self._after.error)
+        if error is None:
+            return Judged(otherwise, why or "it was not measured")
+        return Judged("regressed" if error.exit_code == EXIT_BUG else otherwise, error.message)
+
+    def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
+        if not self._same_device:
+            return always(Judged("not comparable", "another device, or another setting of it"))
+        invalid = next((one.invalid_reason for one in (row, now) if not one.valid), None)
+        judge = self._in_turns(now) or _in_two_runs(row, now)
+
+        def judged(gate: Gate) -> Judged:
+            found = judge(gate)
+            if invalid and found.ratio:
+                return replace(found, verdict="inconclusive", why=f"INVALID: {invalid}")
+            return found
+
+        return judged
+
+    def _in_turns(self, now: SpeedRow) -> Judge | None:
+        """By what was found in turns, if the two were measured so."""
+        against = self._after.against
+        if against is None or self._after.turns != self._before.turns:
+            return None
+        for test in against.tests:
+            if test.name == now.name:
+                low, high = test.ci95
+                found = Comparison(ratio=test.ratio, low=low, high=high, method=test.ci_method)
+                noise = test.noise
+                return lambda gate: Judged.of(
+                    verdict(found, noise, gate.share), f"in turns, noise ±{noise:.1%}", found
+                )
+        return None
+
+    def _roofline(self, row: SpeedRow, now: SpeedRow, ratio: float) -> Judge:
+        """By the shares of what each machine could do. The probes' own spread is the noise."""
+        ceilings = [one.ceiling for one in (self._before, self._after) if one.ceiling]
+        spreads = [one.read_highest / one.read_bytes_per_s - 1 for one in ceilings]
+        noise = max(spreads, default=0.0)
+        found = Comparison(
+            ratio=ratio,
+            low=ratio / (1 + noise),
+            high=ratio * (1 + noise),
+            method="the probes' spread",
+        )
+        if not (row.valid and now.valid):
+            return always(Judged.of("inconclusive", "INVALID", found))
+        why = f"probes vary by {noise:.0%}"
+        return lambda gate: Judged.of(verdict(found, noise, gate.share), why, found)
+
+    def _fidelity(self) -> Iterator[Change]:
+        """What both were judged by, on the same tokens."""
+        before, after = self._before.fidelity, self._after.fidelity
+        if before is None:
+            return
+        unlike = _other_protocol(before, after)
+        missing = self._missing(FIDELITY, self._after.unjudged)
+        for phase in ("prefill", "decode"):
+            now = phase_figures(getattr(after, phase)) if after else ()
+            numbers = {figure.name: figure.estimate.value for figure in now}
+            for figure in phase_figures(getattr(before, phase)):
+                value = figure.estimate.value
+                yield self._deterministic(
+                    f"{figure.name} {phase}",
+                    figure.unit,
+                    (value, numbers.get(figure.name)),
+                    figure.more_is_better,
+                    unlike,
+                    missing=missing,
+                )
+
+    def _bytes(self) -> Iterator[Change]:
+        """Bytes on disk, and those that a decode step reads."""
+        after = _bytes_of(self._after)
+        for name, count in _bytes_of(self._before).items():
+            numbers = count, after.get(name)
+            yield self._deterministic(name, "B", numbers, missing=self._missing(name))
+
+    def _deterministic(
+        self,
+        metric: str,
+        unit: str,
+        numbers: tuple[float, float | None],
+        more_is_better: bool = False,
+        unlike: str | None = None,
+        *,
+        missing: Judged,
+    ) -> Change:
+        """A number that does not vary.
+
+        `unlike`: why the two are not of the same thing. `missing`: what to say where it is gone.
+        """
+        before, after = numbers
+
+        def judge(gate: Gate) -> Judged:
+            if after is None:
+                return missing
+            ratio = after / before if before else None
+            if unlike:
+                return Judged("not comparable", unlike, ratio)
+            return Judged(*_by_gate(before, after, gate, more_is_better), ratio)
+
+        return self._change(metric, "deterministic", unit, numbers, judge)
+
+
+def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
+    """By two sets of samples that were taken apart: only a large difference says something."""
+    if min(len(row.samples), len(now.samples)) < 2:
+        return always(Judged("inconclusive", "a single repetition has no interval"))
+    found = compare(np.array(row.samples), np.array(now.samples), paired=False)
+
+    def judge(gate: Gate) -> Judged:
+        apart = share_of(gate.apart) if gate.apart else gate.share
+        said = verdict(found, 0.0, apart)
+        if said in ("slower", "faster"):
+            return Judged.of(said, f"in two runs, by more than {apart:.0%}", found)
+        if verdict(found, 0.0, gate.share) == "no change":
+            return Judged.of("no change", "in two runs", found)
+        return Judged.of("inconclusive", "in two runs: measure in turns, with --against", found)
+
+    return judge
+
+
+def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:
+    """Whether a number that does not vary became worse by more than matters."""
+    better = 1 if more_is_better else -1
+    if gate.limit is not None and better * (after - gate.limit) < 0:
+        return "regressed", f"beyond the limit of {gate.limit:g}"
+    relative = isinstance(gate.threshold, str)
+    allowed = gate.share * abs(before) if relative else float(gate.threshold)
+    if abs(after - before) <= max(allowed, gate.negligible):
+        return "no change", ""
+    improved = better * (after - before) > 0
+    return ("improved" if improved else "regressed"), f"by more than {gate.threshold}"
+
+
+def _other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:
+    """Why two fidelities are not of the same tokens, if they are not."""
+    if after is None:
+        return None
+    other = [name for name in PROTOCOL if getattr(before, name) != getattr(after, name)]
+    return f"judged on other tokens: another {', '.join(other)}" if other else None
+
+
+def _bytes_of(result: Result) -> dict[str, int]:
+    """Bytes by their names."""
+    engine = result.memory.engine_bytes if result.memory else None
+    found = {"artifact bytes": result.artifact.bytes, "engine bytes": engine}
+    found |= {f"bytes a step, {row.name}": row.bytes_per_step_actual for row in result.speed}
+    return {name: count for name, count in found.items() if count is not None}
