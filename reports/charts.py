@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llx.reports.plots import COLOURS, Plot, Row
+from llx.reports.plots import Plot
+from llx.reports.runs import COLOURS, Row
 
 if TYPE_CHECKING:
     import altair as alt
@@ -249,19 +250,33 @@ def _depth(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         axis=alt.Axis(tickCount=6, titleY=-14),
     )
     tips = _tips(("series", "run", ""), ("depth", "depth", "d"), *SPEED, SAMPLES)
+    return _lines(base, x, y, ("speed_low", "speed_high"), tips, 80).properties(height=300)
+
+
+def _lines(
+    base: alt.Chart,
+    x: alt.X,
+    y: alt.Y,
+    ends: tuple[str, str],
+    tips: list[alt.Tooltip],
+    size: int,
+) -> alt.LayerChart:
+    """A line for each series, with a point and its interval at each place."""
+    import altair as alt
+
     series = alt.Detail(field="series", type="nominal")
     lines = base.mark_line(strokeWidth=2, opacity=0.8).encode(
         x=x, y=y, color=_colour(), detail=series
     )
     errors = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(
         x=x,
-        y=alt.Y(field="speed_low", type="quantitative"),
-        y2=alt.Y2(field="speed_high"),
+        y=alt.Y(field=ends[0], type="quantitative"),
+        y2=alt.Y2(field=ends[1]),
         color=_colour(),
     )
-    points = base.mark_point(filled=True, size=80, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1.5)
+    points = base.mark_point(filled=True, size=size, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1.5)
     marks = points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips)
-    return alt.layer(lines, errors, marks).properties(height=300)
+    return alt.layer(lines, errors, marks)
 
 
 def _against(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
@@ -346,16 +361,7 @@ def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         ("low", "from", ".4~g"),
         ("high", "to", ".4~g"),
     )
-    series = alt.Detail(field="series", type="nominal")
-    lines = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(
-        x=x, y=y, color=_colour(), detail=series
-    )
-    errors = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
-        x=x, y=alt.Y(field="low", type="quantitative"), y2=alt.Y2(field="high"), color=_colour()
-    )
-    points = base.mark_point(filled=True, size=50, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1)
-    marks = points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips)
-    return alt.layer(lines, errors, marks).properties(height=160)
+    return _lines(base, x, y, ("low", "high"), tips, 50).properties(height=160)
 
 
 DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {

@@ -214,7 +214,7 @@ def _errors(results: Sequence[Result]) -> str:
 
 def _conditions(results: Sequence[Result]) -> str:
     lines = [TIMED_REGION] if any(result.speed for result in results) else []
-    lines += [_repetitions(results)] if lines else []
+    lines += [repetitions_sentence(results)] if lines else []
     protocols = {protocol_sentence(r.fidelity) for r in results if r.fidelity}
     lines += sorted(protocols)
     lines += dict.fromkeys(_machine(result) for result in results)
@@ -229,7 +229,7 @@ def _conditions(results: Sequence[Result]) -> str:
     return "\n\n".join(lines + [f"Repeat with {code(command)}." for command in commands])
 
 
-def _repetitions(results: Sequence[Result]) -> str:
+def repetitions_sentence(results: Sequence[Result]) -> str:
     """How often each test ran, and what its interval is."""
     rows = [row for result in results for row in result.speed]
     counts = sorted({len(row.samples) for row in rows})

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llx.reports.history import Entry
+from llx.reports.measures import NORMAL_95
+from llx.reports.notes import shown_test
+from llx.reports.runs import SHAPES, Row, Run, headline, kind_of
 from llx.reports.units import significant
-from llx.result import PhaseFidelity, Result, SpeedRow
-
-Row = dict[str, str | float | int | bool | None]
+from llx.result import PhaseFidelity, SpeedRow
 
 MOST_ROWS = 60  # of one plot: what more there is stands in the tables of the page
 MOST_POINTS = 500  # of a plot over time: the latest
 FOLLOWED = ("speed", "kld", "ppl-ratio", "size")  # over time, by their slugs
 MOST_SAMPLES = 20  # that are named where a pointer rests
-NORMAL_95 = 1.96  # standard errors on each side, many tokens
-# Engines that llx knows have their colour on every page; others take those that are left.
-KNOWN_ENGINES = ("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt")
-COLOURS = 8
-SHAPES = 6
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
@@ -36,73 +32,6 @@ class Plot:
     caption: str
     columns: dict[str, str]
     rows: list[Row]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A result of a model, by the label, the colour and the shape that it has in every plot."""
-
-    result: Result
-    label: str
-    number: int  # among those of the same engine and precision, from 1
-    colour: int
-    shape: int
-
-    @property
-    def fields(self) -> Row:
-        """What each row of a plot begins with."""
-        return {
-            "label": self.label,
-            "engine": self.result.engine,
-            "precision": self.result.precision,
-            "colour": self.colour,
-            "shape": self.shape,
-        }
-
-
-def colours_of(engines: Sequence[str]) -> dict[str, int]:
-    """A colour for each engine, the same one on every page where llx knows it."""
-    known = [engine for engine in KNOWN_ENGINES if engine in engines]
-    taken = {engine: KNOWN_ENGINES.index(engine) for engine in known}
-    free = [i for i in range(COLOURS) if i not in taken.values()] or list(range(COLOURS))
-    others = [engine for engine in dict.fromkeys(engines) if engine not in taken]
-    return taken | {engine: free[i % len(free)] for i, engine in enumerate(others)}
-
-
-def runs_of(results: Sequence[Result], colours: dict[str, int]) -> list[Run]:
-    """The results of one model, told apart by engine and precision, or else by a number."""
-    precisions = list(dict.fromkeys(result.precision for result in results))
-    met: dict[str, int] = {}
-    runs = []
-    for result in results:
-        label = f"{result.engine} {result.precision}"
-        met[label] = met.get(label, 0) + 1
-        runs.append(
-            Run(
-                result=result,
-                label=label if met[label] == 1 else f"{label} #{met[label]}",
-                number=met[label],
-                colour=colours[result.engine],
-                shape=precisions.index(result.precision) % SHAPES,
-            )
-        )
-    return runs
-
-
-def test_name(row: SpeedRow) -> str:
-    """A test's name, with the batch where it is more than one."""
-    return f"{row.test} × {row.batch}" if row.batch > 1 else row.test
-
-
-def kind_of(row: SpeedRow) -> str:
-    """What a test measures: prefill, decode, or a request, which is both."""
-    return "prefill" if not row.osl else "request" if row.isl else "decode"
-
-
-def headline(result: Result, kind: str) -> SpeedRow | None:
-    """The test of a kind that stands for a result: of batch 1, on an empty cache, the longest."""
-    rows = [row for row in result.speed if kind_of(row) == kind]
-    return min(rows, key=lambda row: (row.batch, row.depth, -row.isl - row.osl), default=None)
 
 
 def plots_of(runs: Sequence[Run]) -> list[Plot]:
@@ -157,13 +86,7 @@ def _thinned(plot: Plot) -> Plot:
     if len(plot.rows) <= MOST_ROWS:
         return plot
     said = f"Thinned: the first {MOST_ROWS} of {len(plot.rows)} rows; the page's tables have all."
-    return Plot(
-        kind=plot.kind,
-        title=plot.title,
-        caption=f"{plot.caption} {said}",
-        columns=plot.columns,
-        rows=plot.rows[:MOST_ROWS],
-    )
+    return replace(plot, caption=f"{plot.caption} {said}", rows=plot.rows[:MOST_ROWS])
 
 
 def _samples(row: SpeedRow) -> str:
@@ -174,7 +97,7 @@ def _samples(row: SpeedRow) -> str:
 
 def _speed(row: SpeedRow) -> Row:
     return {
-        "test": test_name(row),
+        "test": shown_test(row.test, row.batch),
         "speed": row.mean,
         "speed_low": row.ci95[0],
         "speed_high": row.ci95[1],
@@ -265,7 +188,7 @@ def _roofline(runs: Sequence[Run]) -> Plot:
                 {
                     **run.fields,
                     **_speed(row),
-                    "name": f"{run.label} · {test_name(row)}",
+                    "name": f"{run.label} · {shown_test(row.test, row.batch)}",
                     "share": share,
                     "share_low": share * row.ci95[0] / row.mean,
                     "share_high": share * row.ci95[1] / row.mean,
@@ -317,7 +240,7 @@ def _latency(runs: Sequence[Run]) -> Plot:
             rows.append(
                 {
                     **run.fields,
-                    "name": f"{run.label} · {test_name(row)}",
+                    "name": f"{run.label} · {shown_test(row.test, row.batch)}",
                     "steps": len(steps),
                     **{name: quantile(steps, share) for name, share in QUANTILES.items()},
                     "max": steps[-1],
@@ -348,7 +271,7 @@ def _depth(runs: Sequence[Run]) -> Plot:
         {
             **run.fields,
             **_speed(row),
-            "series": f"{run.label} · tg{row.osl}{f' × {row.batch}' if row.batch > 1 else ''}",
+            "series": f"{run.label} · {shown_test(f'tg{row.osl}', row.batch)}",
             "depth": row.depth,
         }
         for run, row in decoded
@@ -373,8 +296,7 @@ def _against(runs: Sequence[Run]) -> Plot:
     rows: list[Row] = [
         {
             **run.fields,
-            "name": f"{run.label} · {compared.test}"
-            + (f" × {compared.batch}" if compared.batch > 1 else ""),
+            "name": f"{run.label} · {shown_test(compared.test, compared.batch)}",
             "baseline": f"{against.engine} {against.precision}, {against.artifact}",
             "verdict": compared.verdict,
             "change": compared.ratio - 1,

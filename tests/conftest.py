@@ -80,8 +80,12 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session", autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests keep what they remember to themselves: not the user's, and no other worker's."""
+    """Tests keep what they remember to themselves: not the user's, and no other worker's.
+
+    That is under the state folder, and under ./artifacts, which artifact was exported last.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("work"))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 

@@ -14,9 +14,9 @@ from llx.errors import Lacking
 from llx.reports import page
 from llx.reports.charts import specification, vega_script
 from llx.reports.page import page_html, write_page
-from llx.reports.plots import MOST_ROWS, colours_of, plots_of, quantile, runs_of
-from tests.reports.made import HOSTILE, candidate, result, row, with_texts
-from tests.reports.test_formats import ERROR, RESULT
+from llx.reports.plots import MOST_ROWS, plots_of, quantile
+from llx.reports.runs import colours_of, runs_of
+from tests.reports.made import ERROR, HOSTILE, RESULT, candidate, result, row, with_texts
 
 EVERYTHING = [
     result("torch", kld=0.0, speed=20.0, depths=(0, 1024)),

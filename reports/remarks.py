@@ -1,0 +1,108 @@
+"""What the page says before any number: what is wrong, what changed, what is doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llx.reports.notes import shown_test
+from llx.reports.runs import Run
+from llx.reports.units import significant
+from llx.result import FIDELITY, Result
+
+NAMED_AT_MOST = 4  # runs that share a remark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something to know before any number: a word that sums it up, of whom, and what."""
+
+    kind: str  # bad, warn, good, plain
+    word: str
+    who: str
+    text: str
+
+
+def remarks_on(models: Sequence[tuple[str, Sequence[Run]]]) -> Iterator[Remark]:
+    """What was found wrong, what changed, and what is doubtful: the worst first, each once."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for name, runs in models:
+        for run in runs:
+            prefix = f"{name}, " if len(models) > 1 else ""
+            for kind, word, test, text in _said(run.result):
+                of = f"{prefix}{run.label}" + (f", {test}" if test else "")
+                found.setdefault((kind, word, text), []).append(of)
+    order = ("bad", "warn", "good", "plain")
+    for (kind, word, text), who in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        yield Remark(kind=kind, word=word, who=named(who), text=text)
+
+
+def _said(result: Result) -> Iterator[tuple[str, str, str, str]]:
+    """Of one result: kind, word, test, text."""
+    for row in result.speed:
+        if not row.valid:
+            yield "bad", "INVALID", shown_test(row.test, row.batch), row.invalid_reason or ""
+    if result.error:
+        yield "bad", "NO NUMBERS", "", f"{result.error.message}: {result.error.remedy}"
+    for failed in result.failed:
+        yield "bad", "FAILED", failed.test, f"{failed.error.message}: {failed.error.remedy}"
+    yield from _compared(result)
+    if result.interrupted:
+        yield "warn", "INTERRUPTED", "", "some of what was asked for is missing"
+    for note in result.environment.notes:
+        yield "warn", "DOUBTFUL", "", note
+    if result.unjudged and not any(failed.test == FIDELITY for failed in result.failed):
+        yield "plain", "NOT JUDGED", "", result.unjudged
+
+
+def named(runs: Sequence[str]) -> str:
+    """The first of several runs, and how many more there are."""
+    more = len(runs) - NAMED_AT_MOST
+    return "; ".join(runs[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _compared(result: Result) -> Iterator[tuple[str, str, str, str]]:
+    """The verdicts on a candidate."""
+    against = result.against
+    kinds = {"slower": "bad", "faster": "good", "no change": "plain", "inconclusive": "warn"}
+    for test in against.tests if against else ():
+        assert against is not None
+        low, high = (significant(end, 3) for end in test.ci95)
+        yield (
+            kinds[test.verdict],
+            test.verdict.upper(),
+            shown_test(test.test, test.batch),
+            f"{significant(test.ratio, 3)} × the speed of {against.engine}, {against.artifact}; "
+            f"95 % interval {low} … {high}, noise {significant(100 * test.noise, 2)} %, "
+            f"threshold {significant(100 * against.threshold, 2)} %",
+        )
+
+
+def worst_kind(remarks: Sequence[Remark]) -> str:
+    """What the verdict as a whole is: bad, doubtful or good."""
+    kinds = {remark.kind for remark in remarks}
+    return "bad" if "bad" in kinds else "warn" if "warn" in kinds else "good"
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The verdict in a line."""
+    rows = [row for result in results for row in result.speed]
+    invalid = sum(not row.valid for row in rows)
+    said = []
+    if rows:
+        whole = "The only row is valid" if len(rows) == 1 else f"All {len(rows)} rows are valid"
+        are = "is" if invalid == 1 else "are"
+        said.append(f"{invalid} of {len(rows)} rows {are} INVALID" if invalid else whole)
+    without = list(dict.fromkeys(result.engine for result in results if result.error))
+    if without:
+        said.append(f"no numbers from {', '.join(without)}")
+    failed = sum(len(result.failed) for result in results)
+    if failed:
+        said.append(f"{failed} failed")
+    verdicts = [test.verdict for r in results if r.against for test in r.against.tests]
+    said += [
+        f"{verdicts.count(verdict)} {verdict}"
+        for verdict in ("slower", "faster", "no change", "inconclusive")
+        if verdict in verdicts
+    ]
+    return "; ".join(said) + "." if said else "There are no rows."

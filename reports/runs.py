@@ -1,0 +1,77 @@
+"""The results of a page as runs: each by the label, the colour and the shape that it always has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llx.result import Result, SpeedRow
+
+Row = dict[str, str | float | int | bool | None]
+
+# Engines that llx knows have their colour on every page; others take those that are left.
+KNOWN_ENGINES = ("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt")
+COLOURS = 8
+SHAPES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A result of a model, by the label, the colour and the shape that it has in every plot."""
+
+    result: Result
+    label: str
+    number: int  # among those of the same engine and precision, from 1
+    colour: int
+    shape: int
+
+    @property
+    def fields(self) -> Row:
+        """What each row of a plot begins with."""
+        return {
+            "label": self.label,
+            "engine": self.result.engine,
+            "precision": self.result.precision,
+            "colour": self.colour,
+            "shape": self.shape,
+        }
+
+
+def colours_of(engines: Sequence[str]) -> dict[str, int]:
+    """A colour for each engine, the same one on every page where llx knows it."""
+    known = [engine for engine in KNOWN_ENGINES if engine in engines]
+    taken = {engine: KNOWN_ENGINES.index(engine) for engine in known}
+    free = [i for i in range(COLOURS) if i not in taken.values()] or list(range(COLOURS))
+    others = [engine for engine in dict.fromkeys(engines) if engine not in taken]
+    return taken | {engine: free[i % len(free)] for i, engine in enumerate(others)}
+
+
+def runs_of(results: Sequence[Result], colours: dict[str, int]) -> list[Run]:
+    """The results of one model, told apart by engine and precision, or else by a number."""
+    precisions = list(dict.fromkeys(result.precision for result in results))
+    met: dict[str, int] = {}
+    runs = []
+    for result in results:
+        label = f"{result.engine} {result.precision}"
+        met[label] = met.get(label, 0) + 1
+        runs.append(
+            Run(
+                result=result,
+                label=label if met[label] == 1 else f"{label} #{met[label]}",
+                number=met[label],
+                colour=colours[result.engine],
+                shape=precisions.index(result.precision) % SHAPES,
+            )
+        )
+    return runs
+
+
+def kind_of(row: SpeedRow) -> str:
+    """What a test measures: prefill, decode, or a request, which is both."""
+    return "prefill" if not row.osl else "request" if row.isl else "decode"
+
+
+def headline(result: Result, kind: str) -> SpeedRow | None:
+    """The test of a kind that stands for a result: of batch 1, on an empty cache, the longest."""
+    rows = [row for row in result.speed if kind_of(row) == kind]
+    return min(rows, key=lambda row: (row.batch, row.depth, -row.isl - row.osl), default=None)
