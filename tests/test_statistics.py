@@ -207,7 +207,10 @@ def test_pairs_measured_in_turns_are_compared_through_a_drift():
         (1.00, 0.98, 1.02, 0.02, "no change"),
         (0.90, 0.75, 1.08, 0.02, "inconclusive"),  # large, and may be none
         (1.00, 0.85, 1.18, 0.02, "inconclusive"),  # none, and may be large
-        (0.90, 0.88, 0.92, 0.08, "inconclusive"),  # the machine does as much by itself
+        (0.90, 0.88, 0.94, 0.08, "inconclusive"),  # the machine does as much by itself
+        (0.50, 0.45, 0.56, 0.30, "slower"),  # and never so much
+        (38.0, 20.0, 72.0, 0.30, "faster"),
+        (1.60, 0.70, 3.60, 0.30, "inconclusive"),
         (1.00, 0.98, 1.02, 0.08, "inconclusive"),
     ],
 )

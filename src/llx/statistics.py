@@ -215,12 +215,14 @@ def verdict(found: Comparison, noise: float, threshold: float = THRESHOLD) -> Ve
 
     A change is larger than the threshold, its interval excludes none, and the threshold is above
     the floor. It is no change where the ratio is within the threshold and known to a threshold:
-    twice that would have shown. All else is inconclusive, and never a pass.
+    twice that would have shown. Where the floor is above the threshold, a change whose whole
+    interval lies beyond the floor is one all the same. All else is inconclusive, and never a pass.
     """
     large = math.log1p(threshold)
     change, low, high = (math.log(x) for x in (found.ratio, found.low, found.high))
     if noise > threshold:
-        return "inconclusive"
+        beyond = min(abs(low), abs(high)) > math.log1p(noise) and low * high > 0
+        return "inconclusive" if not beyond else "faster" if change > 0 else "slower"
     if abs(change) > large and not low <= 0 <= high:
         return "faster" if change > 0 else "slower"
     if abs(change) <= large and (high - low) / 2 <= large:
