@@ -7,6 +7,7 @@
 #   LLX_GATE                a file of gates                 [those of `llx compare`]
 #   LLX_OUTPUT              folder for results.json, comparison.md and the report
 set -euo pipefail
+: "${LLX_EXPORT?}" "${LLX_BENCH?}" "${LLX_HEAD:?}" "${LLX_BASE:?}" "${LLX_OUTPUT:?}"
 
 # Put the words of a line that is quoted as in a shell into an array; nothing in it is run.
 words() {
@@ -37,7 +38,7 @@ llx bench "$work/head" --against "$work/base" "${bench_arguments[@]}" -o json \
   > "$output/results.json" || status=$?
 if [ "$status" -gt 1 ]; then exit "$status"; fi
 
-llx report "$output/results.json" -o "$output"
+llx report "$output/results.json" "${gate[@]}" -o "$output"
 status=0
 llx compare "$output/results.json" "${gate[@]}" -o md > "$output/comparison.md" || status=$?
 cat "$output/comparison.md"

@@ -15,10 +15,11 @@ from llx.bench.observed import Observed, observe_decode, observe_prefill
 from llx.bench.reference import Reference, Scores
 from llx.bench.samples import OpenSession
 from llx.progress import Progress, silent
-from llx.result import Divergence, Estimate, Fidelity, PhaseFidelity
+from llx.result import Divergence, Estimate, Fidelity, PhaseFidelity, SpanDivergence
 
 # A rest that is less is rounding; taken as this much, it makes the bound smaller, never too large.
 EPSILON = 1e-12
+SPANS = 16  # of positions, of which each has a KLD of its own
 
 
 @dataclass
@@ -146,12 +147,30 @@ def _summary(found: _Tokens, scores: Scores) -> PhaseFidelity:
         kld_mean=kl.mean,
         kld=kl,
         kld_bound=float(found.bound.mean()),
+        kld_by_position=by_position(found.kld),
         same_top1=Estimate(value=same, se=float(np.sqrt(same * (1 - same) / (n - 1)))),
         # The delta method: se(√m) = se(m) / (2·√m).
         rms_dp=Estimate(value=rms, se=_se(squares) / (2 * rms) if rms else 0.0),
         max_abs_logit_error=float(found.worst.max()),
         mean_abs_logit_error=float(found.mean_abs.mean()),
     )
+
+
+def by_position(kld: NDArray[np.float64]) -> list[SpanDivergence]:
+    """The KLD of [W, N - 1] tokens over the position in the window: where a cache goes wrong.
+
+    Spans are of equal length, but for one position, and as many as `SPANS` at most.
+    """
+    count = kld.shape[1]
+    return [
+        SpanDivergence(
+            first=int(span[0]),
+            last=int(span[-1]),
+            mean=float(kld[:, span].mean()),
+            se=_se(kld[:, span]) if kld[:, span].size > 1 else 0.0,
+        )
+        for span in np.array_split(np.arange(count), min(SPANS, count))
+    ]
 
 
 def _se(values: NDArray[np.float64]) -> float:

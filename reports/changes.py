@@ -61,7 +61,8 @@ def changes_markdown(found: Compared) -> str:
 
 def changes_json(found: Compared) -> str:
     """All of it, for programs (`llx.comparison/1`)."""
-    whole = {"schema": "llx.comparison/1", "regressed": bool(found.regressed), "compared": found}
+    compared = {"changes": found.changes, "settings": found.settings, "alone": found.alone}
+    whole = {"schema": "llx.comparison/1", "regressed": bool(found.regressed), "compared": compared}
     return msgspec.json.encode(whole).decode() + "\n"
 
 
@@ -69,19 +70,26 @@ def _cells(change: Change) -> Iterator[str]:
     yield change.verdict
     yield change.engine
     yield change.metric
-    yield f"{_amount(change.before, change.unit)} → {_amount(change.after, change.unit)}"
-    yield _ratio(change)
+    yield f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
+    yield ratio_of(change)
+    yield why_of(change)
+
+
+def why_of(change: Change) -> str:
+    """What a verdict rests on, and whether it fails nothing."""
     ungated = change.verdict == "regressed" and not change.gated
-    yield "; ".join(filter(None, ("no gate" if ungated else "", change.why)))
+    return "; ".join(filter(None, ("no gate" if ungated else "", change.why)))
 
 
-def _amount(value: float | None, unit: str) -> str:
+def amount(value: float | None, unit: str) -> str:
+    """A number of a change with its unit."""
     if value is None:
         return "none"
     return binary_bytes(value) if unit == "B" else f"{significant(value)} {unit}".rstrip()
 
 
-def _ratio(change: Change) -> str:
+def ratio_of(change: Change) -> str:
+    """The ratio of a change, and its interval."""
     if change.ratio is None:
         return ""
     ends = " … ".join(significant(end, 3) for end in change.ci95 or ())

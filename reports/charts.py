@@ -122,7 +122,7 @@ SPEED = (
 SAMPLES = ("samples", "samples", "")
 
 
-def _log(rows: list[Row], *fields: str) -> dict[str, Any]:
+def _log(rows: list[Row], *fields: str, **axis: Any) -> dict[str, Any]:
     """A logarithmic axis with some room on both sides of what is drawn, and a line a decade."""
     import altair as alt
 
@@ -131,7 +131,7 @@ def _log(rows: list[Row], *fields: str) -> dict[str, Any]:
     decades = [10.0**power for power in range(-300, 300) if low <= 10.0**power <= high]
     return {
         "scale": alt.Scale(type="log", domain=[low, high], nice=False),
-        "axis": alt.Axis(format="~e", grid=True, values=decades[:: len(decades) // 8 + 1]),
+        "axis": alt.Axis(format="~e", grid=True, values=decades[:: len(decades) // 8 + 1], **axis),
     }
 
 
@@ -260,13 +260,14 @@ def _lines(
     ends: tuple[str, str],
     tips: list[alt.Tooltip],
     size: int,
+    **more: Any,
 ) -> alt.LayerChart:
     """A line for each series, with a point and its interval at each place."""
     import altair as alt
 
     series = alt.Detail(field="series", type="nominal")
     lines = base.mark_line(strokeWidth=2, opacity=0.8).encode(
-        x=x, y=y, color=_colour(), detail=series
+        x=x, y=y, color=_colour(), detail=series, **more
     )
     errors = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(
         x=x,
@@ -283,18 +284,18 @@ def _against(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
     axis = alt.Axis(format="+.0%", tickCount=6, grid=True)
-    x = _x("change", "change of tok/s", scale=alt.Scale(zero=True, nice=True), axis=axis)
+    x = _x("change", "change of speed", scale=alt.Scale(zero=True, nice=True), axis=axis)
     tips = _tips(
         ("name", "run", ""),
         ("verdict", "verdict", ""),
         ("change", "change", "+.2%"),
         ("change_low", "CI95 from", "+.2%"),
         ("change_high", "to", "+.2%"),
-        ("noise", "noise of the baseline", ".1%"),
         ("threshold", "threshold", ".1%"),
-        ("speed", "tok/s", ".4~g"),
-        ("baseline_speed", "baseline tok/s", ".4~g"),
-        ("baseline", "baseline", ""),
+        ("before", "baseline", ".4~g"),
+        ("after", "this", ".4~g"),
+        ("unit", "unit", ""),
+        ("why", "why", ""),
     )
     band = base.mark_bar(color=TRACK, height=STEP).encode(
         x=_x("threshold_low", ""), x2=_end("threshold"), y=_names()
@@ -336,6 +337,25 @@ def _phases(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     return alt.layer(tail, ninety, last, errors, marks).properties(height=STEP * len(rows))
 
 
+def _positions(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
+    import altair as alt
+
+    x = _x("position", "position in the window", axis=alt.Axis(grid=False, tickCount=8))
+    scaled = _log(rows, "y_low", "y_high", titleY=-14)
+    y = alt.Y(field="y", type="quantitative", title="nats per token", **scaled)
+    tips = _tips(
+        ("series", "run", ""),
+        ("first", "positions from", "d"),
+        ("last", "to", "d"),
+        ("kld", "KLD", ".3~g"),
+        ("kld_se", "its SE", ".2~g"),
+    )
+    scale = alt.Scale(domain=["prefill", "decode"], range=[[1, 0], [5, 4]])
+    dash = alt.StrokeDash(field="phase", type="nominal", scale=scale, legend=None)
+    lines = _lines(base, x, y, ("y_low", "y_high"), tips, 50, strokeDash=dash)
+    return lines.properties(height=260)
+
+
 def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
@@ -371,5 +391,6 @@ DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {
     "latency": _latency,
     "depth": _depth,
     "phases": _phases,
+    "positions": _positions,
     "history": _history,
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llx.errors import BadInput
 from llx.reports.gates import GATES, Gate
+from llx.reports.measures import followed
 from llx.reports.verdicts import Change, Pair, Verdict
 from llx.result import Result
 
@@ -32,6 +33,7 @@ class Setting:
 class Compared:
     """Results against a baseline: every measure that both have, and what else is to be said."""
 
+    pairs: list[tuple[Result, Result]]
     changes: list[Change]
     settings: list[Setting]
     alone: list[str]  # what only one of them has, in words
@@ -46,16 +48,28 @@ def compare_results(
     baseline: Sequence[Result], results: Sequence[Result], gates: Sequence[Gate] = GATES
 ) -> Compared:
     """Compare results with a baseline's. Raises `BadInput` where nothing can be paired."""
-    pairs, alone = paired(baseline, results)
-    if not pairs:
+    found = beside(results, baseline, gates)
+    if found is None:
         raise BadInput(
             "nothing in the baseline is of an engine that the results are of",
             "compare files of the same engines",
         )
+    return found
+
+
+def beside(
+    results: Sequence[Result], baseline: Sequence[Result], gates: Sequence[Gate] = GATES
+) -> Compared | None:
+    """Results compared with a baseline's, or None where nothing can be paired."""
+    pairs, alone = paired(baseline, results)
+    if not pairs:
+        return None
     changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
     settings = [one for before, after in pairs for one in _settings(before, after)]
-    return Compared(changes=changes, settings=list(dict.fromkeys(settings)), alone=alone)
+    return Compared(
+        pairs=pairs, changes=changes, settings=list(dict.fromkeys(settings)), alone=alone
+    )
 
 
 def in_turns(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
@@ -69,6 +83,14 @@ def in_turns(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
             "name a baseline's file too, or measure with `llx bench --against`",
         )
     return baselines, candidates
+
+
+def sides(
+    results: Sequence[Result], baseline: Sequence[Result] = ()
+) -> tuple[list[Result], list[Result]]:
+    """What is judged, and what it may be judged by: of two in turns the candidate is judged."""
+    judged = followed(results)
+    return judged, [one for one in results if one not in judged] + list(baseline)
 
 
 def paired(

@@ -20,14 +20,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llx.errors import require_modules
 from llx.files import write_whole
 from llx.reports.charts import specification, vega_script
+from llx.reports.compare import Compared, beside, sides
+from llx.reports.gates import GATES, Gate
 from llx.reports.history import Entry
 from llx.reports.markdown import ENERGY, TIMED_REGION, protocol_sentence, repetitions_sentence
 from llx.reports.notes import ceiling_words, explanations
 from llx.reports.plain import visible
-from llx.reports.plots import Plot, history_plots, plots_of
+from llx.reports.plots import Plot, changes_plot, history_plots, plots_of
 from llx.reports.remarks import named, remarks_on, summary, worst_kind
 from llx.reports.runs import Run, colours_of, runs_of
-from llx.reports.tables import Table, filled, minute, overview, plot_table, tests_table
+from llx.reports.tables import (
+    Table,
+    changes_table,
+    filled,
+    minute,
+    overview,
+    plot_table,
+    settings_table,
+    tests_table,
+)
 from llx.reports.units import parameters
 from llx.result import Result
 
@@ -54,24 +65,59 @@ class Model:
     plots: list[tuple[str, Plot, Table]]
 
 
-def write_page(results: Sequence[Result], folder: Path, history: Sequence[Entry] = ()) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """The part of the page that is about the baseline."""
+
+    changes: Table
+    settings: Table
+    alone: list[str]
+    plot: tuple[str, Plot, Table] | None
+
+
+def write_page(
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    baseline: Sequence[Result] = (),
+    history: Sequence[Entry] = (),
+    gates: Sequence[Gate] = GATES,
+) -> Path:
     """Write index.html into a folder, and return its path.
+
+    `results` are compared with the baseline's by the gates, those that can be; `history` is what
+    earlier runs measured, of which the course is drawn.
 
     Raises `Lacking` where the packages that draw the plots are not installed.
     """
     require_modules("the page (index.html)", "report", "altair", "vl_convert")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PAGE
-    write_whole(path, page_html(results, history).encode())
+    write_whole(path, page_html(results, baseline=baseline, history=history, gates=gates).encode())
     return path
 
 
-def page_html(results: Sequence[Result], history: Sequence[Entry] = ()) -> str:
-    """The page as text. `history`: what earlier runs measured, of which the course is drawn."""
-    results = [_shown(result) for result in results]
-    models, course = _models(results), _course([_shown(entry) for entry in history])
-    remarks = list(remarks_on([(model.name, model.runs) for model in models]))
+def page_html(
+    results: Sequence[Result],
+    *,
+    baseline: Sequence[Result] = (),
+    history: Sequence[Entry] = (),
+    gates: Sequence[Gate] = GATES,
+) -> str:
+    """The page as text; see `write_page`."""
+    judged, before = ([_shown(one) for one in side] for side in sides(results, baseline))
+    compared = beside(judged, before, gates)
+    pairs = compared.pairs if compared else []
+    results = _in_pairs(judged, before, pairs)
+    colours = colours_of([result.engine for result in results])
+    models, course = _models(results, colours, pairs), _course([_shown(one) for one in history])
+    against = _against(compared, colours) if compared else None
+    remarks = remarks_on(
+        [(model.name, model.runs) for model in models], compared.changes if compared else ()
+    )
     drawn = [*course, *(plot for model in models for plot in model.plots)]
+    if against and against.plot:
+        drawn.append(against.plot)
     specs = {name: specification(plot) for name, plot, _ in drawn}
     scripts = [TEMPLATES.joinpath("page.js").read_text()]
     if specs:
@@ -89,7 +135,8 @@ def page_html(results: Sequence[Result], history: Sequence[Entry] = ()) -> str:
         facts=_facts(results),
         commands=list(dict.fromkeys(result.command for result in results)),
         kind=worst_kind(remarks),
-        summary=summary(results),
+        summary=summary(results, compared),
+        against=against,
         remarks=remarks,
         models=models,
         course=course,
@@ -136,14 +183,37 @@ def _model_name(result: Result) -> str:
     return result.artifact.name.removesuffix(f"-{result.precision}")
 
 
-def _models(results: Sequence[Result]) -> list[Model]:
-    colours = colours_of([result.engine for result in results])
+def _in_pairs(
+    judged: Sequence[Result], before: Sequence[Result], pairs: Sequence[tuple[Result, Result]]
+) -> list[Result]:
+    """All results, a baseline's before that which it is compared with."""
+    found = []
+    for one in judged:
+        found += [earlier for earlier, later in pairs if later is one]
+        found.append(one)
+    return found + [one for one in before if not any(one is other for other in found)]
+
+
+def _against(compared: Compared, colours: dict[str, int]) -> Against:
+    changes = filled(changes_table("changes", compared.changes, colours))
+    plot = changes_plot(compared.changes, colours)
+    return Against(
+        changes=changes,
+        settings=settings_table("settings", compared.settings),
+        alone=compared.alone,
+        plot=("plot-against", plot, plot_table("data-against", plot)) if plot.rows else None,
+    )
+
+
+def _models(
+    results: Sequence[Result], colours: dict[str, int], pairs: Sequence[tuple[Result, Result]]
+) -> list[Model]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(_model_name(result), []).append(result)
     models = []
     for i, (name, group) in enumerate(groups.items()):
-        runs = runs_of(group, colours)
+        runs = runs_of(group, colours, pairs)
         engines = dict.fromkeys(result.engine for result in group)
         precisions = dict.fromkeys(result.precision for result in group)
         models.append(

@@ -11,9 +11,11 @@ from llx.reports.measures import NORMAL_95
 from llx.reports.notes import shown_test
 from llx.reports.runs import SHAPES, Row, Run, headline, kind_of
 from llx.reports.units import significant
+from llx.reports.verdicts import Change
 from llx.result import PhaseFidelity, SpeedRow
 
 MOST_ROWS = 60  # of one plot: what more there is stands in the tables of the page
+MOST_LINES = 12  # over positions: a dozen points each
 MOST_POINTS = 500  # of a plot over time: the latest
 FOLLOWED = ("speed", "kld", "ppl-ratio", "size")  # over time, by their slugs
 MOST_SAMPLES = 20  # that are named where a pointer rests
@@ -32,12 +34,60 @@ class Plot:
     caption: str
     columns: dict[str, str]
     rows: list[Row]
+    most_rows: int = MOST_ROWS
 
 
 def plots_of(runs: Sequence[Run]) -> list[Plot]:
     """Every plot that there is data for."""
-    makers = (_fidelity, _against, _roofline, _latency, _depth, _phases)
+    makers = (_fidelity, _roofline, _latency, _depth, _phases, _positions)
     return [_thinned(plot) for plot in (make(runs) for make in makers) if plot.rows]
+
+
+def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
+    """The change of each speed against the baseline's, and of each share of the roofline."""
+    precisions = list(dict.fromkeys(change.precision for change in changes))
+    several = len({change.artifact for change in changes}) > 1
+    rows: list[Row] = [
+        {
+            "name": f"{change.engine} {change.precision} · {change.metric}"
+            + (f" · {change.artifact}" if several else ""),
+            "colour": colours[change.engine],
+            "shape": precisions.index(change.precision) % SHAPES,
+            "verdict": change.verdict,
+            "unit": change.unit,
+            "before": change.before,
+            "after": change.after,
+            "change": change.ratio - 1,
+            "change_low": change.ci95[0] - 1,
+            "change_high": change.ci95[1] - 1,
+            "threshold": change.threshold or 0.0,
+            "threshold_low": -(change.threshold or 0.0),
+            "why": change.why,
+        }
+        for change in changes
+        if change.ratio and change.ci95
+    ]
+    return _thinned(
+        Plot(
+            kind="against",
+            title="Change of speed",
+            caption="Right is faster than the baseline. Band: the threshold below which a change "
+            "does not matter. Bars: 95 % intervals.",
+            columns={
+                "name": "run",
+                "verdict": "verdict",
+                "before": "baseline",
+                "after": "this",
+                "unit": "unit",
+                "change": "change",
+                "change_low": "CI95 from",
+                "change_high": "to",
+                "threshold": "threshold",
+                "why": "why",
+            },
+            rows=rows,
+        )
+    )
 
 
 def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plot]:
@@ -83,10 +133,11 @@ def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plo
 
 def _thinned(plot: Plot) -> Plot:
     """A plot of so many rows as can be told apart, which says what it leaves out."""
-    if len(plot.rows) <= MOST_ROWS:
+    most = plot.most_rows
+    if len(plot.rows) <= most:
         return plot
-    said = f"Thinned: the first {MOST_ROWS} of {len(plot.rows)} rows; the page's tables have all."
-    return replace(plot, caption=f"{plot.caption} {said}", rows=plot.rows[:MOST_ROWS])
+    said = f"Thinned: the first {most} of {len(plot.rows)} rows."
+    return replace(plot, caption=f"{plot.caption} {said}", rows=plot.rows[:most])
 
 
 def _samples(row: SpeedRow) -> str:
@@ -291,48 +342,6 @@ def _depth(runs: Sequence[Run]) -> Plot:
     )
 
 
-def _against(runs: Sequence[Run]) -> Plot:
-    """The change of each test against the baseline that it was measured in turns with."""
-    rows: list[Row] = [
-        {
-            **run.fields,
-            "name": f"{run.label} · {shown_test(compared.test, compared.batch)}",
-            "baseline": f"{against.engine} {against.precision}, {against.artifact}",
-            "verdict": compared.verdict,
-            "change": compared.ratio - 1,
-            "change_low": compared.ci95[0] - 1,
-            "change_high": compared.ci95[1] - 1,
-            "noise": compared.noise,
-            "threshold": against.threshold,
-            "threshold_low": -against.threshold,
-            "speed": compared.mean,
-            "baseline_speed": compared.baseline_mean,
-        }
-        for run in runs
-        if (against := run.result.against)
-        for compared in against.tests
-    ]
-    return Plot(
-        kind="against",
-        title="Change against the baseline",
-        caption="Right is faster. Band: the threshold below which a change does not matter. "
-        "Bars: 95 % intervals. Measured in turns.",
-        columns={
-            "name": "run",
-            "baseline": "baseline",
-            "verdict": "verdict",
-            "change": "change",
-            "change_low": "CI95 from",
-            "change_high": "to",
-            "noise": "noise",
-            "threshold": "threshold",
-            "speed": "tok/s",
-            "baseline_speed": "baseline tok/s",
-        },
-        rows=rows,
-    )
-
-
 def _phases(runs: Sequence[Run]) -> Plot:
     """The KLD of prefill and of decode, with the tail of single tokens."""
     found = [
@@ -382,4 +391,57 @@ def _phases(runs: Sequence[Run]) -> Plot:
             "max": "max",
         },
         rows=rows,
+    )
+
+
+def _positions(runs: Sequence[Run]) -> Plot:
+    """The KLD over the position in the window: a cache or a table that is wrong shows here."""
+    lines = [
+        (run, name, phase.kld_by_position)
+        for run in runs
+        if (fidelity := run.result.fidelity)
+        for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode))
+        if phase.kld_by_position
+    ]
+    thinned = ""
+    if len(lines) > MOST_LINES:
+        of_decode = [line for line in lines if line[1] == "decode"]
+        kept = of_decode[:MOST_LINES]
+        thinned = f" Thinned: decode alone, {len(kept)} of {len(of_decode)} runs."
+        lines = kept
+    spans = [(run, name, span) for run, name, spans in lines for span in spans]
+    floor = _floor([span.mean for _, _, span in spans])
+    rows: list[Row] = []
+    for run, name, span in spans:
+        half = NORMAL_95 * span.se
+        rows.append(
+            {
+                **run.fields,
+                "series": f"{run.label} · {name}",
+                "phase": name,
+                "first": span.first,
+                "last": span.last,
+                "kld": span.mean,
+                "kld_se": span.se,
+                "position": (span.first + span.last) / 2,
+                "y": max(span.mean, floor),
+                "y_low": max(span.mean - half, floor),
+                "y_high": max(span.mean + half, floor),
+            }
+        )
+    zero = " 0 is drawn at the lower edge." if any(row["kld"] == 0 for row in rows) else ""
+    return Plot(
+        kind="positions",
+        title="KLD over position",
+        caption="Each point: the tokens at some positions of all windows. Solid: prefill; dashed: "
+        f"decode. Bars: 95 % intervals.{zero}{thinned}",
+        columns={
+            "series": "run",
+            "first": "positions from",
+            "last": "to",
+            "kld": "KLD, nats",
+            "kld_se": "SE",
+        },
+        rows=rows,
+        most_rows=len(rows),
     )

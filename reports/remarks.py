@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from llx.reports.changes import amount, ratio_of, verdict_line, why_of
+from llx.reports.compare import Compared
 from llx.reports.notes import shown_test
 from llx.reports.runs import Run
-from llx.reports.units import significant
+from llx.reports.tables import KINDS
+from llx.reports.verdicts import Change
 from llx.result import FIDELITY, Result
 
 NAMED_AT_MOST = 4  # runs that share a remark
+CHANGES_AT_MOST = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,9 @@ class Remark:
     text: str
 
 
-def remarks_on(models: Sequence[tuple[str, Sequence[Run]]]) -> Iterator[Remark]:
+def remarks_on(
+    models: Sequence[tuple[str, Sequence[Run]]], changes: Sequence[Change] = ()
+) -> list[Remark]:
     """What was found wrong, what changed, and what is doubtful: the worst first, each once."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for name, runs in models:
@@ -32,9 +38,13 @@ def remarks_on(models: Sequence[tuple[str, Sequence[Run]]]) -> Iterator[Remark]:
             for kind, word, test, text in _said(run.result):
                 of = f"{prefix}{run.label}" + (f", {test}" if test else "")
                 found.setdefault((kind, word, text), []).append(of)
+    remarks = [*_changed(changes)]
+    remarks += [
+        Remark(kind=kind, word=word, who=named(who), text=text)
+        for (kind, word, text), who in found.items()
+    ]
     order = ("bad", "warn", "good", "plain")
-    for (kind, word, text), who in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        yield Remark(kind=kind, word=word, who=named(who), text=text)
+    return sorted(remarks, key=lambda remark: order.index(remark.kind))
 
 
 def _said(result: Result) -> Iterator[tuple[str, str, str, str]]:
@@ -46,7 +56,6 @@ def _said(result: Result) -> Iterator[tuple[str, str, str, str]]:
         yield "bad", "NO NUMBERS", "", f"{result.error.message}: {result.error.remedy}"
     for failed in result.failed:
         yield "bad", "FAILED", failed.test, f"{failed.error.message}: {failed.error.remedy}"
-    yield from _compared(result)
     if result.interrupted:
         yield "warn", "INTERRUPTED", "", "some of what was asked for is missing"
     for note in result.environment.notes:
@@ -61,21 +70,21 @@ def named(runs: Sequence[str]) -> str:
     return "; ".join(runs[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
-def _compared(result: Result) -> Iterator[tuple[str, str, str, str]]:
-    """The verdicts on a candidate."""
-    against = result.against
-    kinds = {"slower": "bad", "faster": "good", "no change": "plain", "inconclusive": "warn"}
-    for test in against.tests if against else ():
-        assert against is not None
-        low, high = (significant(end, 3) for end in test.ci95)
-        yield (
-            kinds[test.verdict],
-            test.verdict.upper(),
-            shown_test(test.test, test.batch),
-            f"{significant(test.ratio, 3)} × the speed of {against.engine}, {against.artifact}; "
-            f"95 % interval {low} … {high}, noise {significant(100 * test.noise, 2)} %, "
-            f"threshold {significant(100 * against.threshold, 2)} %",
+def _changed(changes: Sequence[Change]) -> Iterator[Remark]:
+    """What changed, or cannot be said; the worst stand first."""
+    told = [change for change in changes if change.verdict != "no change"]
+    for change in told[:CHANGES_AT_MOST]:
+        ungated = change.verdict == "regressed" and not change.gated
+        moved = f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
+        yield Remark(
+            kind="warn" if ungated else KINDS[change.verdict],
+            word=change.verdict.upper(),
+            who=f"{change.engine} {change.precision}, {change.metric}",
+            text="; ".join(filter(None, (moved, ratio_of(change), why_of(change)))),
         )
+    if len(told) > CHANGES_AT_MOST:
+        more = f"{len(told) - CHANGES_AT_MOST} more, in the table below"
+        yield Remark(kind="plain", word="AND MORE", who=more, text="")
 
 
 def worst_kind(remarks: Sequence[Remark]) -> str:
@@ -84,7 +93,7 @@ def worst_kind(remarks: Sequence[Remark]) -> str:
     return "bad" if "bad" in kinds else "warn" if "warn" in kinds else "good"
 
 
-def summary(results: Sequence[Result]) -> str:
+def summary(results: Sequence[Result], compared: Compared | None = None) -> str:
     """The verdict in a line."""
     rows = [row for result in results for row in result.speed]
     invalid = sum(not row.valid for row in rows)
@@ -99,10 +108,5 @@ def summary(results: Sequence[Result]) -> str:
     failed = sum(len(result.failed) for result in results)
     if failed:
         said.append(f"{failed} failed")
-    verdicts = [test.verdict for r in results if r.against for test in r.against.tests]
-    said += [
-        f"{verdicts.count(verdict)} {verdict}"
-        for verdict in ("slower", "faster", "no change", "inconclusive")
-        if verdict in verdicts
-    ]
-    return "; ".join(said) + "." if said else "There are no rows."
+    whole = "; ".join(said) + "." if said else "There are no rows."
+    return f"{verdict_line(compared)}. {whole}" if compared else whole

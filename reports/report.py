@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llx.files import write_whole
+from llx.reports.changes import changes_markdown
+from llx.reports.compare import Compared
 from llx.reports.markdown import results_markdown, safe
 from llx.result import Result
 
 PAGE = "report.md"
 
 
-def write_report(results: Sequence[Result], folder: Path) -> Path:
-    """Write report.md into a folder, and return its path."""
+def write_report(results: Sequence[Result], folder: Path, compared: Compared | None = None) -> Path:
+    """Write report.md into a folder, and return its path; what was compared stands first."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ", ".join(dict.fromkeys(safe(result.artifact.name) for result in results))
     engines = ", ".join(dict.fromkeys(safe(result.engine) for result in results))
-    page = f"# {names} on {engines}\n\n{results_markdown(results)}"
+    first = f"{changes_markdown(compared)}\n" if compared else ""
+    page = f"# {names} on {engines}\n\n{first}{results_markdown(results)}"
     path = folder / PAGE
     write_whole(path, page.encode())
     return path

@@ -21,7 +21,7 @@ class Run:
 
     result: Result
     label: str
-    number: int  # among those of the same engine and precision, from 1
+    part: str  # baseline or candidate; or a number among those of the same engine and precision
     colour: int
     shape: int
 
@@ -46,24 +46,36 @@ def colours_of(engines: Sequence[str]) -> dict[str, int]:
     return taken | {engine: free[i % len(free)] for i, engine in enumerate(others)}
 
 
-def runs_of(results: Sequence[Result], colours: dict[str, int]) -> list[Run]:
-    """The results of one model, told apart by engine and precision, or else by a number."""
+def runs_of(
+    results: Sequence[Result], colours: dict[str, int], pairs: Sequence[tuple[Result, Result]] = ()
+) -> list[Run]:
+    """The results of one model, told apart by engine, precision, part, or else by a number.
+
+    `pairs`: those that are compared, each of a baseline and what is held against it.
+    """
     precisions = list(dict.fromkeys(result.precision for result in results))
     met: dict[str, int] = {}
     runs = []
     for result in results:
-        label = f"{result.engine} {result.precision}"
+        part = next((part for pair in pairs if (part := _part(result, pair))), "")
+        label = f"{result.engine} {result.precision}" + (" baseline" if part == "baseline" else "")
         met[label] = met.get(label, 0) + 1
+        number = f"#{met[label]}" if met[label] > 1 else ""
         runs.append(
             Run(
                 result=result,
-                label=label if met[label] == 1 else f"{label} #{met[label]}",
-                number=met[label],
+                label=f"{label} {number}".strip(),
+                part=f"{part} {number}".strip(),
                 colour=colours[result.engine],
                 shape=precisions.index(result.precision) % SHAPES,
             )
         )
     return runs
+
+
+def _part(result: Result, pair: tuple[Result, Result]) -> str:
+    before, after = pair
+    return "baseline" if result is before else "candidate" if result is after else ""
 
 
 def kind_of(row: SpeedRow) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llx.reports.changes import amount, why_of
+from llx.reports.compare import Setting
 from llx.reports.notes import row_notes, shown_test
 from llx.reports.plots import Plot
 from llx.reports.runs import Run, headline
 from llx.reports.units import binary_bytes, plus_minus, significant
+from llx.reports.verdicts import Change
 from llx.result import Fidelity, Result, SpeedRow, Times
 
 
@@ -88,7 +91,7 @@ def overview(name: str, runs: Sequence[Run]) -> Table:
         *("KLD prefill", "KLD decode", "same top-1", "roofline"),
     )
     devices = {run.result.environment.device for run in runs}
-    several = any(run.number > 1 for run in runs)
+    several = any(run.part for run in runs)
     rows = []
     for run in runs:
         result, fidelity = run.result, run.result.fidelity
@@ -103,7 +106,7 @@ def overview(name: str, runs: Sequence[Run]) -> Table:
                 Cell(text=result.engine, colour=run.colour),
                 _text(result.precision),
                 _standing(result),
-                Cell(text=_part(run), small=minute(result.created)) if several else _text(""),
+                Cell(text=run.part or "#1", small=minute(result.created)) if several else _text(""),
                 Cell(text=result.environment.device if len(devices) > 1 else ""),
                 _rate(prefill),
                 _rate(decode or request),
@@ -148,12 +151,6 @@ def _roofline(prefill: SpeedRow | None, decode: SpeedRow | None) -> Cell:
     if prefill and of_prefill:
         return _number(prefill.roofline_probe, of_prefill, "prefill")
     return Cell(text="")
-
-
-def _part(run: Run) -> str:
-    """A run's number, and its part where it took turns with another."""
-    part = "candidate" if run.result.against else "baseline" if run.result.turns else ""
-    return f"#{run.number} {part}".strip()
 
 
 def minute(created: str) -> str:
@@ -215,6 +212,50 @@ def tests_table(name: str, runs: Sequence[Run]) -> Table:
         for row in run.result.speed
     ]
     return Table(name=name, headings=list(headings), numbers=set(range(2, 14)), rows=rows)
+
+
+KINDS = {
+    "regressed": "bad",
+    "inconclusive": "warn",
+    "not comparable": "plain",
+    "improved": "good",
+    "no change": "plain",
+}
+
+
+def changes_table(name: str, changes: Sequence[Change], colours: dict[str, int]) -> Table:
+    """Every measure against the baseline."""
+    headings = (
+        *("verdict", "engine", "precision", "model", "measure", "baseline", "this", "ratio"),
+        *("CI95 from", "to", "kind", "why"),
+    )
+    models = {change.artifact for change in changes}
+    rows = [
+        [
+            Cell(text=change.verdict, kind=KINDS[change.verdict]),
+            Cell(text=change.engine, colour=colours[change.engine]),
+            _text(change.precision),
+            _text(change.artifact if len(models) > 1 else ""),
+            _text(change.metric),
+            _number(change.before, amount(change.before, change.unit)),
+            _number(change.after, amount(change.after, change.unit)),
+            _number(change.ratio, None if change.ratio is None else significant(change.ratio, 3)),
+            *(
+                _number(end, None if end is None else significant(end, 3))
+                for end in change.ci95 or (None, None)
+            ),
+            Cell(text=change.kind, kind="soft"),
+            Cell(text=why_of(change), kind="note"),
+        ]
+        for change in changes
+    ]
+    return Table(name=name, headings=list(headings), numbers=set(range(5, 10)), rows=rows)
+
+
+def settings_table(name: str, settings: Sequence[Setting]) -> Table:
+    """What was not the same beside the numbers."""
+    rows = [[_text(one.name), _text(one.before), _text(one.after)] for one in settings]
+    return Table(name=name, headings=["setting", "baseline", "this"], numbers=set(), rows=rows)
 
 
 def filled(table: Table) -> Table:

@@ -33,11 +33,13 @@ PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
 class Change:
     """A measure of one engine and artifact, before and after.
 
-    `ratio`: after by before, with its 95 % interval where it has one. `gated`: whether a gate fits
-    it: a regression that no gate fits fails nothing. `why`: what the verdict rests on, in words.
+    `ratio`: after by before, with its 95 % interval where it has one. `threshold`: the change of a
+    speed that matters, as a share. `gated`: whether a gate fits it: a regression that no gate fits
+    fails nothing. `why`: what the verdict rests on, in words.
     """
 
     engine: str
+    precision: str
     artifact: str
     metric: str
     kind: Kind
@@ -46,6 +48,7 @@ class Change:
     after: float | None
     ratio: float | None = None
     ci95: tuple[float, float] | None = None
+    threshold: float | None = None
     verdict: Verdict
     gated: bool = True
     why: str = ""
@@ -59,11 +62,12 @@ class Judged:
     why: str
     ratio: float | None = None
     ci95: tuple[float, float] | None = None
+    threshold: float | None = None
 
     @classmethod
-    def of(cls, said: str, why: str, found: Comparison) -> Judged:
+    def of(cls, said: str, why: str, found: Comparison, threshold: float | None = None) -> Judged:
         """What was said of a comparison of speeds."""
-        return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high))
+        return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high), threshold)
 
 
 Judge = Callable[[Gate], Judged]
@@ -104,6 +108,7 @@ class Pair:
         judged = judge((fits or usual)[0])
         return Change(
             engine=self._after.engine,
+            precision=self._after.precision,
             artifact=self._after.artifact.name,
             metric=shown_as or metric,
             kind=kind,
@@ -112,6 +117,7 @@ class Pair:
             after=numbers[1],
             ratio=judged.ratio,
             ci95=judged.ci95,
+            threshold=judged.threshold,
             verdict=judged.verdict,
             gated=bool(fits),
             why=judged.why,
@@ -174,8 +180,9 @@ class Pair:
                 low, high = test.ci95
                 found = Comparison(ratio=test.ratio, low=low, high=high, method=test.ci_method)
                 noise = test.noise
+                why = f"in turns, noise ±{100 * noise:.1f} %"
                 return lambda gate: Judged.of(
-                    verdict(found, noise, gate.share), f"in turns, noise ±{noise:.1%}", found
+                    verdict(found, noise, gate.share), why, found, gate.share
                 )
         return None
 
@@ -192,8 +199,8 @@ class Pair:
         )
         if not (row.valid and now.valid):
             return always(Judged.of("inconclusive", "INVALID", found))
-        why = f"probes vary by {noise:.0%}"
-        return lambda gate: Judged.of(verdict(found, noise, gate.share), why, found)
+        why = f"probes vary by {100 * noise:.0f} %"
+        return lambda gate: Judged.of(verdict(found, noise, gate.share), why, found, gate.share)
 
     def _fidelity(self) -> Iterator[Change]:
         """What both were judged by, on the same tokens."""
@@ -260,10 +267,12 @@ def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
         apart = share_of(gate.apart) if gate.apart else gate.share
         said = verdict(found, 0.0, apart)
         if said in ("slower", "faster"):
-            return Judged.of(said, f"in two runs, by more than {apart:.0%}", found)
+            why = f"in two runs, by more than {100 * apart:.0f} %"
+            return Judged.of(said, why, found, apart)
         if verdict(found, 0.0, gate.share) == "no change":
-            return Judged.of("no change", "in two runs", found)
-        return Judged.of("inconclusive", "in two runs: measure in turns, with --against", found)
+            return Judged.of("no change", "in two runs", found, gate.share)
+        why = "in two runs: measure in turns, with --against"
+        return Judged.of("inconclusive", why, found, apart)
 
     return judge
 
@@ -278,7 +287,8 @@ def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> t
     if abs(after - before) <= max(allowed, gate.negligible):
         return "no change", ""
     improved = better * (after - before) > 0
-    return ("improved" if improved else "regressed"), f"by more than {gate.threshold}"
+    threshold = str(gate.threshold).replace("%", " %")
+    return ("improved" if improved else "regressed"), f"by more than {threshold}"
 
 
 def _other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:

@@ -149,6 +149,19 @@ class Divergence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpanDivergence:
+    """The mean KLD, in nats, of the tokens scored at some positions of all windows, and its SE.
+
+    `first` and `last` are positions whose logits were judged, from 0, both counted in.
+    """
+
+    first: int
+    last: int
+    mean: float
+    se: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseFidelity:
     """Fidelity of one way to reach the logits: prefill in chunks, or decode token by token."""
 
@@ -163,6 +176,7 @@ class PhaseFidelity:
     max_abs_logit_error: float
     mean_abs_logit_error: float
     kld_bound: float | None = None  # no estimate: the mean KLD is as much or more
+    kld_by_position: list[SpanDivergence] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

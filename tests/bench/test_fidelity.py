@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from llx.artifact import REFERENCE, open_artifact
 from llx.bench import reference as referencing
-from llx.bench.fidelity import divergence, judge, least_divergence
+from llx.bench.fidelity import SPANS, by_position, divergence, judge, least_divergence
 from llx.bench.observed import log_sum_exp
 from llx.bench.reference import PARTIAL, capture, read_reference, score_window
 from llx.bench.sessions.fake import FakeSession
@@ -72,6 +72,21 @@ def test_the_bound_is_finite_where_nothing_is_left_of_either():
     p, q = np.log([[0.75, 0.25]]), np.log([[1.0, 1e-300]])
     (least,) = least_divergence(p, q)
     assert least == pytest.approx(0.75 * np.log(0.75) + 0.25 * np.log(0.25 / 1e-300))
+
+
+def test_divergence_over_positions_shows_where_it_grows_and_adds_up_to_the_whole():
+    kld = np.random.default_rng(0).gamma(1, 1e-4, (5, 511))
+    kld[:, 300:] *= 50  # as a cache that is wrong from there on
+    spans = by_position(kld)
+    assert len(spans) == SPANS
+    assert [span.first for span in spans] == [0, *(span.last + 1 for span in spans[:-1])]
+    assert spans[-1].last == 510
+    whole = sum(span.mean * (span.last - span.first + 1) for span in spans) / 511
+    assert whole == pytest.approx(kld.mean())
+    assert all((span.mean > 1e-3) == (span.first >= 300) for span in spans if span.first != 288)
+    some = kld[:, spans[3].first : spans[3].last + 1]
+    assert spans[3].se == pytest.approx(some.std(ddof=1) / np.sqrt(some.size))
+    assert [(span.first, span.last) for span in by_position(kld[:, :3])] == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_tail_samples_lie_outside_the_top_and_follow_the_probabilities():

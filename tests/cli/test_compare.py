@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -72,3 +73,30 @@ def test_markdown_and_an_unknown_format(llx, files):
     ended = llx("compare", *pair, "-o", "pdf")
     assert ended.code == 2
     assert "choose one of md, json" in ended.stderr
+
+
+def test_a_report_of_two_files_holds_the_first_against_the_second(llx, files, tmp_path):
+    pair = files("now.json", result(2, faster=0.6)), files("before.json", result(1))
+    ended = llx("report", *pair, "-o", "site")
+    assert ended.code == 0  # the gate is `llx compare`
+    assert "REGRESSED: tg128 on ort; " in ended.stdout
+    page, text = ((tmp_path / "site" / name).read_text() for name in ("index.html", "report.md"))
+    assert "Against the baseline" in page
+    assert text.split("\n\n")[1].startswith("**🔴 REGRESSED: tg128 on ort")
+
+
+def test_a_report_of_two_files_compares_nothing_where_none_is_a_baseline(llx, files, tmp_path):
+    pair = files("now.json", result(2, faster=0.6)), files("before.json", result(1))
+    ended = llx("report", *pair, "-o", "site", "--no-baseline")
+    assert "REGRESSED" not in ended.stdout
+    assert "Against the baseline" not in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_a_report_keeps_of_two_files_the_first_in_the_history(llx, files, tmp_path):
+    pair = files("now.json", result(2)), files("before.json", result(1))
+    llx("report", *pair, "-o", "site", "--history", "h.jsonl", "--label", "abc")
+    (line,) = (tmp_path / "h.jsonl").read_text().splitlines()
+    assert json.loads(line)["label"] == "abc"
+    other = files("other.json", replace(result(3), engine="torch", created="2026-11-26"))
+    llx("report", "now.json", other, "-o", "site", "--history", "h.jsonl")
+    assert len((tmp_path / "h.jsonl").read_text().splitlines()) == 2

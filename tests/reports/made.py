@@ -22,6 +22,7 @@ from llx.result import (
     MemoryRecord,
     PhaseFidelity,
     Result,
+    SpanDivergence,
     SpeedRow,
     Times,
 )
@@ -76,6 +77,10 @@ PHASE = PhaseFidelity(
     max_abs_logit_error=1e-4,
     mean_abs_logit_error=1e-5,
     kld_bound=1.3e-11,
+    kld_by_position=[
+        SpanDivergence(first=0, last=255, mean=1e-11, se=1e-13),
+        SpanDivergence(first=256, last=510, mean=2e-11, se=1e-13),
+    ],
 )
 FIDELITY = Fidelity(
     reference_weights="the checkpoint",
@@ -200,7 +205,12 @@ def result(
     ]
     prefill = row("pp256", 14 * speed, isl=256, ttft_ms=TIMES, roofline_probe=0.7)
     told = Divergence(mean=kld, se=kld / 20, p50=kld / 2, p90=3 * kld, p99=9 * kld, max=40 * kld)
-    phase = replace(PHASE, kld=told, kld_mean=kld, ppl_ratio=Estimate(value=1 + kld, se=kld / 9))
+    spans = [
+        replace(span, mean=times * kld, se=kld / 9)
+        for span, times in zip(PHASE.kld_by_position, (0.5, 1.5), strict=True)
+    ]
+    ratio = Estimate(value=1 + kld, se=kld / 9)
+    phase = replace(PHASE, kld=told, kld_mean=kld, ppl_ratio=ratio, kld_by_position=spans)
     fidelity = replace(FIDELITY, kld=told, prefill=phase, decode=phase, ppl_ratio=phase.ppl_ratio)
     return replace(
         RESULT,
@@ -243,12 +253,13 @@ def against(engine: str, artifact: str, tests: list[ComparedTest]) -> Against:
     )
 
 
-def candidate(ratio: float = 0.9, **more: Any) -> Result:
-    """A result that was measured in turns with a baseline."""
+def in_turns(ratio: float = 0.9, **more: Any) -> list[Result]:
+    """A baseline and a candidate that were measured in turns."""
     made = result(**more)
     verdict = "slower" if ratio < 0.95 else "no change"
     tests = [compared(row.test, row.mean / ratio, ratio, verdict) for row in made.speed]
-    return replace(made, against=against("torch", "before-fp32", tests), turns="a run")
+    versus = against(made.engine, made.artifact.name, tests)
+    return [replace(made, turns="a run"), replace(made, against=versus, turns="a run")]
 
 
 def with_texts(made: Result, text: str) -> Result:

@@ -73,9 +73,9 @@ def test_a_result_without_numbers_is_not_kept(tmp_path):
 def test_the_page_draws_a_course_of_two_points_or_more(tmp_path):
     path = tmp_path / "history.jsonl"
     first = remember([at("2026-11-24T00:00:00+00:00")], path, "abc")
-    assert "Over time" not in page_html([RESULT], first)
+    assert "Over time" not in page_html([RESULT], history=first)
     entries = remember([at("2026-11-25T00:00:00+00:00")], path, "def")
-    page = page_html([RESULT], entries)
+    page = page_html([RESULT], history=entries)
     assert "Over time" in page
     assert "tg128, speed" in page
     (plot,) = [one for one in history_plots(entries, {"ort": 0}) if one.title == "tg128, speed"]
@@ -95,7 +95,7 @@ def test_hostile_texts_of_a_history_are_text(tmp_path):
     bad = "</script><script>alert(1)</script>"
     named = replace(RESULT.artifact, name=bad)
     entries = remember([at("a", artifact=named), at("b", artifact=named)], path, bad)
-    assert "<script>alert" not in page_html([RESULT], entries)
+    assert "<script>alert" not in page_html([RESULT], history=entries)
 
 
 def test_the_command_keeps_and_draws(llx, tmp_path):

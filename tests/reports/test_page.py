@@ -13,18 +13,21 @@ import pytest
 from llx.errors import Lacking
 from llx.reports import page
 from llx.reports.charts import specification, vega_script
+from llx.reports.compare import beside, sides
+from llx.reports.gates import Gate
 from llx.reports.page import page_html, write_page
-from llx.reports.plots import MOST_ROWS, plots_of, quantile
+from llx.reports.plots import MOST_ROWS, changes_plot, plots_of, quantile
 from llx.reports.runs import colours_of, runs_of
-from tests.reports.made import ERROR, HOSTILE, RESULT, candidate, result, row, with_texts
+from tests.reports.made import ERROR, HOSTILE, RESULT, in_turns, result, row, with_texts
+from tests.reports.pairs import on
 
 EVERYTHING = [
     result("torch", kld=0.0, speed=20.0, depths=(0, 1024)),
-    candidate(engine="ort", depths=(0, 1024)),
+    *in_turns(depths=(0, 1024)),
     result("ort", "int8", speed=70.0, kld=3e-3),
     replace(result("trt"), speed=[], fidelity=None, memory=None, error=ERROR),
 ]
-KINDS = {"fidelity", "against", "roofline", "latency", "depth", "phases"}
+KINDS = {"fidelity", "against", "roofline", "latency", "depth", "phases", "positions"}
 
 
 class Read(HTMLParser):
@@ -79,7 +82,23 @@ def said(results):
 
 
 def plots(results):
-    return plots_of(runs_of(results, colours_of([made.engine for made in results])))
+    """The plots of a page about one model, by the names that they have there."""
+    colours = colours_of([made.engine for made in results])
+    compared = beside(*sides(results))
+    pairs = compared.pairs if compared else ()
+    found = {f"plot-0-{plot.kind}": plot for plot in plots_of(runs_of(results, colours, pairs))}
+    if compared:
+        found["plot-against"] = changes_plot(compared.changes, colours)
+    return found
+
+
+def plot(kind, results):
+    (found,) = (plot for plot in plots(results).values() if plot.kind == kind)
+    return found
+
+
+def kinds(results):
+    return {plot.kind for plot in plots(results).values()}
 
 
 def test_the_verdict_stands_before_the_tables_and_they_before_the_plots():
@@ -95,12 +114,13 @@ def test_a_row_that_is_invalid_is_named_first_and_has_no_number():
     assert "1 of 1 rows is INVALID" in text
     assert "ort fp32, tg64 : 1 repetitions" in text
     assert "1234" not in text
-    assert not {"roofline", "latency", "fidelity"} & {plot.kind for plot in plots([found])}
+    assert not {"roofline", "latency", "fidelity"} & kinds([found])
 
 
 def test_an_engine_without_numbers_says_why():
     text = said(EVERYTHING)
-    assert "All 8 rows are valid; no numbers from trt; 3 slower." in text
+    assert "REGRESSED: pp256 on ort, tg64 on ort, tg64 @ d1024 on ort; 3 regressed" in text
+    assert "All 11 rows are valid; no numbers from trt." in text
     assert "engine trt is not here: install it" in text
 
 
@@ -113,7 +133,7 @@ def test_what_was_run_and_where_stands_on_the_page():
 def test_precisions_of_a_model_share_a_table():
     tables = read([*EVERYTHING, result(model="other")]).tables
     rows = [[cells[0], cells[1]] for cells in tables["model-0"][1:]]
-    assert rows == [["torch", "fp32"], ["ort", "fp32"], ["ort", "int8"], ["trt", "fp32"]]
+    assert rows == [[made.engine, made.precision] for made in EVERYTHING]
     assert len(tables["model-1"]) == 2
 
 
@@ -131,10 +151,10 @@ def test_a_column_without_values_is_left_out():
 
 
 def test_every_plot_is_made_where_there_is_data_for_it():
-    assert {plot.kind for plot in plots(EVERYTHING)} == KINDS
+    assert kinds(EVERYTHING) == KINDS
     alone = replace(result(), fidelity=None)
-    assert {plot.kind for plot in plots([alone])} == {"roofline", "latency"}
-    assert plots([EVERYTHING[-1]]) == []
+    assert kinds([alone]) == {"roofline", "latency"}
+    assert kinds([EVERYTHING[-1]]) == set()
 
 
 def test_a_page_without_plots_has_no_script_of_theirs():
@@ -145,9 +165,9 @@ def test_the_data_of_every_plot_is_its_table():
     found = read(EVERYTHING)
     specs = json.loads(found.scripts[0])
     assert len(specs) == len(KINDS)
-    for plot in plots(EVERYTHING):
-        drawn = specs[f"plot-0-{plot.kind}"]["datasets"]["rows"]
-        headings, *rows = found.tables[f"data-0-{plot.kind}"]
+    for name, plot in plots(EVERYTHING).items():
+        drawn = specs[name]["datasets"]["rows"]
+        headings, *rows = found.tables[name.replace("plot", "data")]
         assert headings == list(plot.columns.values())
         texts = {True: "yes", False: "", None: ""}
         for cells, values in zip(rows, drawn, strict=True):
@@ -157,16 +177,16 @@ def test_the_data_of_every_plot_is_its_table():
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_specification_is_by_the_schema(kind):
-    (plot,) = [plot for plot in plots(EVERYTHING) if plot.kind == kind]
-    alt.LayerChart.from_dict(specification(plot))
-    broken = specification(plot)
+    made = plot(kind, EVERYTHING)
+    alt.LayerChart.from_dict(specification(made))
+    broken = specification(made)
     broken["layer"][0]["mark"]["type"] = "no mark"
     with pytest.raises(jsonschema.ValidationError):
         alt.LayerChart.from_dict(broken)
 
 
 def test_errors_are_drawn_wherever_a_number_has_them():
-    for plot in plots(EVERYTHING):
+    for plot in plots(EVERYTHING).values():
         spec = specification(plot)
         fields = {
             (layer.get("encoding", {}).get("x", {}).get("field"), channel["field"])
@@ -175,7 +195,7 @@ def test_errors_are_drawn_wherever_a_number_has_them():
             if (channel := layer.get("encoding", {}).get(key)) and "field" in channel
         }
         assert {end for _, end in fields} & {
-            *("speed_high", "share_high", "change_high", "x_high", "p99"),
+            *("speed_high", "share_high", "change_high", "x_high", "y_high", "p99"),
         }, plot.kind
 
 
@@ -186,24 +206,23 @@ def test_the_front_is_what_nothing_beats_in_both():
         result("trt", speed=30.0, kld=1e-4),
         result("trt-rtx", speed=90.0, kld=1e-2),
     ]
-    (plot,) = [plot for plot in plots(made) if plot.kind == "fidelity"]
-    assert [row["front"] for row in plot.rows] == [True, True, False, True]
+    drawn = plot("fidelity", made)
+    assert [row["front"] for row in drawn.rows] == [True, True, False, True]
 
 
 def test_no_divergence_is_drawn_at_the_edge_of_the_axis_and_keeps_its_value():
-    (plot,) = [plot for plot in plots(EVERYTHING) if plot.kind == "fidelity"]
-    zero, least = plot.rows[0], min(row["kld"] for row in plot.rows[1:])
+    drawn = plot("fidelity", EVERYTHING)
+    zero, least = drawn.rows[0], min(row["kld"] for row in drawn.rows[1:])
     assert zero["kld"] == 0
     assert 0 < zero["x"] < least
-    assert "drawn at the left edge" in plot.caption
+    assert "drawn at the left edge" in drawn.caption
 
 
 def test_quantiles_are_those_of_all_decode_steps():
     made = result()
     steps = [[4_000_000, 1_000_000], [2_000_000, 3_000_000]]
     made = replace(made, speed=[replace(made.speed[1], osl=2, step_ns=steps)])
-    (plot,) = [plot for plot in plots([made]) if plot.kind == "latency"]
-    drawn = plot.rows[0]
+    (drawn,) = plot("latency", [made]).rows
     assert (drawn["steps"], drawn["p50"], drawn["max"]) == (4, 2.5, 4.0)
     assert quantile([1.0, 2.0, 3.0], 0.25) == 1.5
 
@@ -211,8 +230,8 @@ def test_quantiles_are_those_of_all_decode_steps():
 def test_a_requests_prefill_is_no_decode_step():
     made = row("req8:3", 10.0, isl=8, osl=3)
     made = replace(made, step_ns=[[900_000_000, 2_000_000, 4_000_000]])
-    (plot,) = [p for p in plots([replace(result(), speed=[made])]) if p.kind == "latency"]
-    assert (plot.rows[0]["steps"], plot.rows[0]["max"]) == (2, 4.0)
+    drawn = plot("latency", [replace(result(), speed=[made])])
+    assert (drawn.rows[0]["steps"], drawn.rows[0]["max"]) == (2, 4.0)
 
 
 def test_an_engine_has_one_colour_on_every_page():
@@ -224,7 +243,7 @@ def test_an_engine_has_one_colour_on_every_page():
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_of_a_result_becomes_markup(text):
     made = [
-        candidate(depths=(0, 1024)),
+        *in_turns(depths=(0, 1024)),
         replace(result(), error=ERROR, unjudged="x"),
         replace(result(), speed=[replace(RESULT.speed[0], valid=False, invalid_reason="x")]),
     ]
@@ -255,8 +274,8 @@ def strings(value):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_specification_holds_texts_of_results_as_data_only(text):
-    made = [with_texts(candidate(depths=(0, 1024)), text), result("torch", depths=(0, 1024))]
-    found = plots(made)
+    made = [with_texts(made, text) for made in in_turns(depths=(0, 1024))]
+    found = plots([*made, result("torch", depths=(0, 1024))]).values()
     assert {plot.kind for plot in found} == KINDS
     for plot in found:
         spec = specification(plot)
@@ -304,9 +323,9 @@ def test_the_plots_script_fits_into_a_page_and_ends_no_element():
 
 def test_a_plot_of_too_many_rows_says_what_it_leaves_out():
     made = [result(speed=20.0 + i) for i in range(MOST_ROWS + 5)]
-    (plot,) = [plot for plot in plots(made) if plot.kind == "fidelity"]
-    assert len(plot.rows) == MOST_ROWS
-    assert f"the first {MOST_ROWS} of {MOST_ROWS + 5} rows" in plot.caption
+    drawn = plot("fidelity", made)
+    assert len(drawn.rows) == MOST_ROWS
+    assert f"the first {MOST_ROWS} of {MOST_ROWS + 5} rows" in drawn.caption
 
 
 def test_a_remark_that_many_share_is_made_once():
@@ -318,16 +337,65 @@ def test_a_remark_that_many_share_is_made_once():
 
 
 def test_the_candidate_and_its_baseline_are_named():
-    rows = read([replace(result(), turns="a run"), candidate()]).tables["model-0"]
+    rows = read(in_turns()).tables["model-0"]
     assert rows[0][3] == "run"
-    assert [row[3].split("2026")[0] for row in rows[1:]] == ["#1 baseline", "#2 candidate"]
+    assert [row[3].split("2026")[0] for row in rows[1:]] == ["baseline", "candidate"]
+
+
+def test_results_beside_a_baselines_file_have_their_verdict_first():
+    before, now = result(speed=60.0), result(speed=40.0, kld=4e-2)
+    found = Read(page_html([now, result("torch")], baseline=[before]))
+    text = " ".join(" ".join(found.text).split())
+    assert text.index("REGRESSED: ") < text.index("ort fp32, KLD decode : 1.0e-05 nats → 0.04 nats")
+    changes = {row[3]: row for row in found.tables["changes"][1:]}
+    for measure in ("pp256", "tg64", "KLD prefill", "KLD decode", "PPL ratio prefill"):
+        assert changes[measure][0] == "regressed"
+    assert changes["artifact bytes"][0] == "no change"
+    assert changes["tg64"][4:7] == [
+        before.speed[1].mean,
+        now.speed[1].mean,
+        pytest.approx(2 / 3, 0.05),
+    ]
+    assert "only the results have torch with tiny-fp32" in text
+    labels = [cells[0] for cells in found.tables["tests-0"][1:]]
+    assert labels == ["ort fp32 baseline"] * 2 + ["ort fp32"] * 2 + ["torch fp32"] * 2
+
+
+def test_what_else_was_not_the_same_is_said():
+    before = on("another machine", replace(result(), llx="0.0.9"))
+    found = Read(page_html([result()], baseline=[before]))
+    assert ["llx", "0.0.9", "0.1.0"] in found.tables["settings"]
+    changes = {row[3]: row for row in found.tables["changes"][1:]}
+    assert changes["tg64"][0] == "not comparable"
+    assert changes["KLD decode"][0] == "no change"
+
+
+def test_a_gate_decides_what_the_page_says():
+    gates = (Gate(metric="tg*", kind="wall clock", threshold="60%", apart="60%"),)
+    found = page_html([result(speed=40.0)], baseline=[result(speed=60.0)], gates=gates)
+    assert "no regression" in found
+    assert "no gate" in found  # of pp256, which is slower and fails nothing
+
+
+def test_files_that_have_no_engine_in_common_are_shown_beside_one_another():
+    found = Read(page_html([result()], baseline=[result("torch")]))
+    assert "changes" not in found.tables
+    assert [row[0] for row in found.tables["model-0"][1:]] == ["ort", "torch"]
+
+
+def test_many_changes_are_counted_and_stand_in_the_table():
+    before = result(speed=60.0, depths=tuple(range(0, 20)))
+    now = result(speed=40.0, depths=tuple(range(0, 20)))
+    found = Read(page_html([now], baseline=[before]))
+    assert "9 more, in the table below" in " ".join(found.text)
+    assert sum(row[0] == "regressed" for row in found.tables["changes"]) == 21
 
 
 def test_a_roofline_of_too_many_rows_keeps_one_test_of_each_kind():
     made = [result(speed=20.0 + i, depths=(0, 8, 16)) for i in range(20)]
-    (plot,) = [plot for plot in plots(made) if plot.kind == "roofline"]
-    assert {row["test"] for row in plot.rows} == {"pp256", "tg64"}
-    assert "one test of each kind of a run, 40 of 80 rows" in plot.caption
+    drawn = plot("roofline", made)
+    assert {row["test"] for row in drawn.rows} == {"pp256", "tg64"}
+    assert "one test of each kind of a run, 40 of 80 rows" in drawn.caption
 
 
 def test_a_machine_without_the_plots_packages_is_told_what_to_install(tmp_path, monkeypatch):

@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 
+from llx.reports.history import Entry
+from llx.reports.measures import measures
 from llx.reports.page import write_page
-from tests.reports.made import HOSTILE, candidate, result, with_texts
+from tests.reports.made import HOSTILE, in_turns, result, with_texts
 from tests.reports.test_page import EVERYTHING, KINDS
 
 CHROMIUM = shutil.which("chromium")
@@ -42,8 +44,8 @@ def opened(browser, tmp_path):
     """Opens the page of some results, and holds that it says nothing and asks for nothing."""
     pages = []
 
-    def opens(results, **options):
-        path = write_page(results, tmp_path)
+    def opens(results, history=(), **options):
+        path = write_page(results, tmp_path, history=history)
         page = browser.new_page(**options)
         page.said, page.asked, page.dialogs = [], [], []
         page.on("console", lambda message: page.said.append(message.text))
@@ -65,6 +67,23 @@ def opened(browser, tmp_path):
         page.close()
 
 
+def course(days=3):
+    """A history of some days."""
+    return [
+        Entry(
+            created=f"2026-11-{20 + day}T00:00:00+00:00",
+            label=f"commit {day}",
+            engine="ort",
+            precision="fp32",
+            artifact="tiny-fp32",
+            device="a processor",
+            device_fingerprint="ef",
+            measures=list(measures(result(speed=40.0 + day))),
+        )
+        for day in range(days)
+    ]
+
+
 def column(page, table, place):
     return page.eval_on_selector_all(
         f"#{table} tbody tr", f"rows => rows.map(row => row.cells[{place}].innerText)"
@@ -73,9 +92,10 @@ def column(page, table, place):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_plot_has_marks(opened, scheme):
-    page = opened(EVERYTHING, color_scheme=scheme)
-    for kind in KINDS:
-        assert page.locator(f"#plot-0-{kind}").locator(MARKS).count() > 2, kind
+    page = opened(EVERYTHING, history=course(), color_scheme=scheme)
+    names = {*(f"plot-0-{kind}" for kind in KINDS - {"against"}), "plot-against", "course-0"}
+    for name in names:
+        assert page.locator(f"#{name}").locator(MARKS).count() > 2, name
 
 
 def test_charts_are_light_or_dark_as_the_page_is(opened):
@@ -112,11 +132,14 @@ def test_a_click_on_a_heading_sorts_by_its_numbers(opened):
 def test_the_filter_hides_rows(opened):
     page = opened(EVERYTHING)
     rows = page.locator("#model-0 tbody tr:visible")
-    assert rows.count() == 4
-    page.locator(".filter").fill("ort int8")
+    assert rows.count() == len(EVERYTHING)
+    page.locator(".filter").last.fill("ort int8")
     assert rows.count() == 1
-    page.locator(".filter").fill("")
-    assert rows.count() == 4
+    page.locator(".filter").last.fill("")
+    assert rows.count() == len(EVERYTHING)
+    changes = page.locator("#changes tbody tr:visible")
+    page.locator("#against .filter").fill("regressed")
+    assert changes.count() == 3
 
 
 def test_a_pointer_that_rests_shows_the_samples(opened):
@@ -129,7 +152,7 @@ def test_a_pointer_that_rests_shows_the_samples(opened):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_run_nothing(opened, text):
-    made = [candidate(depths=(0, 1024)), result("torch", kld=1e-3, depths=(0, 1024))]
+    made = [*in_turns(depths=(0, 1024)), result("torch", kld=1e-3, depths=(0, 1024))]
     page = opened([with_texts(m, text) for m in made])
     for plot in page.locator(".plot").all():
         marks = plot.locator("g.role-mark[aria-roledescription] path")
