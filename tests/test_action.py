@@ -38,6 +38,16 @@ def test_the_files_are_what_their_schema_asks_for(schema, paths):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+SCRIPTS = [*sorted((ROOT / "action").iterdir()), ROOT / ".ci" / "run"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_scripts_hold_nothing_that_shellcheck_finds(script):
+    command = [str(Path(sys.executable).parent / "shellcheck"), str(script)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.name)
 def test_actions_of_others_are_named_by_their_commit(path):
     for used in re.findall(r"uses: (\S+)", path.read_text()):
