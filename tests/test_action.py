@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,70 @@ def comment(path, tmp_path, results, pulls, comments):
     calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     body = tmp_path / "body"
     return ended, calls, body.read_text() if body.exists() else None
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A clone, and the repository that it is one of, with a commit."""
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "somebody@example.org")
+    remote, folder = tmp_path / "remote.git", tmp_path / "clone"
+    git(tmp_path, "init", "--quiet", "--bare", str(remote))
+    git(tmp_path, "clone", "--quiet", str(remote), str(folder))
+    (folder / "README.md").write_text("a project")
+    git(folder, "add", "README.md")
+    git(folder, "commit", "--quiet", "-m", "first")
+    git(folder, "push", "--quiet", "origin", "HEAD:main")
+    return folder, remote
+
+
+def git(folder, *arguments):
+    ended = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return ended.stdout
+
+
+def remember(path, folder, made, label, branch="main"):
+    (folder / "results.json").write_bytes(encode_results([made]))
+    settings = {"BRANCH": branch, "LABEL": label, "OUTPUT": "site", "RESULTS": "results.json"}
+    return run("remember.sh", path, folder, **settings)
+
+
+def test_each_branch_has_a_history_on_a_branch_of_its_own(path_with_llx, clone):
+    folder, remote = clone
+    for branch, day in (("main", 1), ("main", 2), ("fix/this", 3)):
+        made = replace(judged(), created=f"2026-11-0{day}T00:00:00+00:00")
+        ended = remember(path_with_llx, folder, made, f"commit {day}", branch)
+        assert ended.returncode == 0, ended.stderr
+    names = git(remote, "ls-tree", "--name-only", "llx-history").split()
+    assert names == ["fix-this.jsonl", "main.jsonl"]
+    kept = git(remote, "show", "llx-history:main.jsonl").splitlines()
+    assert [json.loads(line)["label"] for line in kept] == ["commit 1", "commit 2"]
+    assert git(remote, "rev-list", "--count", "llx-history").strip() == "3"
+    assert (folder / "site" / "index.html").is_file()
+    # What is checked out is as it was.
+    assert git(folder, "status", "--short").split() == ["??", "results.json", "??", "site/"]
+    assert git(remote, "ls-tree", "--name-only", "main").split() == ["README.md"]
+
+
+def test_a_push_that_came_between_loses_nothing(path_with_llx, clone, tmp_path):
+    folder, remote = clone
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(remote), str(other))
+    # Before the first push from one clone another one pushes its own line.
+    hook = folder / ".git" / "hooks" / "pre-push"
+    first = replace(judged(), created="2026-11-01T00:00:00+00:00")
+    (other / "results.json").write_bytes(encode_results([first]))
+    hook.write_text(
+        f"#!/bin/sh\n[ -e {tmp_path}/done ] && exit 0\ntouch {tmp_path}/done\ncd {other}\n"
+        f"unset $(git rev-parse --local-env-vars)\n"
+        f"BRANCH=main LABEL=theirs OUTPUT=site RESULTS=results.json {ROOT}/action/remember.sh\n"
+    )
+    hook.chmod(0o755)
+    second = replace(judged(), created="2026-11-02T00:00:00+00:00")
+    ended = remember(path_with_llx, folder, second, "ours")
+    assert ended.returncode == 0, ended.stderr
+    kept = git(remote, "show", "llx-history:main.jsonl").splitlines()
+    assert [json.loads(line)["label"] for line in kept] == ["theirs", "ours"]
