@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from pathlib import Path
 
 import pytest
 
+from llx.artifact import remember_latest
 from llx.reports.history import Entry
 from llx.reports.measures import measures
 from llx.reports.page import write_page
@@ -41,11 +43,12 @@ def browser():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens the page of some results, and holds that it says nothing and asks for nothing."""
+    """Opens a page, of some results or a file, which must say nothing and ask for nothing."""
     pages = []
 
     def opens(results, history=(), **options):
-        path = write_page(results, tmp_path, history=history)
+        is_file = isinstance(results, Path)
+        path = results if is_file else write_page(results, tmp_path, history=history)
         page = browser.new_page(**options)
         page.said, page.asked, page.dialogs = [], [], []
         page.on("console", lambda message: page.said.append(message.text))
@@ -82,6 +85,23 @@ def course(days=3):
         )
         for day in range(days)
     ]
+
+
+def test_what_the_demo_measures_ends_in_a_page(opened, llx, judged, tmp_path):
+    shutil.copytree(judged.folder, tmp_path / "artifacts" / "tiny-fp32")
+    remember_latest(tmp_path / "artifacts" / "tiny-fp32")
+    # As `make demo` does, with a tiny model, and with prompts and texts as short as it is.
+    lengths = ("-p", "16", "-n", "8", "-d", "0,16")
+    measured = llx("bench", "--engine", "torch,ort", *lengths, "-o", "json")
+    (tmp_path / "results.json").write_text(measured.stdout)
+    assert llx("report", "results.json", "-o", ".").code == 0
+    page = opened(tmp_path / "index.html")
+    assert " 8 rows " in page.locator("#verdict h2").inner_text()
+    # Which speeds are valid is for the machine to say; fidelity is there in any case.
+    names = [plot.get_attribute("id") for plot in page.locator(".plot").all()]
+    assert {"plot-0-phases", "plot-0-positions"} <= {*names}
+    for name in names:
+        assert page.locator(f"#{name}").locator(MARKS).count() > 2, name
 
 
 def column(page, table, place):
