@@ -28,7 +28,7 @@ from llx.reports.notes import ceiling_words, explanations
 from llx.reports.plain import visible
 from llx.reports.plots import Plot, changes_plot, history_plots, plots_of
 from llx.reports.remarks import named, remarks_on, summary, worst_kind
-from llx.reports.runs import Run, colours_of, runs_of
+from llx.reports.runs import Run, colours_of, model_name, runs_of
 from llx.reports.tables import (
     Table,
     changes_table,
@@ -174,13 +174,9 @@ def _hash(script: str) -> str:
 
 
 def _title(results: Sequence[Result]) -> str:
-    models = ", ".join(dict.fromkeys(map(_model_name, results)))
+    names = (model_name(result.artifact.name, result.precision) for result in results)
+    models = ", ".join(dict.fromkeys(names))
     return f"{models} on {', '.join(dict.fromkeys(result.engine for result in results))}"
-
-
-def _model_name(result: Result) -> str:
-    """An artifact's name without its precision, which tells the rows of one table apart."""
-    return result.artifact.name.removesuffix(f"-{result.precision}")
 
 
 def _in_pairs(
@@ -210,7 +206,7 @@ def _models(
 ) -> list[Model]:
     groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault(_model_name(result), []).append(result)
+        groups.setdefault(model_name(result.artifact.name, result.precision), []).append(result)
     models = []
     for i, (name, group) in enumerate(groups.items()):
         runs = runs_of(group, colours, pairs)

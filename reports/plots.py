@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from llx.reports.history import Entry
 from llx.reports.measures import NORMAL_95
 from llx.reports.notes import shown_test
-from llx.reports.runs import SHAPES, Row, Run, headline, kind_of
+from llx.reports.runs import SHAPES, Row, Run, headline, kind_of, model_name
 from llx.reports.units import significant
 from llx.reports.verdicts import Change
 from llx.result import PhaseFidelity, SpeedRow
@@ -46,11 +46,12 @@ def plots_of(runs: Sequence[Run]) -> list[Plot]:
 def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
     """The change of each speed against the baseline's, and of each share of the roofline."""
     precisions = list(dict.fromkeys(change.precision for change in changes))
-    several = len({change.artifact for change in changes}) > 1
+    models = [model_name(change.artifact, change.precision) for change in changes]
+    several = len({*models}) > 1
     rows: list[Row] = [
         {
             "name": f"{change.engine} {change.precision} · {change.metric}"
-            + (f" · {change.artifact}" if several else ""),
+            + (f" · {model}" if several else ""),
             "colour": colours[change.engine],
             "shape": precisions.index(change.precision) % SHAPES,
             "verdict": change.verdict,
@@ -64,15 +65,15 @@ def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
             "threshold_low": -(change.threshold or 0.0),
             "why": change.why,
         }
-        for change in changes
+        for change, model in zip(changes, models, strict=True)
         if change.ratio and change.ci95
     ]
     return _thinned(
         Plot(
             kind="against",
             title="Change of speed",
-            caption="Right is faster than the baseline. Band: the threshold below which a change "
-            "does not matter. Bars: 95 % intervals.",
+            caption="Right is faster than the baseline. Band: what a change must exceed to count, "
+            "which is more where the two were not measured in turns. Bars: 95 % intervals.",
             columns={
                 "name": "run",
                 "verdict": "verdict",

@@ -9,7 +9,7 @@ from llx.reports.changes import amount, why_of
 from llx.reports.compare import Setting
 from llx.reports.notes import row_notes, shown_test
 from llx.reports.plots import Plot
-from llx.reports.runs import Run, headline
+from llx.reports.runs import Run, headline, model_name
 from llx.reports.units import binary_bytes, plus_minus, significant
 from llx.reports.verdicts import Change
 from llx.result import Fidelity, Result, SpeedRow, Times
@@ -229,13 +229,14 @@ def changes_table(name: str, changes: Sequence[Change], colours: dict[str, int])
         *("verdict", "engine", "precision", "model", "measure", "baseline", "this", "ratio"),
         *("CI95 from", "to", "kind", "why"),
     )
-    models = {change.artifact for change in changes}
+    models = [model_name(change.artifact, change.precision) for change in changes]
+    several = len({*models}) > 1
     rows = [
         [
             Cell(text=change.verdict, kind=KINDS[change.verdict]),
             Cell(text=change.engine, colour=colours[change.engine]),
             _text(change.precision),
-            _text(change.artifact if len(models) > 1 else ""),
+            _text(model if several else ""),
             _text(change.metric),
             _number(change.before, amount(change.before, change.unit)),
             _number(change.after, amount(change.after, change.unit)),
@@ -247,7 +248,7 @@ def changes_table(name: str, changes: Sequence[Change], colours: dict[str, int])
             Cell(text=change.kind, kind="soft"),
             Cell(text=why_of(change), kind="note"),
         ]
-        for change in changes
+        for change, model in zip(changes, models, strict=True)
     ]
     return Table(name=name, headings=list(headings), numbers=set(range(5, 10)), rows=rows)
 

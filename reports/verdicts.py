@@ -270,7 +270,7 @@ def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
             why = f"in two runs, by more than {100 * apart:.0f} %"
             return Judged.of(said, why, found, apart)
         if verdict(found, 0.0, gate.share) == "no change":
-            return Judged.of("no change", "in two runs", found, gate.share)
+            return Judged.of("no change", "in two runs", found, apart)
         why = "in two runs: measure in turns, with --against"
         return Judged.of("inconclusive", why, found, apart)
 

@@ -32,7 +32,9 @@ for (const button of document.querySelectorAll("th button")) {
 for (const input of document.querySelectorAll(".filter")) {
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of input.closest(".model").querySelectorAll("tbody tr")) {
+    const model = input.closest(".model");
+    for (const tests of model.querySelectorAll(".tests")) tests.open ||= words.length > 0;
+    for (const row of model.querySelectorAll("tbody tr")) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
     }
