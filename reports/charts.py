@@ -55,15 +55,17 @@ def specification(plot: Plot) -> dict[str, Any]:
     chart = chart.properties(width="container", autosize=FIT).configure(**CONFIG)
     # The rows are put in afterwards: Altair would copy each of them for every layer. Whether all is
     # by the schema is held by a test, since that takes most of the time.
-    return {**chart.to_dict(validate=False), "datasets": {"rows": plot.rows}}
+    drawn = {**chart.to_dict(validate=False), "datasets": {"rows": plot.rows}}
+    # Altair for Python 3.10 writes for an older Vega-Lite than the script: nothing here differs.
+    del drawn["$schema"]
+    return drawn
 
 
 def vega_script() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, in the versions that Altair writes for."""
-    import altair as alt
+    """Vega, the newest Vega-Lite that there is for it, and Vega-Embed, in one script."""
     import vl_convert
 
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
+    version = vl_convert.get_vegalite_versions()[-1]
     # Its stub demands a snippet; the default one, which is there already, makes vegaEmbed global.
     return str(vl_convert.javascript_bundle(vl_version=version))  # type: ignore[call-arg]
 
