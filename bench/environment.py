@@ -134,8 +134,13 @@ def power_mode_in_words(machine: MachineRecord) -> str:
 def notes(
     machine: MachineRecord, run: RunRecord | None, load_before: float | None
 ) -> Iterator[str]:
-    """What makes the wall-clock numbers of a run doubtful."""
-    if load_before is not None and load_before > MOST_LOAD * machine.cpus:
+    """What makes the wall-clock numbers of a run doubtful.
+
+    The load before holds what ended a minute ago, so it counts only where nobody saw what others
+    did during the run itself.
+    """
+    seen = run is not None and run.others_cpu is not None
+    if not seen and load_before is not None and load_before > MOST_LOAD * machine.cpus:
         yield f"the load was {load_before:.1f} before, on {machine.cpus} CPUs"
     if machine.governor == "powersave" and machine.driver not in DYNAMIC:
         yield "the governor is powersave: clocks are held low"

@@ -359,7 +359,7 @@ def _write_graphs(
         bind_weights(model, layout)
         path = folder / f"{dialect.name}.onnx"
         ir.save(model, path)
-        files[path.name] = record_of(path)
+        files[path.name] = replace(record_of(path), nodes=len(model.graph))
     progress("trace", 1, 1, "")
     return files
 

@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
         "titlePadding": 12,
     },
     "axisY": {"titleAlign": "left", "titleAngle": 0, "titleAnchor": "start"},
-    "axisYBand": {"grid": False, "labelColor": INK, "labelLimit": 170},
+    "axisYBand": {"grid": False, "labelColor": INK, "labelLimit": 210},
 }
 
 

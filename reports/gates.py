@@ -63,6 +63,7 @@ GATES = (
     Gate(metric="artifact bytes", kind="deterministic", threshold="1%"),
     Gate(metric="engine bytes", kind="deterministic", threshold="2%"),
     Gate(metric="bytes a step, *", kind="deterministic", threshold="1%"),
+    Gate(metric="graph nodes", kind="deterministic", threshold="1%"),
     Gate(metric="*", kind="roofline share", threshold="10%"),
     Gate(metric="*", kind="wall clock", threshold="5%", apart="20%"),
 )

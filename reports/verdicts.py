@@ -91,7 +91,7 @@ class Pair:
         """Every measure that the baseline has."""
         yield from self._speeds()
         yield from self._fidelity()
-        yield from self._bytes()
+        yield from self._counts()
 
     def _change(
         self,
@@ -223,12 +223,13 @@ class Pair:
                     missing=missing,
                 )
 
-    def _bytes(self) -> Iterator[Change]:
-        """Bytes on disk, and those that a decode step reads."""
-        after = _bytes_of(self._after)
-        for name, count in _bytes_of(self._before).items():
-            numbers = count, after.get(name)
-            yield self._deterministic(name, "B", numbers, missing=self._missing(name))
+    def _counts(self) -> Iterator[Change]:
+        """Bytes on disk, those that a decode step reads, and nodes of the graph."""
+        for unit, counts in (("B", _bytes_of), ("", _nodes_of)):
+            after = counts(self._after)
+            for name, count in counts(self._before).items():
+                numbers = count, after.get(name)
+                yield self._deterministic(name, unit, numbers, missing=self._missing(name))
 
     def _deterministic(
         self,
@@ -305,3 +306,9 @@ def _bytes_of(result: Result) -> dict[str, int]:
     found = {"artifact bytes": result.artifact.bytes, "engine bytes": engine}
     found |= {f"bytes a step, {row.name}": row.bytes_per_step_actual for row in result.speed}
     return {name: count for name, count in found.items() if count is not None}
+
+
+def _nodes_of(result: Result) -> dict[str, int]:
+    """The nodes of the graph that ran."""
+    nodes = result.artifact.graph_nodes.get(result.dialect or "")
+    return {} if nodes is None else {"graph nodes": nodes}

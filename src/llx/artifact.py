@@ -36,10 +36,11 @@ METHODS = {
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """Size and hash of one file of the folder."""
+    """Size and hash of one file of the folder; of a graph its number of nodes too."""
 
     bytes: int
     sha256: str
+    nodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

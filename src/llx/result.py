@@ -219,6 +219,7 @@ class ArtifactRecord:
     source: str
     weights: str
     quantization: str | None = None  # how, in words; None where nothing is quantized
+    graph_nodes: dict[str, int] = field(default_factory=dict)  # by dialect
 
     @classmethod
     def of(cls, artifact: Artifact, weights: str) -> ArtifactRecord:
@@ -232,6 +233,11 @@ class ArtifactRecord:
             source=manifest.source.label,
             weights=weights,
             quantization=manifest.quantization.in_words if manifest.quantization else None,
+            graph_nodes={
+                Path(name).stem: record.nodes
+                for name, record in manifest.files.items()
+                if record.nodes is not None
+            },
         )
 
 

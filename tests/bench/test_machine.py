@@ -280,8 +280,9 @@ def test_what_makes_a_wall_clock_doubtful_is_said(xeon, change, says):
 def test_a_load_counts_for_each_cpu_and_powersave_where_it_is_slow(xeon):
     machine = read_machine(xeon)
     assert machine.cpus == 4
-    assert list(notes(machine, QUIET, 2.0)) == []
-    assert "load was 2.1 before, on 4 CPUs" in next(notes(machine, QUIET, 2.1))
+    assert list(notes(machine, None, 2.0)) == []
+    assert "load was 2.1 before, on 4 CPUs" in next(notes(machine, None, 2.1))
+    assert list(notes(machine, QUIET, 2.1)) == []  # what was seen meanwhile says more
     slow = replace(machine, driver="acpi-cpufreq")
     assert "powersave" in next(notes(slow, QUIET, 0.0))
     assert "energy preference" in next(notes(replace(machine, preference="power"), QUIET, 0.0))

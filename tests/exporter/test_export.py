@@ -48,6 +48,8 @@ def test_an_export_passes_the_checker_the_contract_and_coverage(tmp_path, spec, 
     for dialect in artifact.dialects:
         path = artifact.path(f"{dialect}.onnx")
         assert problems(path, manifest.contract, DIALECTS[dialect], manifest.precision) == []
+        nodes = len(onnx.load(path, load_external_data=False).graph.node)
+        assert manifest.files[path.name].nodes == nodes > 10
 
 
 def test_the_same_export_again_touches_nothing(request_):

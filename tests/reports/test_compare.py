@@ -126,6 +126,17 @@ def test_more_bytes_are_a_regression():
     assert verdicts(result(), reads)["bytes a step, tg128"] == "regressed"
 
 
+def test_more_nodes_in_the_graph_that_ran_are_a_regression():
+    one, more = (
+        replace(result(), artifact=replace(RESULT.artifact, graph_nodes={"standard": count}))
+        for count in (540, 570)
+    )
+    assert verdicts(one, more)["graph nodes"] == "regressed"
+    assert verdicts(one, one)["graph nodes"] == "no change"
+    other = [replace(made, dialect="primitive") for made in (one, more)]
+    assert "graph nodes" not in verdicts(*other)
+
+
 def test_a_test_that_crashes_now_is_a_regression_and_one_that_is_lacking_is_said():
     crashed = replace(result(), speed=[], failed=[FailedTest(test="tg128", error=CRASH)])
     assert verdicts(result(), crashed)["tg128"] == "regressed"
