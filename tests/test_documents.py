@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 from typer.main import get_command
 
 from llx.cli import app
+from llx.reports.page import page_html
+from llx.result import read_results
 from tests.test_imports import ROOT
 
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
@@ -55,3 +58,16 @@ def test_every_command_has_its_line_in_the_readme():
     assert set(re.findall(r"^\| `llx (\w+)` \|", TEXTS["README.md"], re.M)) == set(
         get_command(app).commands
     )
+
+
+def test_the_example_is_the_page_of_the_results_beside_it():
+    folder = ROOT / "reports" / "example"
+    names = ("fp32", "int8-wo-fp32", "int8-fp32", "int4-fp32")
+    results = [one for name in names for one in read_results(folder / f"{name}.json")]
+    drawn, kept = (
+        json.loads(re.findall('id="specs">(.*?)</script>', text, re.S)[0])
+        for text in (page_html(results), (folder / "index.html").read_text())
+    )
+    assert {name: spec["datasets"] for name, spec in kept.items()} == {
+        name: spec["datasets"] for name, spec in drawn.items()
+    }
