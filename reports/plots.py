@@ -62,7 +62,7 @@ def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
             "change_low": change.ci95[0] - 1,
             "change_high": change.ci95[1] - 1,
             "threshold": change.threshold or 0.0,
-            "threshold_low": -(change.threshold or 0.0),
+            "threshold_low": 1 / (1 + (change.threshold or 0.0)) - 1,
             "why": change.why,
         }
         for change, model in zip(changes, models, strict=True)

@@ -71,20 +71,30 @@ def named(runs: Sequence[str]) -> str:
 
 
 def _changed(changes: Sequence[Change]) -> Iterator[Remark]:
-    """What changed, or cannot be said; the worst stand first."""
-    told = [change for change in changes if change.verdict != "no change"]
+    """What changed, the worst first, and what cannot be said, each reason once."""
+    told = [change for change in changes if change.verdict in ("regressed", "improved")]
     for change in told[:CHANGES_AT_MOST]:
         ungated = change.verdict == "regressed" and not change.gated
         moved = f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
         yield Remark(
             kind="warn" if ungated else KINDS[change.verdict],
             word=change.verdict.upper(),
-            who=f"{change.engine} {change.precision}, {change.metric}",
+            who=_measure(change),
             text="; ".join(filter(None, (moved, ratio_of(change), why_of(change)))),
         )
     if len(told) > CHANGES_AT_MOST:
         more = f"{len(told) - CHANGES_AT_MOST} more, in the table below"
         yield Remark(kind="plain", word="AND MORE", who=more, text="")
+    unsaid: dict[tuple[str, str], list[str]] = {}
+    for change in changes:
+        if change.verdict in ("inconclusive", "not comparable"):
+            unsaid.setdefault((change.verdict, change.why), []).append(_measure(change))
+    for (verdict, why), measures in unsaid.items():
+        yield Remark(kind=KINDS[verdict], word=verdict.upper(), who=named(measures), text=why)
+
+
+def _measure(change: Change) -> str:
+    return f"{change.engine} {change.precision}, {change.metric}"
 
 
 def worst_kind(remarks: Sequence[Remark]) -> str:

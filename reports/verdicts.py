@@ -15,7 +15,6 @@ import numpy as np
 from llx.errors import EXIT_BUG
 from llx.reports.gates import GATES, Gate, Kind
 from llx.reports.measures import phase_figures
-from llx.reports.units import share_of
 from llx.result import FIDELITY, Fidelity, Result, SpeedRow
 from llx.statistics import Comparison, compare, verdict
 
@@ -124,7 +123,7 @@ class Pair:
         )
 
     def _speeds(self) -> Iterator[Change]:
-        """Each test; and where clocks differ, its share of the roofline."""
+        """Each test and what a step of it reads; where clocks differ, its share of the roofline."""
         rows = {row.name: row for row in self._after.speed}
         for row in self._before.speed:
             now = rows.get(row.name)
@@ -135,6 +134,10 @@ class Pair:
                 continue
             judge = self._wall_clock(row, now)
             yield self._change(row.name, "wall clock", row.unit, (row.mean, now.mean), judge)
+            if row.bytes_per_step_actual is not None:
+                name = f"bytes a step, {row.name}"
+                read = row.bytes_per_step_actual, now.bytes_per_step_actual
+                yield self._deterministic(name, "B", read, missing=self._missing(name))
             if not self._same_device and row.roofline_probe and now.roofline_probe:
                 shares = row.roofline_probe, now.roofline_probe
                 yield self._change(
@@ -187,20 +190,25 @@ class Pair:
         return None
 
     def _roofline(self, row: SpeedRow, now: SpeedRow, ratio: float) -> Judge:
-        """By the shares of what each machine could do. The probes' own spread is the noise."""
+        """By the shares of what each machine could do, as sure as the probes are steady."""
         ceilings = [one.ceiling for one in (self._before, self._after) if one.ceiling]
         spreads = [one.read_highest / one.read_bytes_per_s - 1 for one in ceilings]
-        noise = max(spreads, default=0.0)
+        spread = max(spreads, default=0.0)
         found = Comparison(
             ratio=ratio,
-            low=ratio / (1 + noise),
-            high=ratio * (1 + noise),
+            low=ratio / (1 + spread),
+            high=ratio * (1 + spread),
             method="the probes' spread",
         )
         if not (row.valid and now.valid):
             return always(Judged.of("inconclusive", "INVALID", found))
-        why = f"probes vary by {100 * noise:.0f} %"
-        return lambda gate: Judged.of(verdict(found, noise, gate.share), why, found, gate.share)
+
+        def judge(gate: Gate) -> Judged:
+            noise = gate.noise_apart
+            why = f"in two runs, which may differ by {100 * noise:.0f} %"
+            return Judged.of(verdict(found, noise, gate.share), why, found, max(noise, gate.share))
+
+        return judge
 
     def _fidelity(self) -> Iterator[Change]:
         """What both were judged by, on the same tokens."""
@@ -224,7 +232,7 @@ class Pair:
                 )
 
     def _counts(self) -> Iterator[Change]:
-        """Bytes on disk, those that a decode step reads, and nodes of the graph."""
+        """Bytes on disk, and nodes of the graph."""
         for unit, counts in (("B", _bytes_of), ("", _nodes_of)):
             after = counts(self._after)
             for name, count in counts(self._before).items():
@@ -259,21 +267,18 @@ class Pair:
 
 
 def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
-    """By two sets of samples that were taken apart: only a large difference says something."""
+    """By two sets of samples that were taken apart: only what no two runs show says something."""
     if min(len(row.samples), len(now.samples)) < 2:
         return always(Judged("inconclusive", "a single repetition has no interval"))
     found = compare(np.array(row.samples), np.array(now.samples), paired=False)
 
     def judge(gate: Gate) -> Judged:
-        apart = share_of(gate.apart) if gate.apart else gate.share
-        said = verdict(found, 0.0, apart)
-        if said in ("slower", "faster"):
-            why = f"in two runs, by more than {100 * apart:.0f} %"
-            return Judged.of(said, why, found, apart)
-        if verdict(found, 0.0, gate.share) == "no change":
-            return Judged.of("no change", "in two runs", found, apart)
-        why = "in two runs: measure in turns, with --against"
-        return Judged.of("inconclusive", why, found, apart)
+        noise = gate.noise_apart
+        said = verdict(found, noise, gate.share)
+        why = f"in two runs, which may differ by {100 * noise:.0f} %"
+        if said == "inconclusive":
+            why += ": measure in turns, with --against"
+        return Judged.of(said, why, found, max(noise, gate.share))
 
     return judge
 
@@ -301,10 +306,9 @@ def _other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:
 
 
 def _bytes_of(result: Result) -> dict[str, int]:
-    """Bytes by their names."""
+    """Bytes on disk by their names."""
     engine = result.memory.engine_bytes if result.memory else None
     found = {"artifact bytes": result.artifact.bytes, "engine bytes": engine}
-    found |= {f"bytes a step, {row.name}": row.bytes_per_step_actual for row in result.speed}
     return {name: count for name, count in found.items() if count is not None}
 
 

@@ -31,7 +31,7 @@ def test_two_runs_of_one_thing_exit_0(llx, files):
 
 @pytest.mark.parametrize(
     ("after", "named"),
-    [(result(2, faster=0.6), "tg128"), (judged(kld=0.5), "KLD prefill")],
+    [(result(2, faster=0.4), "tg128"), (judged(kld=0.5), "KLD prefill")],
 )
 def test_a_regression_exits_1_and_is_named(llx, files, after, named):
     before = judged() if named == "KLD prefill" else result(1)
@@ -76,7 +76,7 @@ def test_markdown_and_an_unknown_format(llx, files):
 
 
 def test_a_report_of_two_files_holds_the_first_against_the_second(llx, files, tmp_path):
-    pair = files("now.json", result(2, faster=0.6)), files("before.json", result(1))
+    pair = files("now.json", result(2, faster=0.4)), files("before.json", result(1))
     ended = llx("report", *pair, "-o", "site")
     assert ended.code == 0  # the gate is `llx compare`
     assert "REGRESSED: tg128 on ort; " in ended.stdout
@@ -86,7 +86,7 @@ def test_a_report_of_two_files_holds_the_first_against_the_second(llx, files, tm
 
 
 def test_a_report_of_two_files_compares_nothing_where_none_is_a_baseline(llx, files, tmp_path):
-    pair = files("now.json", result(2, faster=0.6)), files("before.json", result(1))
+    pair = files("now.json", result(2, faster=0.4)), files("before.json", result(1))
     ended = llx("report", *pair, "-o", "site", "--no-baseline")
     assert "REGRESSED" not in ended.stdout
     assert "Against the baseline" not in (tmp_path / "site" / "index.html").read_text()
