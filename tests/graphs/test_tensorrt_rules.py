@@ -22,6 +22,7 @@ from llx.graphs.inspect import load
 from llx.graphs.tensorrt_rules import NATIVE_SINCE, Target, problems, require_buildable
 from tests.checkpoints import SPECS
 from tests.conftest import export_tiny
+from tests.test_imports import ROOT
 
 RTX = Target(runtime="trt-rtx", version=(1, 7), sm=86)
 TURING = Target(runtime="trt-rtx", version=(1, 7), sm=75)
@@ -402,7 +403,7 @@ def test_attention_of_one_value_with_itself_crashes_the_builder_and_is_refused_b
         "from tests.graphs.test_tensorrt_rules import fate_of, model_of\n"
         f"fate_of(model_of({graph!r}), 86)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True)
     assert ended.returncode < 0  # killed by a signal
 
 
