@@ -19,21 +19,40 @@ HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
 
 def verdict_line(found: Compared) -> str:
     """The verdict in one line: what regressed, or that nothing did, and of how much."""
-    counts = Counter(change.verdict for change in found.changes)
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    counts = Counter(change.verdict for change in found.changes if not _ungated(change))
+    ungated = sum(map(_ungated, found.changes))
+    parts = [f"{count} {verdict}" for verdict, count in counts.items()]
+    if ungated:
+        parts.append(f"{ungated} worse, which no gate is about")
+    said = ", ".join(parts)
     worse = found.regressed
     if not worse:
         return f"no regression: {said}"
-    names = ", ".join(f"{change.metric} on {change.engine}" for change in worse[:3])
+    several = _several(found)
+    names = ", ".join(f"{one.metric} on {_engine(one, several)}" for one in worse[:3])
     more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
     return f"REGRESSED: {names}{more}; {said}"
 
 
+def _ungated(change: Change) -> bool:
+    return change.verdict == "regressed" and not change.gated
+
+
+def _several(found: Compared) -> bool:
+    """Whether an engine has several precisions, which its name alone does not tell apart."""
+    of = {(change.engine, change.precision) for change in found.changes}
+    return len(of) > len({engine for engine, _ in of})
+
+
+def _engine(change: Change, several: bool) -> str:
+    return f"{change.engine} {change.precision}" if several else change.engine
+
+
 def changes_table(found: Compared) -> Table:
     """Every measure, the worst first."""
-    rows = []
+    rows, several = [], _several(found)
     for change in found.changes:
-        verdict, engine, metric, moved, ratio, why = _cells(change)
+        verdict, engine, metric, moved, ratio, why = _cells(change, several)
         rows.append((verdict, engine, metric, moved, "; ".join(filter(None, (ratio, why)))))
     headings = ("verdict", "engine", "measure", "before → after", "ratio, why")
     return simple_table("", headings, rows)
@@ -47,10 +66,13 @@ def settings_table(found: Compared) -> Table:
 
 def changes_markdown(found: Compared) -> str:
     """For a pull request's comment: the verdict, what changed, what else was not the same."""
-    parts = [f"**{'🔴' if found.regressed else '🟢'} {safe(verdict_line(found))}**"]
+    open_ = any(change.verdict == "inconclusive" for change in found.changes)
+    light = "🔴" if found.regressed else "🟡" if open_ else "🟢"
+    parts = [f"**{light} {safe(verdict_line(found))}**"]
+    several = _several(found)
     changed = [change for change in found.changes if change.verdict != "no change"]
     if changed:
-        parts.append(markdown_table(HEADINGS, (list(_cells(change)) for change in changed)))
+        parts.append(markdown_table(HEADINGS, (list(_cells(one, several)) for one in changed)))
     if found.settings:
         settings = ((one.name, one.before, one.after) for one in found.settings)
         parts.append(markdown_table(("setting", "baseline", "this"), settings))
@@ -66,9 +88,9 @@ def changes_json(found: Compared) -> str:
     return msgspec.json.encode(whole).decode() + "\n"
 
 
-def _cells(change: Change) -> Iterator[str]:
+def _cells(change: Change, several: bool) -> Iterator[str]:
     yield change.verdict
-    yield change.engine
+    yield _engine(change, several)
     yield change.metric
     yield f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
     yield ratio_of(change)
@@ -77,8 +99,7 @@ def _cells(change: Change) -> Iterator[str]:
 
 def why_of(change: Change) -> str:
     """What a verdict rests on, and whether it fails nothing."""
-    ungated = change.verdict == "regressed" and not change.gated
-    return "; ".join(filter(None, ("no gate" if ungated else "", change.why)))
+    return "; ".join(filter(None, ("no gate" if _ungated(change) else "", change.why)))
 
 
 def amount(value: float | None, unit: str) -> str:

@@ -378,7 +378,7 @@ def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     tips = _tips(
         ("series", "run", ""),
         ("label", "of", ""),
-        ("created", "at", ""),
+        ("at", "at", ""),
         ("value", "value", ".4~g"),
         ("low", "from", ".4~g"),
         ("high", "to", ".4~g"),

@@ -51,8 +51,8 @@ def compare_results(
     found = beside(results, baseline, gates)
     if found is None:
         raise BadInput(
-            "nothing in the baseline is of an engine that the results are of",
-            "compare files of the same engines",
+            "nothing in the baseline can be held against the results",
+            "compare files of the same engines, each with one result of an engine and artifact",
         )
     return found
 
@@ -64,8 +64,15 @@ def beside(
     pairs, alone = paired(baseline, results)
     if not pairs:
         return None
-    changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
+    judges = [Pair(before, after, gates) for before, after in pairs]
+    changes = [change for judge in judges for change in judge.changes()]
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
+    fitting = {gate for judge in judges for gate in judge.fitting}
+    alone += [
+        f"no measure fits the gate {gate.metric!r} of kind {gate.kind}, engine {gate.engine!r}"
+        for gate in gates
+        if gate not in fitting and gate not in GATES
+    ]
     settings = [one for before, after in pairs for one in _settings(before, after)]
     return Compared(
         pairs=pairs, changes=changes, settings=list(dict.fromkeys(settings)), alone=alone
@@ -110,14 +117,15 @@ def paired(
         lambda result: result.engine,
     )
     for key in keys:
-        for after in list(waiting):
-            before = [one for one in left if key(one) == key(after)]
-            if len(before) == 1:
-                pairs.append((before[0], after))
-                left.remove(before[0])
-                waiting.remove(after)
-    alone = [f"only the baseline has {_named(one)}" for one in left]
-    alone += [f"only the results have {_named(one)}" for one in waiting]
+        for name in dict.fromkeys(map(key, waiting)):
+            before, after = ([one for one in side if key(one) == name] for side in (left, waiting))
+            # As many on both sides are paired in their order; else nobody knows which is which.
+            if len(before) == len(after):
+                pairs += zip(before, after, strict=True)
+                left = [one for one in left if key(one) != name]
+                waiting = [one for one in waiting if key(one) != name]
+    alone = [f"the baseline's {_named(one)} is compared with nothing" for one in left]
+    alone += [f"the results' {_named(one)} is compared with nothing" for one in waiting]
     pairs.sort(key=lambda pair: results.index(pair[1]))
     return pairs, alone
 
@@ -137,6 +145,7 @@ def _settings(before: Result, after: Result) -> Iterator[Setting]:
 def _settings_of(result: Result) -> dict[str, str]:
     environment, artifact = result.environment, result.artifact
     found = {
+        "measured": result.created[:16].replace("T", " "),
         "llx": result.llx,
         "engine": result.engine,
         "precision": result.precision,

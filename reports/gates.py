@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -21,15 +20,14 @@ Kind = Literal["deterministic", "roofline share", "wall clock"]
 APART: dict[Kind, float] = {"wall clock": 1.0, "roofline share": 0.5}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gate:
+class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A change that matters. The first gate that fits a metric counts; others are shown only.
 
     `metric`: a test or a measure by its name, such as `tg128`, `KLD prefill`; `*` stands for
     anything. `threshold`: a share of the baseline's, such as "5%", or a difference, such as 0.005.
-    `negligible`: a difference that never matters. `limit`: what must not be crossed, whatever the
-    baseline. `apart`: by how much two runs of one thing differ on the machine where they are not
-    measured in turns, as a share; what is less decides nothing.
+    `negligible`: a difference that never matters. `limit`: what a number that does not vary must
+    not cross, whatever the baseline. `apart`: by how much two runs of one thing differ on the
+    machine where they are not measured in turns, as a share; what is less decides nothing.
     """
 
     metric: str
@@ -46,6 +44,8 @@ class Gate:
                 share_of(threshold)
         if self.kind != "deterministic" and not isinstance(self.threshold, str):
             raise ValueError(f"a gate of kind {self.kind} has a threshold in percent, such as 5%")
+        if self.kind != "deterministic" and self.limit is not None:
+            raise ValueError(f"a gate of kind {self.kind} has no limit: speeds vary")
 
     @property
     def share(self) -> float:
@@ -79,8 +79,7 @@ GATES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _GateFile:
+class _GateFile(msgspec.Struct, forbid_unknown_fields=True):
     gate: list[Gate]
 
 

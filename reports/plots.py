@@ -73,7 +73,8 @@ def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
             kind="against",
             title="Change of speed",
             caption="Right is faster than the baseline. Band: what a change must exceed to count, "
-            "which is more where the two were not measured in turns. Bars: 95 % intervals.",
+            "which is more where the two were not measured in turns. Bars: 95 % intervals; "
+            "of shares of the roofline, how steady the probes were.",
             columns={
                 "name": "run",
                 "verdict": "verdict",
@@ -98,16 +99,22 @@ def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plo
     """
     rows: dict[tuple[str, str, str, str], list[Row]] = {}
     precisions = list(dict.fromkeys(entry.precision for entry in entries))
+    devices = {(entry.device, entry.device_fingerprint) for entry in entries}
+    alike = [device for device, _ in devices]
     for entry in entries:
+        # One name of several settings or machines is not one line.
+        settings = f" {entry.device_fingerprint[:6]}" if alike.count(entry.device) > 1 else ""
         for one in entry.measures:
             if one.slug not in FOLLOWED:
                 continue
             low, high = one.interval or (one.value, one.value)
             rows.setdefault((one.slug, one.of, one.name, one.unit), []).append(
                 {
-                    "series": f"{entry.engine} {entry.precision}, {entry.artifact}, {entry.device}",
+                    "series": f"{entry.engine} {entry.precision}, {entry.artifact}, {entry.device}"
+                    + settings,
                     "label": entry.label,
                     "created": entry.created,
+                    "at": entry.created[:16].replace("T", " "),
                     "value": one.value,
                     "low": low,
                     "high": high,
@@ -115,7 +122,7 @@ def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plo
                     "shape": precisions.index(entry.precision) % SHAPES,
                 }
             )
-    columns = {"created": "at", "label": "of", "series": "run"}
+    columns = {"at": "at", "label": "of", "series": "run"}
     columns |= {"value": "value", "low": "from", "high": "to"}
     return [
         Plot(

@@ -14,13 +14,23 @@ from llx.result import Result
 PAGE = "report.md"
 
 
-def write_report(results: Sequence[Result], folder: Path, compared: Compared | None = None) -> Path:
+def write_report(
+    results: Sequence[Result],
+    folder: Path,
+    *,
+    baseline: Sequence[Result] = (),
+    compared: Compared | None = None,
+) -> Path:
     """Write report.md into a folder, and return its path; what was compared stands first."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ", ".join(dict.fromkeys(safe(result.artifact.name) for result in results))
     engines = ", ".join(dict.fromkeys(safe(result.engine) for result in results))
-    first = f"{changes_markdown(compared)}\n" if compared else ""
-    page = f"# {names} on {engines}\n\n{first}{results_markdown(results)}"
+    parts = [f"# {names} on {engines}\n"]
+    if compared:
+        parts.append(changes_markdown(compared))
+    parts.append(results_markdown(results))
+    if baseline:
+        parts.append(f"## Baseline\n\n{results_markdown(baseline)}")
     path = folder / PAGE
-    write_whole(path, page.encode())
+    write_whole(path, "\n".join(parts).encode())
     return path

@@ -211,6 +211,17 @@ def tests_table(name: str, runs: Sequence[Run]) -> Table:
         for run in runs
         for row in run.result.speed
     ]
+    rows += [
+        [
+            Cell(text=run.label, colour=run.colour),
+            _text(failed.test),
+            *([_text("")] * (len(headings) - 4)),
+            Cell(text="FAILED", kind="bad"),
+            Cell(text=f"{failed.error.message}: {failed.error.remedy}", kind="note"),
+        ]
+        for run in runs
+        for failed in run.result.failed
+    ]
     return Table(name=name, headings=list(headings), numbers=set(range(2, 14)), rows=rows)
 
 

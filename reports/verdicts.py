@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from llx.errors import EXIT_BUG
+from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
 from llx.reports.gates import GATES, Gate, Kind
 from llx.reports.measures import phase_figures
 from llx.result import FIDELITY, Fidelity, Result, SpeedRow
@@ -83,8 +83,10 @@ class Pair:
 
     def __init__(self, before: Result, after: Result, gates: Sequence[Gate]) -> None:
         self._before, self._after, self._gates = before, after, gates
-        one, other = (result.environment.device_fingerprint for result in (before, after))
-        self._same_device = one == other
+        self.fitting: set[Gate] = set()  # the gates that fitted a measure
+        one, other = (result.environment for result in (before, after))
+        self._same_device = one.device_fingerprint == other.device_fingerprint
+        self._same_threads = one.threads == other.threads
 
     def changes(self) -> Iterator[Change]:
         """Every measure that the baseline has."""
@@ -102,8 +104,13 @@ class Pair:
         shown_as: str | None = None,
     ) -> Change:
         """A change, judged by the first gate that fits, or else by the usual one."""
-        fits = [gate for gate in self._gates if gate.fits(metric, kind, self._after.engine)]
-        usual = [gate for gate in GATES if gate.fits(metric, kind, self._after.engine)]
+        names = metric, shown_as or metric
+        engine = self._after.engine
+        fits, usual = (
+            [gate for gate in gates if any(gate.fits(name, kind, engine) for name in names)]
+            for gates in (self._gates, GATES)
+        )
+        self.fitting.update(fits[:1])
         judged = judge((fits or usual)[0])
         return Change(
             engine=self._after.engine,
@@ -128,7 +135,7 @@ class Pair:
         for row in self._before.speed:
             now = rows.get(row.name)
             if now is None:
-                missing = self._missing(row.name, otherwise="not comparable")
+                missing = self._missing(row.name)
                 numbers = (row.mean, None)
                 yield self._change(row.name, "wall clock", row.unit, numbers, always(missing))
                 continue
@@ -149,19 +156,20 @@ class Pair:
                     f"{row.name} of the roofline",
                 )
 
-    def _missing(
-        self, test: str, why: str | None = None, otherwise: Verdict = "inconclusive"
-    ) -> Judged:
-        """What the baseline has and this one has not: a crash is a regression, all else is said."""
+    def _missing(self, test: str, why: str | None = None) -> Judged:
+        """What the baseline has and this one has not: a crash or a hang is a regression."""
         errors = (failed.error for failed in self._after.failed if failed.test == test)
         error = next(errors, self._after.error)
         if error is None:
-            return Judged(otherwise, why or "it was not measured")
-        return Judged("regressed" if error.exit_code == EXIT_BUG else otherwise, error.message)
+            return Judged("inconclusive", why or "it was not measured")
+        broke = error.exit_code in (EXIT_BUG, EXIT_GATE_FAILED)
+        return Judged("regressed" if broke else "inconclusive", error.message)
 
     def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
         if not self._same_device:
             return always(Judged("not comparable", "another device, or another setting of it"))
+        if not self._same_threads:
+            return always(Judged("not comparable", "on another number of threads"))
         invalid = next((one.invalid_reason for one in (row, now) if not one.valid), None)
         judge = self._in_turns(now) or _in_two_runs(row, now)
 
@@ -273,14 +281,21 @@ def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
     found = compare(np.array(row.samples), np.array(now.samples), paired=False)
 
     def judge(gate: Gate) -> Judged:
-        noise = gate.noise_apart
-        said = verdict(found, noise, gate.share)
-        why = f"in two runs, which may differ by {100 * noise:.0f} %"
+        said = verdict(found, gate.noise_apart, gate.share)
+        why = _apart(said, gate)
         if said == "inconclusive":
             why += ": measure in turns, with --against"
-        return Judged.of(said, why, found, max(noise, gate.share))
+        return Judged.of(said, why, found, max(gate.noise_apart, gate.share))
 
     return judge
+
+
+def _apart(said: str, gate: Gate) -> str:
+    """Why two runs that were not in turns say what they say."""
+    may = f"a factor of {1 + max(gate.noise_apart, gate.share):g}"
+    if said in ("slower", "faster"):
+        return f"in two runs, by more than {may}"
+    return f"in two runs, which may differ by {may}" if said == "inconclusive" else "in two runs"
 
 
 def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:

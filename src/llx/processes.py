@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from llx.errors import EXIT_BUG, EXIT_LACKING, LlxError
+from llx.errors import EXIT_BUG, EXIT_GATE_FAILED, LlxError
 from llx.progress import Progress
 
 POLL_S = 0.5
@@ -34,7 +34,7 @@ class ProcessDied(LlxError):
 class TimedOut(LlxError):
     """A process had no answer in the time that it was given, and was killed."""
 
-    exit_code = EXIT_LACKING
+    exit_code = EXIT_GATE_FAILED
 
 
 def in_own_process(

@@ -12,7 +12,7 @@ import pytest
 from llx.bench import run as running
 from llx.bench.run import Measurement, bench
 from llx.bench.worker import run_scenario
-from llx.errors import EXIT_BUG, EXIT_LACKING, BadInput
+from llx.errors import EXIT_BUG, EXIT_GATE_FAILED, BadInput
 from llx.processes import OwnProcess
 from llx.result import encode_results, read_results
 
@@ -73,7 +73,7 @@ def test_a_hang_is_stopped_at_its_limit_and_the_rest_goes_on(job, monkeypatch):
     (failed,) = result.failed
     assert failed.error.message == "engine ort, pp8, had no end after 4 s and was stopped"
     assert failed.error.remedy == "wait longer"
-    assert failed.error.exit_code == EXIT_LACKING
+    assert failed.error.exit_code == EXIT_GATE_FAILED
 
 
 def test_an_engine_that_refuses_its_first_session_is_not_asked_again(job, monkeypatch):

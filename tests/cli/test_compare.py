@@ -78,6 +78,7 @@ def test_markdown_and_an_unknown_format(llx, files):
 def test_a_report_of_two_files_holds_the_first_against_the_second(llx, files, tmp_path):
     pair = files("now.json", result(2, faster=0.4)), files("before.json", result(1))
     ended = llx("report", *pair, "-o", "site")
+    assert "The baseline:" in ended.stdout
     assert ended.code == 0  # the gate is `llx compare`
     assert "REGRESSED: tg128 on ort; " in ended.stdout
     page, text = ((tmp_path / "site" / name).read_text() for name in ("index.html", "report.md"))
@@ -97,6 +98,44 @@ def test_a_report_keeps_of_two_files_the_first_in_the_history(llx, files, tmp_pa
     llx("report", *pair, "-o", "site", "--history", "h.jsonl", "--label", "abc")
     (line,) = (tmp_path / "h.jsonl").read_text().splitlines()
     assert json.loads(line)["label"] == "abc"
-    other = files("other.json", replace(result(3), engine="torch", created="2026-11-26"))
-    llx("report", "now.json", other, "-o", "site", "--history", "h.jsonl")
-    assert len((tmp_path / "h.jsonl").read_text().splitlines()) == 2
+    again = llx("report", *pair, "-o", "site", "--history", "h.jsonl", "--label", "abc")
+    assert "history: h.jsonl, 1 lines, 0 of them new" in again.stdout
+
+
+def test_files_that_cannot_be_compared_say_so(llx, files):
+    other = files("other.json", replace(result(3), engine="torch"))
+    ended = llx("report", files("now.json", result(2)), other, "-o", "site")
+    assert ended.code == 0
+    assert "llx: nothing is compared: " in ended.stderr
+    two = files("a.json", result(1)), files("b.json", result(3))
+    assert "nothing is compared" in llx("report", "now.json", *two, "-o", "site").stderr
+
+
+def test_a_broken_history_is_found_before_anything_is_written(llx, files, tmp_path):
+    (tmp_path / "h.jsonl").write_text("none")
+    ended = llx("report", files("now.json", result(2)), "-o", "site", "--history", "h.jsonl")
+    assert ended.code == 2
+    assert not (tmp_path / "site").exists()
+    assert llx("report", "now.json", "-o", "site", "--label", "abc").code == 2
+
+
+def test_a_key_that_gates_do_not_have_is_refused(llx, files, tmp_path):
+    gate = '[[gate]]\nmetric = "KLD *"\nkind = "deterministic"\nthreshold = 1\n'
+    pair = files("a.json", judged()), files("b.json", judged(kld=0.5))
+    (tmp_path / "gates.toml").write_text(gate + "limit = 0.02\n")
+    assert llx("compare", *pair, "--gate", "gates.toml").code == 1
+    (tmp_path / "gates.toml").write_text(gate + "lmit = 0.02\n")
+    ended = llx("compare", *pair, "--gate", "gates.toml")
+    assert ended.code == 2
+    assert "lmit" in ended.stderr
+    speed = gate.replace("deterministic", "wall clock").replace("= 1", '= "5%"')
+    (tmp_path / "gates.toml").write_text(speed + "limit = 100\n")
+    assert llx("compare", *pair, "--gate", "gates.toml").code == 2
+
+
+def test_results_in_turns_are_held_against_a_file_by_their_candidate(llx, files):
+    baseline, candidate = turned(0.9, "slower")
+    worse = replace(candidate, fidelity=judged(kld=0.5).fidelity)
+    ended = llx("compare", files("a.json", judged()), files("b.json", baseline, worse))
+    assert ended.code == 1
+    assert "REGRESSED: KLD prefill on ort" in ended.stdout

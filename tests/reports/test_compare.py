@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from llx.errors import BadInput
+from llx.errors import EXIT_GATE_FAILED, BadInput
 from llx.reports.changes import (
     changes_json,
     changes_markdown,
@@ -156,7 +156,10 @@ def test_a_test_that_crashes_now_is_a_regression_and_one_that_is_lacking_is_said
     found = compare_results([result()], [gone])
     assert not found.regressed
     (lost,) = [change for change in found.changes if change.metric == "tg128"]
-    assert (lost.verdict, lost.after, lost.why) == ("not comparable", None, LACKING.message)
+    assert (lost.verdict, lost.after, lost.why) == ("inconclusive", None, LACKING.message)
+    late = replace(crashed.failed[0].error, exit_code=EXIT_GATE_FAILED)
+    hung = replace(crashed, failed=[FailedTest(test="tg128", error=late)])
+    assert verdicts(result(), hung)["tg128"] == "regressed"
 
 
 def test_fidelity_that_is_gone_is_never_passed_over():
@@ -183,7 +186,52 @@ def test_results_are_paired_with_what_is_nearest():
     after = [one("ort", "int8", "b2"), one("ort", "fp32", "a"), one("trt", "fp16", "c")]
     pairs, alone = paired(before, after)
     assert pairs == [(before[1], after[0]), (before[0], after[1])]
-    assert alone == ["only the baseline has torch with a", "only the results have trt with c"]
+    assert alone == [
+        "the baseline's torch with a is compared with nothing",
+        "the results' trt with c is compared with nothing",
+    ]
+
+
+def test_which_of_several_alike_is_meant_is_never_guessed():
+    one, other, third, fourth = (replace(result(seed), created=str(seed)) for seed in range(4))
+    assert paired([one], [other, third])[0] == paired([other, third], [one])[0] == []
+    assert paired([one, other], [fourth, third])[0] == [(one, fourth), (other, third)]
+
+
+def test_a_gate_that_fits_nothing_is_said():
+    gates = [Gate(metric="tgg*", kind="wall clock", threshold="3%"), GATES[0]]
+    (said,) = compare_results([judged()], [judged()], gates).alone
+    assert "no measure fits the gate 'tgg*' of kind wall clock" in said
+
+
+def test_what_no_gate_is_about_is_counted_apart():
+    gates = [Gate(metric="tg*", kind="wall clock", threshold="3%", apart="5%")]
+    found = compare_results([judged(kld=0.01)], [judged(kld=0.5)], gates)
+    line = verdict_line(found)
+    assert line.startswith("no regression: ")
+    assert "2 worse, which no gate is about" in line
+    assert "2 regressed" not in line
+
+
+def test_precisions_of_one_engine_are_told_apart():
+    def of(precision, kld):
+        return replace(judged(kld=kld), precision=precision)
+
+    found = compare_results([of("fp32", 0.01), of("int8", 0.01)], [of("fp32", 0.01), of("int8", 1)])
+    assert verdict_line(found).startswith("REGRESSED: KLD prefill on ort int8, ")
+    assert "| regressed | ort int8 | KLD prefill |" in changes_markdown(found)
+
+
+def test_a_wall_clock_on_another_number_of_threads_is_not_compared():
+    fewer = replace(result(2), environment=replace(RESULT.environment, threads=1))
+    (change,) = [c for c in compare_results([result(1)], [fewer]).changes if c.metric == "tg128"]
+    assert (change.verdict, change.why) == ("not comparable", "on another number of threads")
+
+
+def test_a_light_is_yellow_where_something_is_open():
+    assert changes_markdown(compare_results([result(1)], [result(2)])).startswith("**🟡")
+    steady = [Gate(metric="*", kind="wall clock", threshold="5%", apart="3%")]
+    assert changes_markdown(compare_results([result(1)], [result(2)], steady)).startswith("**🟢")
 
 
 def test_nothing_to_pair_is_refused():

@@ -18,7 +18,8 @@ from llx.reports.gates import Gate
 from llx.reports.page import page_html, write_page
 from llx.reports.plots import MOST_ROWS, changes_plot, plots_of, quantile
 from llx.reports.runs import colours_of, runs_of
-from tests.reports.made import ERROR, HOSTILE, RESULT, in_turns, result, row, with_texts
+from llx.result import FailedTest
+from tests.reports.made import CRASH, ERROR, HOSTILE, RESULT, in_turns, result, row, with_texts
 from tests.reports.pairs import on
 
 EVERYTHING = [
@@ -356,7 +357,7 @@ def test_results_beside_a_baselines_file_have_their_verdict_first():
         now.speed[1].mean,
         pytest.approx(0.4, 0.05),
     ]
-    assert "only the results have torch with tiny-fp32" in text
+    assert "the results' torch with tiny-fp32 is compared with nothing" in text
     labels = [cells[0] for cells in found.tables["tests-0"][1:]]
     assert labels == ["ort fp32 baseline"] * 2 + ["ort fp32"] * 2 + ["torch fp32"] * 2
 
@@ -383,6 +384,12 @@ def test_speeds_of_two_runs_that_decide_nothing_are_one_remark():
     text = " ".join(page_html([result()], baseline=[result(speed=60.0)]).split())
     assert text.count("INCONCLUSIVE</b>") == 1
     assert "ort fp32, pp256; ort fp32, tg64" in text
+
+
+def test_a_test_that_failed_has_a_row():
+    failed = replace(result(), failed=[FailedTest(test="tg512", error=CRASH)])
+    (row,) = (row for row in read([failed]).tables["tests-0"] if "tg512" in row)
+    assert row[-2:] == ["FAILED", "the process died: look above"]
 
 
 def test_files_that_have_no_engine_in_common_are_shown_beside_one_another():

@@ -41,6 +41,7 @@ def compare(
     from llx.reports.compare import compare_results, in_turns
     from llx.reports.console import say, show
     from llx.reports.gates import GATES, read_gates
+    from llx.reports.measures import followed
     from llx.result import read_results
 
     writers = {"md": changes_markdown, "json": changes_json}
@@ -48,7 +49,9 @@ def compare(
         raise BadInput(f"unknown format {output!r}", f"choose one of {', '.join(writers)}")
     gates = read_gates(gate) if gate else GATES
     before = read_results(baseline)
-    before, after = in_turns(before) if results is None else (before, read_results(results))
+    before, after = (
+        in_turns(before) if results is None else map(followed, (before, read_results(results)))
+    )
     found = compare_results(before, after, gates)
     if output:
         print(writers[output](found), end="")
