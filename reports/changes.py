@@ -76,14 +76,14 @@ def changes_markdown(found: Compared) -> str:
     if found.settings:
         settings = ((one.name, one.before, one.after) for one in found.settings)
         parts.append(markdown_table(("setting", "baseline", "this"), settings))
-    if found.alone:
-        parts.append("\n".join(f"- {safe(line)}" for line in found.alone))
+    if found.notes:
+        parts.append("\n".join(f"- {safe(line)}" for line in found.notes))
     return "\n\n".join(parts) + "\n"
 
 
 def changes_json(found: Compared) -> str:
     """All of it, for programs (`llx.comparison/1`)."""
-    compared = {"changes": found.changes, "settings": found.settings, "alone": found.alone}
+    compared = {"changes": found.changes, "settings": found.settings, "notes": found.notes}
     whole = {"schema": "llx.comparison/1", "regressed": bool(found.regressed), "compared": compared}
     return msgspec.json.encode(whole).decode() + "\n"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llx.errors import BadInput
 from llx.reports.gates import GATES, Gate
 from llx.reports.measures import followed
-from llx.reports.verdicts import Change, Pair, Verdict
+from llx.reports.verdicts import TWO_RUNS, Change, Pair, Verdict
 from llx.result import Result
 
 WORST_FIRST: tuple[Verdict, ...] = (
@@ -36,7 +36,7 @@ class Compared:
     pairs: list[tuple[Result, Result]]
     changes: list[Change]
     settings: list[Setting]
-    alone: list[str]  # what only one of them has, in words
+    notes: list[str]  # what else is to be said: what is compared with nothing, which gate is idle
 
     @property
     def regressed(self) -> list[Change]:
@@ -61,21 +61,26 @@ def beside(
     results: Sequence[Result], baseline: Sequence[Result], gates: Sequence[Gate] = GATES
 ) -> Compared | None:
     """Results compared with a baseline's, or None where nothing can be paired."""
-    pairs, alone = paired(baseline, results)
+    pairs, notes = paired(baseline, results)
     if not pairs:
         return None
     judges = [Pair(before, after, gates) for before, after in pairs]
     changes = [change for judge in judges for change in judge.changes()]
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
     fitting = {gate for judge in judges for gate in judge.fitting}
-    alone += [
+    notes += [
         f"no measure fits the gate {gate.metric!r} of kind {gate.kind}, engine {gate.engine!r}"
         for gate in gates
         if gate not in fitting and gate not in GATES
     ]
+    undecided = [one for one in changes if one.verdict == "inconclusive" and TWO_RUNS in one.why]
+    if undecided:
+        notes.append(
+            f"{len(undecided)} undecided in two runs apart: `llx bench --against` measures in turns"
+        )
     settings = [one for before, after in pairs for one in _settings(before, after)]
     return Compared(
-        pairs=pairs, changes=changes, settings=list(dict.fromkeys(settings)), alone=alone
+        pairs=pairs, changes=changes, settings=list(dict.fromkeys(settings)), notes=notes
     )
 
 

@@ -71,7 +71,7 @@ class Against:
 
     changes: Table
     settings: Table
-    alone: list[str]
+    notes: list[str]
     plot: tuple[str, Plot, Table] | None
 
 
@@ -196,7 +196,7 @@ def _against(compared: Compared, colours: dict[str, int]) -> Against:
     return Against(
         changes=changes,
         settings=settings_table("settings", compared.settings),
-        alone=compared.alone,
+        notes=compared.notes,
         plot=("plot-against", plot, plot_table("data-against", plot)) if plot.rows else None,
     )
 

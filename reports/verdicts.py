@@ -25,6 +25,7 @@ OF_SPEED: dict[str, Verdict] = {
     "no change": "no change",
     "inconclusive": "inconclusive",
 }
+TWO_RUNS = "in two runs"
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
 
 
@@ -282,20 +283,17 @@ def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
 
     def judge(gate: Gate) -> Judged:
         said = verdict(found, gate.noise_apart, gate.share)
-        why = _apart(said, gate)
-        if said == "inconclusive":
-            why += ": measure in turns, with --against"
-        return Judged.of(said, why, found, max(gate.noise_apart, gate.share))
+        return Judged.of(said, _apart(said, gate), found, max(gate.noise_apart, gate.share))
 
     return judge
 
 
 def _apart(said: str, gate: Gate) -> str:
     """Why two runs that were not in turns say what they say."""
-    may = f"a factor of {1 + max(gate.noise_apart, gate.share):g}"
+    factor = f"a factor of {1 + max(gate.noise_apart, gate.share):g}"
     if said in ("slower", "faster"):
-        return f"in two runs, by more than {may}"
-    return f"in two runs, which may differ by {may}" if said == "inconclusive" else "in two runs"
+        return f"{TWO_RUNS}, by more than {factor}"
+    return f"{TWO_RUNS}, not beyond {factor}" if said == "inconclusive" else TWO_RUNS
 
 
 def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:

@@ -62,6 +62,6 @@ def compare(
         if found.settings:
             say("")
             show(settings_table(found))
-        for line in found.alone:
+        for line in ["", *found.notes] if found.notes else []:
             say(line)
     raise typer.Exit(EXIT_GATE_FAILED if found.regressed else EXIT_DONE)
