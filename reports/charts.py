@@ -373,7 +373,7 @@ def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         type="quantitative",
         title=None,
         scale=alt.Scale(zero=False, padding=8),
-        axis=alt.Axis(tickCount=4, format=".4~g"),
+        axis=alt.Axis(tickCount=4, format=".8~g"),
     )
     tips = _tips(
         ("series", "run", ""),
