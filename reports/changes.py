@@ -19,8 +19,8 @@ HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
 
 def verdict_line(found: Compared) -> str:
     """The verdict in one line: what regressed, or that nothing did, and of how much."""
-    counts = Counter(change.verdict for change in found.changes if not _ungated(change))
-    ungated = sum(map(_ungated, found.changes))
+    counts = Counter(change.verdict for change in found.changes if not change.ungated)
+    ungated = sum(change.ungated for change in found.changes)
     parts = [f"{count} {verdict}" for verdict, count in counts.items()]
     if ungated:
         parts.append(f"{ungated} worse, which no gate is about")
@@ -32,10 +32,6 @@ def verdict_line(found: Compared) -> str:
     names = ", ".join(f"{one.metric} on {_engine(one, several)}" for one in worse[:3])
     more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
     return f"REGRESSED: {names}{more}; {said}"
-
-
-def _ungated(change: Change) -> bool:
-    return change.verdict == "regressed" and not change.gated
 
 
 def _several(found: Compared) -> bool:
@@ -52,8 +48,8 @@ def changes_table(found: Compared) -> Table:
     """Every measure, the worst first."""
     rows, several = [], _several(found)
     for change in found.changes:
-        verdict, engine, metric, moved, ratio, why = _cells(change, several)
-        rows.append((verdict, engine, metric, moved, "; ".join(filter(None, (ratio, why)))))
+        *cells, ratio, why = _cells(change, several)
+        rows.append((*cells, "; ".join(filter(None, (ratio, why)))))
     headings = ("verdict", "engine", "measure", "before → after", "ratio, why")
     return simple_table("", headings, rows)
 
@@ -92,14 +88,14 @@ def _cells(change: Change, several: bool) -> Iterator[str]:
     yield change.verdict
     yield _engine(change, several)
     yield change.metric
-    yield f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
+    yield moved(change)
     yield ratio_of(change)
     yield why_of(change)
 
 
 def why_of(change: Change) -> str:
     """What a verdict rests on, and whether it fails nothing."""
-    return "; ".join(filter(None, ("no gate" if _ungated(change) else "", change.why)))
+    return "; ".join(filter(None, ("no gate" if change.ungated else "", change.why)))
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -107,6 +103,11 @@ def amount(value: float | None, unit: str) -> str:
     if value is None:
         return "none"
     return binary_bytes(value) if unit == "B" else f"{significant(value)} {unit}".rstrip()
+
+
+def moved(change: Change) -> str:
+    """A number before and after."""
+    return f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
 
 
 def ratio_of(change: Change) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llx.errors import BadInput
-from llx.reports.gates import GATES, Gate
+from llx.reports.gates import GATES, Gate, gate_for
 from llx.reports.measures import followed
-from llx.reports.verdicts import TWO_RUNS, Change, Pair, Verdict
+from llx.reports.units import minute
+from llx.reports.verdicts import Change, Pair, Verdict
 from llx.result import Result
 
 WORST_FIRST: tuple[Verdict, ...] = (
@@ -41,7 +42,7 @@ class Compared:
     @property
     def regressed(self) -> list[Change]:
         """What fails the comparison."""
-        return [one for one in self.changes if one.gated and one.verdict == "regressed"]
+        return [change for change in self.changes if change.fails]
 
 
 def compare_results(
@@ -64,19 +65,18 @@ def beside(
     pairs, notes = paired(baseline, results)
     if not pairs:
         return None
-    judges = [Pair(before, after, gates) for before, after in pairs]
-    changes = [change for judge in judges for change in judge.changes()]
+    changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
-    fitting = {gate for judge in judges for gate in judge.fitting}
+    used = {gate_for(gates, change.metric, change.kind, change.engine) for change in changes}
     notes += [
         f"no measure fits the gate {gate.metric!r} of kind {gate.kind}, engine {gate.engine!r}"
         for gate in gates
-        if gate not in fitting and gate not in GATES
+        if gate not in used and gate not in GATES
     ]
-    undecided = [one for one in changes if one.verdict == "inconclusive" and TWO_RUNS in one.why]
+    undecided = sum(change.apart and change.verdict == "inconclusive" for change in changes)
     if undecided:
         notes.append(
-            f"{len(undecided)} undecided in two runs apart: `llx bench --against` measures in turns"
+            f"{undecided} undecided in two runs apart: `llx bench --against` measures in turns"
         )
     settings = [one for before, after in pairs for one in _settings(before, after)]
     return Compared(
@@ -102,7 +102,7 @@ def sides(
 ) -> tuple[list[Result], list[Result]]:
     """What is judged, and what it may be judged by: of two in turns the candidate is judged."""
     judged = followed(results)
-    return judged, [one for one in results if one not in judged] + list(baseline)
+    return judged, [one for one in results if one.turns and not one.against] + list(baseline)
 
 
 def paired(
@@ -150,7 +150,7 @@ def _settings(before: Result, after: Result) -> Iterator[Setting]:
 def _settings_of(result: Result) -> dict[str, str]:
     environment, artifact = result.environment, result.artifact
     found = {
-        "measured": result.created[:16].replace("T", " "),
+        "measured": minute(result.created),
         "llx": result.llx,
         "engine": result.engine,
         "precision": result.precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from llx.reports.units import share_of
 
 Kind = Literal["deterministic", "roofline share", "wall clock"]
 """The same anywhere; across machines; only where the device fingerprint is the same."""
-
+OF_ROOFLINE = " of the roofline"  # what a test's share is called after the test
 
 # Runs of one thing, apart, on a virtual machine that others share: speeds were up to 1.8 times as
 # high in ten pairs, shares of the roofline up to 1.5 times in six (reports/LOG.md, 2026-11-25).
@@ -24,10 +25,11 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A change that matters. The first gate that fits a metric counts; others are shown only.
 
     `metric`: a test or a measure by its name, such as `tg128`, `KLD prefill`; `*` stands for
-    anything. `threshold`: a share of the baseline's, such as "5%", or a difference, such as 0.005.
-    `negligible`: a difference that never matters. `limit`: what a number that does not vary must
-    not cross, whatever the baseline. `apart`: by how much two runs of one thing differ on the
-    machine where they are not measured in turns, as a share; what is less decides nothing.
+    anything; a share of the roofline goes by its test's name too. `threshold`: a share of the
+    baseline's, such as "5%", or a difference, such as 0.005. `negligible`: a difference that never
+    matters. `limit`: what a number that does not vary must not cross, whatever the baseline.
+    `apart`: by how much two runs of one thing differ on the machine where they are not measured in
+    turns, as a share; what is less decides nothing.
     """
 
     metric: str
@@ -59,11 +61,17 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def fits(self, metric: str, kind: Kind, engine: str) -> bool:
         """Whether the gate is about a metric of an engine."""
+        names = {metric, metric.removesuffix(OF_ROOFLINE)}
         return (
             kind == self.kind
-            and fnmatchcase(metric, self.metric)
+            and any(fnmatchcase(name, self.metric) for name in names)
             and fnmatchcase(engine, self.engine)
         )
+
+
+def gate_for(gates: Sequence[Gate], metric: str, kind: Kind, engine: str) -> Gate | None:
+    """The gate that counts: the first that fits."""
+    return next((gate for gate in gates if gate.fits(metric, kind, engine)), None)
 
 
 GATES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from llx.reports.changes import amount, ratio_of, verdict_line, why_of
+from llx.reports.changes import moved, ratio_of, verdict_line, why_of
 from llx.reports.compare import Compared
 from llx.reports.notes import shown_test
 from llx.reports.runs import Run
@@ -74,13 +74,11 @@ def _changed(changes: Sequence[Change]) -> Iterator[Remark]:
     """What changed, the worst first, and what cannot be said, each reason once."""
     told = [change for change in changes if change.verdict in ("regressed", "improved")]
     for change in told[:CHANGES_AT_MOST]:
-        ungated = change.verdict == "regressed" and not change.gated
-        moved = f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
         yield Remark(
-            kind="warn" if ungated else KINDS[change.verdict],
+            kind="warn" if change.ungated else KINDS[change.verdict],
             word=change.verdict.upper(),
             who=_measure(change),
-            text="; ".join(filter(None, (moved, ratio_of(change), why_of(change)))),
+            text="; ".join(filter(None, (moved(change), ratio_of(change), why_of(change)))),
         )
     if len(told) > CHANGES_AT_MOST:
         more = f"{len(told) - CHANGES_AT_MOST} more, in the table below"

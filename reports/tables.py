@@ -10,7 +10,7 @@ from llx.reports.compare import Setting
 from llx.reports.notes import row_notes, shown_test
 from llx.reports.plots import Plot
 from llx.reports.runs import Run, headline, model_name
-from llx.reports.units import binary_bytes, plus_minus, significant
+from llx.reports.units import binary_bytes, minute, plus_minus, significant
 from llx.reports.verdicts import Change
 from llx.result import Fidelity, Result, SpeedRow, Times
 
@@ -151,11 +151,6 @@ def _roofline(prefill: SpeedRow | None, decode: SpeedRow | None) -> Cell:
     if prefill and of_prefill:
         return _number(prefill.roofline_probe, of_prefill, "prefill")
     return Cell(text="")
-
-
-def minute(created: str) -> str:
-    """A time to the minute."""
-    return created[:16].replace("T", " ")
 
 
 def _peak(result: Result) -> Cell:

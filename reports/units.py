@@ -57,3 +57,8 @@ def share_of(text: str) -> float:
     if not 0 < share < 1:
         raise ValueError(f"{text!r} is not between 0 and 100 %")
     return share
+
+
+def minute(created: str) -> str:
+    """A time of ISO 8601 to the minute."""
+    return created[:16].replace("T", " ")

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
-from llx.reports.gates import GATES, Gate, Kind
+from llx.reports.gates import GATES, OF_ROOFLINE, Gate, Kind, gate_for
 from llx.reports.measures import phase_figures
 from llx.result import FIDELITY, Fidelity, Result, SpeedRow
 from llx.statistics import Comparison, compare, verdict
@@ -25,7 +25,6 @@ OF_SPEED: dict[str, Verdict] = {
     "no change": "no change",
     "inconclusive": "inconclusive",
 }
-TWO_RUNS = "in two runs"
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
 
 
@@ -34,8 +33,8 @@ class Change:
     """A measure of one engine and artifact, before and after.
 
     `ratio`: after by before, with its 95 % interval where it has one. `threshold`: the change of a
-    speed that matters, as a share. `gated`: whether a gate fits it: a regression that no gate fits
-    fails nothing. `why`: what the verdict rests on, in words.
+    speed that matters, as a share. `apart`: whether it rests on wall clocks of two runs that were
+    not in turns. `gated`: whether a gate fits it. `why`: what the verdict rests on, in words.
     """
 
     engine: str
@@ -49,9 +48,20 @@ class Change:
     ratio: float | None = None
     ci95: tuple[float, float] | None = None
     threshold: float | None = None
+    apart: bool = False
     verdict: Verdict
     gated: bool = True
     why: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails the comparison."""
+        return self.verdict == "regressed" and self.gated
+
+    @property
+    def ungated(self) -> bool:
+        """Whether it is worse, and fails nothing because no gate is about it."""
+        return self.verdict == "regressed" and not self.gated
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,26 @@ class Judged:
     ratio: float | None = None
     ci95: tuple[float, float] | None = None
     threshold: float | None = None
+    apart: bool = False
 
     @classmethod
     def of(cls, said: str, why: str, found: Comparison, threshold: float | None = None) -> Judged:
         """What was said of a comparison of speeds."""
         return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high), threshold)
+
+    @classmethod
+    def of_two_runs(cls, found: Comparison, gate: Gate) -> Judged:
+        """What two runs that were not in turns say: nothing within what any two may differ by."""
+        said = verdict(found, gate.noise_apart, gate.share)
+        threshold = max(gate.noise_apart, gate.share)
+        factor = f"a factor of {1 + threshold:g}"
+        if said == "no change":
+            why = "in two runs"
+        elif said == "inconclusive":
+            why = f"in two runs, not beyond {factor}"
+        else:
+            why = f"in two runs, by more than {factor}"
+        return cls.of(said, why, found, threshold)
 
 
 Judge = Callable[[Gate], Judged]
@@ -84,7 +109,6 @@ class Pair:
 
     def __init__(self, before: Result, after: Result, gates: Sequence[Gate]) -> None:
         self._before, self._after, self._gates = before, after, gates
-        self.fitting: set[Gate] = set()  # the gates that fitted a measure
         one, other = (result.environment for result in (before, after))
         self._same_device = one.device_fingerprint == other.device_fingerprint
         self._same_threads = one.threads == other.threads
@@ -102,22 +126,18 @@ class Pair:
         unit: str,
         numbers: tuple[float | None, float | None],
         judge: Judge,
-        shown_as: str | None = None,
     ) -> Change:
         """A change, judged by the first gate that fits, or else by the usual one."""
-        names = metric, shown_as or metric
         engine = self._after.engine
-        fits, usual = (
-            [gate for gate in gates if any(gate.fits(name, kind, engine) for name in names)]
-            for gates in (self._gates, GATES)
-        )
-        self.fitting.update(fits[:1])
-        judged = judge((fits or usual)[0])
+        gate = gate_for(self._gates, metric, kind, engine)
+        usual = gate_for(GATES, metric, kind, engine)
+        assert usual is not None, f"no usual gate is about {metric}"
+        judged = judge(gate or usual)
         return Change(
-            engine=self._after.engine,
+            engine=engine,
             precision=self._after.precision,
             artifact=self._after.artifact.name,
-            metric=shown_as or metric,
+            metric=metric,
             kind=kind,
             unit=unit,
             before=numbers[0],
@@ -125,8 +145,9 @@ class Pair:
             ratio=judged.ratio,
             ci95=judged.ci95,
             threshold=judged.threshold,
+            apart=judged.apart,
             verdict=judged.verdict,
-            gated=bool(fits),
+            gated=gate is not None,
             why=judged.why,
         )
 
@@ -149,12 +170,11 @@ class Pair:
             if not self._same_device and row.roofline_probe and now.roofline_probe:
                 shares = row.roofline_probe, now.roofline_probe
                 yield self._change(
-                    row.name,
+                    f"{row.name}{OF_ROOFLINE}",
                     "roofline share",
                     "%",
                     (100 * shares[0], 100 * shares[1]),
                     self._roofline(row, now, shares[1] / shares[0]),
-                    f"{row.name} of the roofline",
                 )
 
     def _missing(self, test: str, why: str | None = None) -> Judged:
@@ -177,7 +197,8 @@ class Pair:
         def judged(gate: Gate) -> Judged:
             found = judge(gate)
             if invalid and found.ratio:
-                return replace(found, verdict="inconclusive", why=f"INVALID: {invalid}")
+                why = f"INVALID: {invalid}"
+                return replace(found, verdict="inconclusive", apart=False, why=why)
             return found
 
         return judged
@@ -211,13 +232,7 @@ class Pair:
         )
         if not (row.valid and now.valid):
             return always(Judged.of("inconclusive", "INVALID", found))
-
-        def judge(gate: Gate) -> Judged:
-            noise = gate.noise_apart
-            why = f"in two runs, which may differ by {100 * noise:.0f} %"
-            return Judged.of(verdict(found, noise, gate.share), why, found, max(noise, gate.share))
-
-        return judge
+        return lambda gate: Judged.of_two_runs(found, gate)
 
     def _fidelity(self) -> Iterator[Change]:
         """What both were judged by, on the same tokens."""
@@ -280,20 +295,7 @@ def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
     if min(len(row.samples), len(now.samples)) < 2:
         return always(Judged("inconclusive", "a single repetition has no interval"))
     found = compare(np.array(row.samples), np.array(now.samples), paired=False)
-
-    def judge(gate: Gate) -> Judged:
-        said = verdict(found, gate.noise_apart, gate.share)
-        return Judged.of(said, _apart(said, gate), found, max(gate.noise_apart, gate.share))
-
-    return judge
-
-
-def _apart(said: str, gate: Gate) -> str:
-    """Why two runs that were not in turns say what they say."""
-    factor = f"a factor of {1 + max(gate.noise_apart, gate.share):g}"
-    if said in ("slower", "faster"):
-        return f"{TWO_RUNS}, by more than {factor}"
-    return f"{TWO_RUNS}, not beyond {factor}" if said == "inconclusive" else TWO_RUNS
+    return lambda gate: replace(Judged.of_two_runs(found, gate), apart=True)
 
 
 def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:

@@ -21,7 +21,7 @@ from llx.reports.changes import (
 from llx.reports.compare import compare_results, in_turns, paired
 from llx.reports.gates import GATES, Gate, read_gates
 from llx.result import FIDELITY, Ceiling, FailedTest
-from tests.reports.made import CRASH, LACKING, RESULT
+from tests.reports.made import CRASH, ERROR, RESULT
 from tests.reports.pairs import judged, on, result, speed, turned
 
 
@@ -104,6 +104,8 @@ def with_share(device, share, highest=1.01):
 def test_across_devices_the_share_of_the_roofline_is_compared(now, highest, verdict):
     found = verdicts(with_share("A", 0.6, highest), with_share("B", now, highest))
     assert found["tg128 of the roofline"] == verdict
+    whole = compare_results([with_share("A", 0.6, highest)], [with_share("B", now, highest)])
+    assert whole.notes == []  # no turns, which two devices cannot take
     steady = [Gate(metric="*", kind="roofline share", threshold="5%", apart="2%")]
     found = verdicts(with_share("A", 0.6), with_share("B", now), gates=steady)
     assert found["tg128 of the roofline"] == "regressed"
@@ -153,11 +155,11 @@ def test_more_nodes_in_the_graph_that_ran_are_a_regression():
 def test_a_test_that_crashes_now_is_a_regression_and_one_that_is_lacking_is_said():
     crashed = replace(result(), speed=[], failed=[FailedTest(test="tg128", error=CRASH)])
     assert verdicts(result(), crashed)["tg128"] == "regressed"
-    gone = replace(result(), speed=[], fidelity=None, error=LACKING)
+    gone = replace(result(), speed=[], fidelity=None, error=ERROR)
     found = compare_results([result()], [gone])
     assert not found.regressed
     (lost,) = [change for change in found.changes if change.metric == "tg128"]
-    assert (lost.verdict, lost.after, lost.why) == ("inconclusive", None, LACKING.message)
+    assert (lost.verdict, lost.after, lost.why) == ("inconclusive", None, ERROR.message)
     late = replace(crashed.failed[0].error, exit_code=EXIT_GATE_FAILED)
     hung = replace(crashed, failed=[FailedTest(test="tg128", error=late)])
     assert verdicts(result(), hung)["tg128"] == "regressed"

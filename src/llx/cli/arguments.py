@@ -18,6 +18,14 @@ ArtifactFolder = Annotated[
     ),
 ]
 
+GateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--gate",
+        help="A TOML file that says what may get how much worse. [default: as in the README]",
+        show_default=False,
+    ),
+]
 Block = Annotated[
     int | None,
     typer.Option(

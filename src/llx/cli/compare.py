@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llx.cli.arguments import GateFile
 from llx.errors import EXIT_DONE, EXIT_GATE_FAILED, BadInput
 
 
@@ -19,13 +20,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    gate: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file that says what may get how much worse. [default: as in the README]",
-            show_default=False,
-        ),
-    ] = None,
+    gate: GateFile = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="md or json. [default: table]")
     ] = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llx.cli.arguments import GateFile
 from llx.errors import BadInput
 
 if TYPE_CHECKING:
@@ -22,13 +24,7 @@ def report(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
-    gate: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file that says what may get how much worse. [default: as in the README]",
-            show_default=False,
-        ),
-    ] = None,
+    gate: GateFile = None,
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Show all files, and compare none.")
     ] = False,
@@ -52,35 +48,42 @@ def report(
     from llx.reports.history import read_history, remember
     from llx.reports.page import write_page
     from llx.reports.report import write_report
-    from llx.result import read_results
 
     if label and history is None:
         raise BadInput("--label is of a line in a history", "name its file with --history")
     gates = read_gates(gate) if gate else GATES
-    if history and history.exists():
-        read_history(history)  # before anything is written
-    found: list[Result] = []
-    before: list[Result] = []
-    for i, path in enumerate(results):
-        side = found if i == 0 or no_baseline else before
-        side += [one for one in read_results(path) if one not in side]
-    compared = beside(*sides(found, before), gates)
-    show_results(found)
-    if before:
-        say("\nThe baseline:\n" if compared else "")
-        show_results(before)
+    # Whatever is no input of ours is found before anything is written.
+    known = read_history(history) if history and history.exists() else []
+    first, rest = _all_of(results[:1]), _all_of(results[1:])
+    if no_baseline:
+        first, rest = _all_of(results), []
+    compared = beside(*sides(first, rest), gates)
+    shown, baseline = (first, rest) if compared else ([*first, *rest], [])
+    show_results(shown)
+    if baseline:
+        say("\nThe baseline:\n")
+        show_results(baseline)
     if compared:
         say(f"\n{verdict_line(compared)}")
-    elif before:
+    elif rest:
         warn(
             "nothing is compared: the first file and the others have no engine in common, or "
             "several results of one; --no-baseline shows them beside one another"
         )
-    say(f"\nreport: {write_report(found, output, baseline=before, compared=compared)}")
+    say(f"\nreport: {write_report(shown, output, baseline=baseline, compared=compared)}")
     entries = []
     if history:
-        lines = len(read_history(history)) if history.exists() else 0
-        entries = remember(found, history, label)
-        say(f"history: {history}, {len(entries)} lines, {len(entries) - lines} of them new")
-    page = write_page(found, output, baseline=before, history=entries, gates=gates)
+        entries = remember(first, history, label)
+        say(f"history: {history}, {len(entries)} lines, {len(entries) - len(known)} of them new")
+    page = write_page(shown, output, baseline=baseline, history=entries, gates=gates)
     say(f"page: {page}")
+
+
+def _all_of(paths: Sequence[Path]) -> list[Result]:
+    """The results of several files, each once."""
+    from llx.result import read_results
+
+    found: list[Result] = []
+    for path in paths:
+        found += [result for result in read_results(path) if result not in found]
+    return found
