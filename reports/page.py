@@ -28,23 +28,22 @@ from llx.reports.notes import ceiling_words, explanations
 from llx.reports.plain import visible
 from llx.reports.plots import Plot, changes_plot, history_plots, plots_of
 from llx.reports.remarks import named, remarks_on, summary, worst_kind
-from llx.reports.runs import Run, colours_of, model_name, runs_of
+from llx.reports.runs import Looks, Run, model_name, runs_of
 from llx.reports.tables import (
     Table,
     changes_table,
     filled,
-    minute,
     overview,
     plot_table,
     settings_table,
     tests_table,
 )
-from llx.reports.units import parameters
+from llx.reports.units import minute, parameters
 from llx.result import Result
 
 PAGE = "index.html"
 TEMPLATES = Path(__file__).parent / "templates"
-SHAPES = "●■▲◆▼✚"  # as the plots have them, by the order of precisions
+GLYPHS = "●■▲◆▼✚"  # of the shapes, as the plots have them
 
 
 Shown = TypeVar("Shown", Result, Entry)
@@ -66,7 +65,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Against:
+class BesideBaseline:
     """The part of the page that is about the baseline."""
 
     changes: Table
@@ -109,9 +108,11 @@ def page_html(
     compared = beside(judged, before, gates)
     pairs = compared.pairs if compared else []
     results = _in_pairs(judged, before, pairs)
-    colours = colours_of([result.engine for result in results])
-    models, course = _models(results, colours, pairs), _course([_shown(one) for one in history])
-    against = _against(compared, colours) if compared else None
+    entries = [_shown(entry) for entry in history]
+    everything: list[Result | Entry] = [*results, *entries]
+    looks = Looks.of([one.engine for one in everything], [one.precision for one in everything])
+    models, course = _models(results, looks, pairs), _course(entries, looks)
+    against = _against(compared, looks) if compared else None
     remarks = remarks_on(
         [(model.name, model.runs) for model in models], compared.changes if compared else ()
     )
@@ -190,10 +191,10 @@ def _in_pairs(
     return found + [one for one in before if not any(one is other for other in found)]
 
 
-def _against(compared: Compared, colours: dict[str, int]) -> Against:
-    changes = filled(changes_table("changes", compared.changes, colours))
-    plot = changes_plot(compared.changes, colours)
-    return Against(
+def _against(compared: Compared, looks: Looks) -> BesideBaseline:
+    changes = filled(changes_table("changes", compared.changes, looks.colours))
+    plot = changes_plot(compared.changes, looks)
+    return BesideBaseline(
         changes=changes,
         settings=settings_table("settings", compared.settings),
         notes=compared.notes,
@@ -202,14 +203,14 @@ def _against(compared: Compared, colours: dict[str, int]) -> Against:
 
 
 def _models(
-    results: Sequence[Result], colours: dict[str, int], pairs: Sequence[tuple[Result, Result]]
+    results: Sequence[Result], looks: Looks, pairs: Sequence[tuple[Result, Result]]
 ) -> list[Model]:
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(model_name(result.artifact.name, result.precision), []).append(result)
     models = []
     for i, (name, group) in enumerate(groups.items()):
-        runs = runs_of(group, colours, pairs)
+        runs = runs_of(group, looks, pairs)
         engines = dict.fromkeys(result.engine for result in group)
         precisions = dict.fromkeys(result.precision for result in group)
         models.append(
@@ -220,8 +221,8 @@ def _models(
                 )
                 + " parameters",
                 runs=runs,
-                engines={engine: colours[engine] for engine in engines},
-                precisions=dict(zip(precisions, SHAPES, strict=False))
+                engines={engine: looks.colours[engine] for engine in engines},
+                precisions={one: GLYPHS[looks.shapes[one]] for one in precisions}
                 if len(precisions) > 1
                 else {},
                 table=filled(overview(f"model-{i}", runs)),
@@ -236,10 +237,9 @@ def _models(
     return models
 
 
-def _course(history: Sequence[Entry]) -> list[tuple[str, Plot, Table]]:
+def _course(history: Sequence[Entry], looks: Looks) -> list[tuple[str, Plot, Table]]:
     """The plots over time, and their tables."""
-    plots = history_plots(history, colours_of([entry.engine for entry in history]))
-    named = [(f"course-{i}", plot) for i, plot in enumerate(plots)]
+    named = [(f"course-{i}", plot) for i, plot in enumerate(history_plots(history, looks))]
     return [(name, plot, plot_table(f"{name}-data", plot)) for name, plot in named]
 
 

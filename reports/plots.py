@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from llx.reports.history import Entry
 from llx.reports.measures import NORMAL_95
 from llx.reports.notes import shown_test
-from llx.reports.runs import SHAPES, Row, Run, headline, kind_of, model_name
-from llx.reports.units import significant
+from llx.reports.runs import Looks, Row, Run, headline, kind_of, model_name
+from llx.reports.units import minute, significant
 from llx.reports.verdicts import Change
 from llx.result import PhaseFidelity, SpeedRow
 
@@ -43,17 +43,15 @@ def plots_of(runs: Sequence[Run]) -> list[Plot]:
     return [_thinned(plot) for plot in (make(runs) for make in makers) if plot.rows]
 
 
-def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
+def changes_plot(changes: Sequence[Change], looks: Looks) -> Plot:
     """The change of each speed against the baseline's, and of each share of the roofline."""
-    precisions = list(dict.fromkeys(change.precision for change in changes))
     models = [model_name(change.artifact, change.precision) for change in changes]
     several = len({*models}) > 1
     rows: list[Row] = [
         {
             "name": f"{change.engine} {change.precision} · {change.metric}"
             + (f" · {model}" if several else ""),
-            "colour": colours[change.engine],
-            "shape": precisions.index(change.precision) % SHAPES,
+            **looks.fields(change.engine, change.precision),
             "verdict": change.verdict,
             "unit": change.unit,
             "before": change.before,
@@ -92,13 +90,12 @@ def changes_plot(changes: Sequence[Change], colours: dict[str, int]) -> Plot:
     )
 
 
-def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plot]:
+def history_plots(entries: Sequence[Entry], looks: Looks) -> list[Plot]:
     """A plot for each measure that has two points of time at least, speeds first.
 
     A line is of one engine, precision, artifact and device: another machine's is another line.
     """
     rows: dict[tuple[str, str, str, str], list[Row]] = {}
-    precisions = list(dict.fromkeys(entry.precision for entry in entries))
     devices = {(entry.device, entry.device_fingerprint) for entry in entries}
     alike = [device for device, _ in devices]
     for entry in entries:
@@ -114,12 +111,11 @@ def history_plots(entries: Sequence[Entry], colours: dict[str, int]) -> list[Plo
                     + settings,
                     "label": entry.label,
                     "created": entry.created,
-                    "at": entry.created[:16].replace("T", " "),
+                    "at": minute(entry.created),
                     "value": one.value,
                     "low": low,
                     "high": high,
-                    "colour": colours[entry.engine],
-                    "shape": precisions.index(entry.precision) % SHAPES,
+                    **looks.fields(entry.engine, entry.precision),
                 }
             )
     columns = {"at": "at", "label": "of", "series": "run"}
@@ -350,14 +346,17 @@ def _depth(runs: Sequence[Run]) -> Plot:
     )
 
 
+def _judged(runs: Sequence[Run]) -> Iterator[tuple[Run, str, PhaseFidelity]]:
+    """Both phases of all runs that were judged, by their names."""
+    for run in runs:
+        if fidelity := run.result.fidelity:
+            yield run, "prefill", fidelity.prefill
+            yield run, "decode", fidelity.decode
+
+
 def _phases(runs: Sequence[Run]) -> Plot:
     """The KLD of prefill and of decode, with the tail of single tokens."""
-    found = [
-        (run, name, phase)
-        for run in runs
-        if (fidelity := run.result.fidelity)
-        for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode))
-    ]
+    found = list(_judged(runs))
     floor = _floor([phase.kld.mean for _, _, phase in found])
     rows: list[Row] = []
     for run, name, phase in found:
@@ -406,9 +405,7 @@ def _positions(runs: Sequence[Run]) -> Plot:
     """The KLD over the position in the window: a cache or a table that is wrong shows here."""
     lines = [
         (run, name, phase.kld_by_position)
-        for run in runs
-        if (fidelity := run.result.fidelity)
-        for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode))
+        for run, name, phase in _judged(runs)
         if phase.kld_by_position
     ]
     thinned = ""

@@ -46,14 +46,31 @@ def colours_of(engines: Sequence[str]) -> dict[str, int]:
     return taken | {engine: free[i % len(free)] for i, engine in enumerate(others)}
 
 
+@dataclass(frozen=True)
+class Looks:
+    """How a page draws its engines and precisions: the same in each of its plots."""
+
+    colours: dict[str, int]  # of engines
+    shapes: dict[str, int]  # of precisions
+
+    @classmethod
+    def of(cls, engines: Sequence[str], precisions: Sequence[str]) -> Looks:
+        """Looks of what a page shows."""
+        shapes = {name: i % SHAPES for i, name in enumerate(dict.fromkeys(precisions))}
+        return cls(colours_of(engines), shapes)
+
+    def fields(self, engine: str, precision: str) -> Row:
+        """The colour and the shape of a mark."""
+        return {"colour": self.colours[engine], "shape": self.shapes[precision]}
+
+
 def runs_of(
-    results: Sequence[Result], colours: dict[str, int], pairs: Sequence[tuple[Result, Result]] = ()
+    results: Sequence[Result], looks: Looks, pairs: Sequence[tuple[Result, Result]] = ()
 ) -> list[Run]:
     """The results of one model, told apart by engine, precision, part, or else by a number.
 
     `pairs`: those that are compared, each of a baseline and what is held against it.
     """
-    precisions = list(dict.fromkeys(result.precision for result in results))
     met: dict[str, int] = {}
     runs = []
     for result in results:
@@ -66,8 +83,8 @@ def runs_of(
                 result=result,
                 label=f"{label} {number}".strip(),
                 part=f"{part} {number}".strip(),
-                colour=colours[result.engine],
-                shape=precisions.index(result.precision) % SHAPES,
+                colour=looks.colours[result.engine],
+                shape=looks.shapes[result.precision],
             )
         )
     return runs

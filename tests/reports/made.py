@@ -143,7 +143,6 @@ RESULT = Result(
 )
 ERROR = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
 CRASH = ErrorRecord(message="the process died", remedy="look above", exit_code=70)
-LACKING = ErrorRecord(message="engine trt is not here", remedy="install it", exit_code=3)
 CEILING = Ceiling(
     by="numpy",
     working_set=1 << 28,

@@ -15,7 +15,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 
 from llx.reports.formats import FORMATS
 from llx.result import FailedTest
-from tests.reports.made import CRASH, LACKING, RESULT, ROW
+from tests.reports.made import CRASH, ERROR, RESULT, ROW
 from tests.reports.pairs import turned
 
 # github.com/benchmark-action/github-action-benchmark, README: "custom" benchmarks.
@@ -56,7 +56,7 @@ BENCHER = {
 }
 INVALID = replace(ROW, test="tg64", valid=False, invalid_reason="no warm-up")
 MIXED = replace(RESULT, speed=[ROW, INVALID], failed=[FailedTest(test="pp512", error=CRASH)])
-LACKED = replace(RESULT, engine="trt", speed=[], fidelity=None, memory=None, error=LACKING)
+LACKED = replace(RESULT, engine="trt", speed=[], fidelity=None, memory=None, error=ERROR)
 
 
 @pytest.mark.parametrize("name", ["github-bigger", "github-smaller"])

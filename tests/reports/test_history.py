@@ -10,9 +10,12 @@ from llx.errors import BadInput
 from llx.reports.history import read_history, remember
 from llx.reports.page import page_html
 from llx.reports.plots import history_plots
+from llx.reports.runs import Looks
 from llx.result import encode_results
 from tests.reports.made import ERROR, RESULT
 from tests.reports.pairs import turned
+
+LOOKS = Looks.of(["ort"], ["fp32"])
 
 
 def at(created, **changes):
@@ -78,7 +81,7 @@ def test_the_page_draws_a_course_of_two_points_or_more(tmp_path):
     page = page_html([RESULT], history=entries)
     assert "Over time" in page
     assert "tg128, speed" in page
-    (plot,) = [one for one in history_plots(entries, {"ort": 0}) if one.title == "tg128, speed"]
+    (plot,) = [one for one in history_plots(entries, LOOKS) if one.title == "tg128, speed"]
     assert [(row["label"], row["value"]) for row in plot.rows] == [("abc", 20.5), ("def", 20.5)]
 
 
@@ -86,7 +89,7 @@ def test_other_machines_and_artifacts_have_lines_of_their_own(tmp_path):
     path = tmp_path / "history.jsonl"
     elsewhere = replace(RESULT.environment, device="another", device_fingerprint="x")
     entries = remember([at("a"), at("b"), at("c", environment=elsewhere)], path)
-    plots = history_plots(entries, {"ort": 0})
+    plots = history_plots(entries, LOOKS)
     assert len({row["series"] for row in plots[0].rows}) == 2
 
 

@@ -17,7 +17,7 @@ from llx.reports.compare import beside, sides
 from llx.reports.gates import Gate
 from llx.reports.page import page_html, write_page
 from llx.reports.plots import MOST_ROWS, changes_plot, plots_of, quantile
-from llx.reports.runs import colours_of, runs_of
+from llx.reports.runs import Looks, colours_of, runs_of
 from llx.result import FailedTest
 from tests.reports.made import CRASH, ERROR, HOSTILE, RESULT, in_turns, result, row, with_texts
 from tests.reports.pairs import on
@@ -74,8 +74,8 @@ def a_short_script(monkeypatch):
     monkeypatch.setattr(page, "vega_script", lambda: "window.vegaEmbed = null")
 
 
-def read(results):
-    return Read(page_html(results))
+def read(results, baseline=()):
+    return Read(page_html(results, baseline=baseline))
 
 
 def said(results):
@@ -84,12 +84,12 @@ def said(results):
 
 def plots(results):
     """The plots of a page about one model, by the names that they have there."""
-    colours = colours_of([made.engine for made in results])
+    looks = Looks.of([one.engine for one in results], [one.precision for one in results])
     compared = beside(*sides(results))
     pairs = compared.pairs if compared else ()
-    found = {f"plot-0-{plot.kind}": plot for plot in plots_of(runs_of(results, colours, pairs))}
+    found = {f"plot-0-{plot.kind}": plot for plot in plots_of(runs_of(results, looks, pairs))}
     if compared:
-        found["plot-against"] = changes_plot(compared.changes, colours)
+        found["plot-against"] = changes_plot(compared.changes, looks)
     return found
 
 
@@ -139,9 +139,8 @@ def test_precisions_of_a_model_share_a_table():
 
 
 def test_runs_of_one_engine_and_precision_are_told_apart():
-    labels = [
-        run.label for run in runs_of([result(), result(), result("trt")], {"ort": 1, "trt": 2})
-    ]
+    looks = Looks.of(["ort", "trt"], ["fp32"])
+    labels = [run.label for run in runs_of([result(), result(), result("trt")], looks)]
     assert labels == ["ort fp32", "ort fp32 #2", "trt fp32"]
 
 
@@ -233,6 +232,19 @@ def test_a_requests_prefill_is_no_decode_step():
     made = replace(made, step_ns=[[900_000_000, 2_000_000, 4_000_000]])
     drawn = plot("latency", [replace(result(), speed=[made])])
     assert (drawn.rows[0]["steps"], drawn.rows[0]["max"]) == (2, 4.0)
+
+
+def test_a_precision_has_one_shape_in_every_plot_of_the_page():
+    now = [result(speed=40.0), result("ort", "int8", speed=20.0)]
+    before = [result(speed=40.0), result("ort", "int8", speed=80.0)]
+    specs = json.loads(read(now, before).scripts[0])
+    shapes = {
+        (row["name"].split()[1], row["shape"])
+        for name in ("plot-against", "plot-0-roofline")
+        for row in specs[name]["datasets"]["rows"]
+        if "baseline" not in row["name"]
+    }
+    assert shapes == {("fp32", 0), ("int8", 1)}  # though int8 regressed, and stands first in one
 
 
 def test_an_engine_has_one_colour_on_every_page():
@@ -345,7 +357,7 @@ def test_the_candidate_and_its_baseline_are_named():
 
 def test_results_beside_a_baselines_file_have_their_verdict_first():
     before, now = result(speed=100.0), result(speed=40.0, kld=4e-2)
-    found = Read(page_html([now, result("torch")], baseline=[before]))
+    found = read([now, result("torch")], [before])
     text = " ".join(" ".join(found.text).split())
     assert text.index("REGRESSED: ") < text.index("ort fp32, KLD decode : 1.0e-05 nats → 0.04 nats")
     changes = {row[3]: row for row in found.tables["changes"][1:]}
@@ -364,7 +376,7 @@ def test_results_beside_a_baselines_file_have_their_verdict_first():
 
 def test_what_else_was_not_the_same_is_said():
     before = on("another machine", replace(result(), llx="0.0.9"))
-    found = Read(page_html([result()], baseline=[before]))
+    found = read([result()], [before])
     assert ["llx", "0.0.9", "0.1.0"] in found.tables["settings"]
     changes = {row[3]: row for row in found.tables["changes"][1:]}
     assert changes["tg64"][0] == "not comparable"
@@ -393,7 +405,7 @@ def test_a_test_that_failed_has_a_row():
 
 
 def test_files_that_have_no_engine_in_common_are_shown_beside_one_another():
-    found = Read(page_html([result()], baseline=[result("torch")]))
+    found = read([result()], [result("torch")])
     assert "changes" not in found.tables
     assert [row[0] for row in found.tables["model-0"][1:]] == ["ort", "torch"]
 
@@ -401,7 +413,7 @@ def test_files_that_have_no_engine_in_common_are_shown_beside_one_another():
 def test_many_changes_are_counted_and_stand_in_the_table():
     before = result(speed=100.0, depths=tuple(range(0, 20)))
     now = result(speed=40.0, depths=tuple(range(0, 20)))
-    found = Read(page_html([now], baseline=[before]))
+    found = read([now], [before])
     assert "9 more, in the table below" in " ".join(found.text)
     assert sum(row[0] == "regressed" for row in found.tables["changes"]) == 21
 
