@@ -146,7 +146,8 @@ def test_only_the_very_same_run_resumes(job):
 
 def test_speeds_are_held_to_what_the_machine_can_do(job):
     result = bench(replace(job, fidelity=False, roofline=True))
-    assert result.ceiling.by in ("numpy", "onnxruntime")
+    # a probe before the run and one after it: each by the library that was faster then
+    assert {*result.ceiling.by.split(" and ")} <= {"numpy", "onnxruntime"}
     assert result.ceiling.read_bytes_per_s > 1e8
     assert result.ceiling.flops_per_s > 1e8
     for row in result.speed:
