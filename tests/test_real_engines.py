@@ -1,8 +1,6 @@
 """Engines of SmolLM2-135M-Instruct, built by TensorRT-RTX with no GPU. Built, not run.
 
-`make test` builds fp16 and int8 for one chip, and one of those whose weights alone are in few bits:
-the one whose blocks of 128 do not divide all inputs, with its vocabulary in int8. `make test-slow`
-builds the others.
+`make test` builds those of small models, in tests/graphs/test_tensorrt_rtx.py.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from llx.exporter.locate import locate
 from llx.llama.presets import preset_of_size
 from llx.precision import precision_named
 
-SLOW = pytest.mark.slow
+pytestmark = pytest.mark.slow
 MOST_RATIO = 1.15  # of an engine's size to the weights': they are stored once
 # What an engine holds beside weights, which is the same for few bits: 19 MiB in int8-wo and int4.
 # A table or the linear layers stored twice would be more than twice that.
@@ -41,7 +39,7 @@ def artifact(request, tmp_path_factory):
         yield export(asked)[0]
 
 
-@pytest.mark.parametrize("sm", [86, *(pytest.param(sm, marks=SLOW) for sm in (80, 89, 120))])
+@pytest.mark.parametrize("sm", [80, 86, 89, 120])
 def test_it_builds_for_a_chip_that_is_not_here_with_its_weights_stored_once(artifact, sm):
     engine, made = build_engine(artifact, BuildRequest(runtime="trt-rtx", sm=sm))
     layers, manifest = artifact.manifest.spec.layers, engine.manifest
@@ -71,27 +69,23 @@ def test_weights_alone_in_few_bits_build_too(artifact):
     assert_weight_only(artifact, 86)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sm", [80, 120])
 @pytest.mark.parametrize("artifact", ["int8-wo", "int4", "int4-b128"], indirect=True)
 def test_weights_alone_in_few_bits_build_for_every_chip(artifact, sm):
     assert_weight_only(artifact, sm)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("artifact", ["int8-wo-vocab-int8", "int4-b64"], indirect=True)
 def test_weights_alone_in_few_bits_build_from_the_decomposed_graph(artifact):
     assert_weight_only(artifact, 86, "primitive")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("artifact", ["int4"], indirect=True)
 def test_int4_is_refused_for_turing_before_it_is_built(artifact):
     with pytest.raises(BadInput, match="SM75 has no int4"):
         build_engine(artifact, BuildRequest(runtime="trt-rtx", sm=75))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("artifact", ["fp16"], indirect=True)
 def test_it_builds_from_the_decomposed_graph_too(artifact):
     request = BuildRequest(runtime="trt-rtx", sm=86, dialect="primitive")
