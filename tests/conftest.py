@@ -34,9 +34,10 @@ NOT_RUN = pytest.StashKey[int]()
 
 
 # A worker takes a file after the other: one that takes minutes must not be the last to begin.
+# (xdist would begin with those of most tests: `make test` says --no-loadscope-reorder.)
 LONGEST = (
-    *("test_real_engines.py", "test_commands.py", "test_real_checkpoint.py", "test_run.py"),
-    *("test_against.py", "test_int8.py", "test_build.py", "test_sessions.py"),
+    *("test_commands.py", "test_real_checkpoint.py", "test_run.py", "test_against.py"),
+    *("test_action.py", "test_int8.py", "test_build.py", "test_tensorrt_rtx.py"),
 )
 
 

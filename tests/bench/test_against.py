@@ -103,7 +103,7 @@ def test_one_at_a_time_has_the_turn_and_the_baseline_is_on_both_sides(
 def pretends(noise, scenario):
     """An outcome of made-up times, in which engine ort is 10 % slower than any other."""
     work, test = scenario.job.workload, scenario.test
-    rng = np.random.default_rng()
+    rng = np.random.default_rng([*scenario.job.engine.encode()])
     slower = 1 / 0.9 if scenario.job.engine == "ort" else 1.0
     times = 1e6 * slower * np.exp(rng.normal(0, noise, (work.repetitions, 1)))
     return Outcome(
