@@ -6,10 +6,10 @@ sessions, and one at a time has the turn.
 
 A round is as many cycles as the workload has repetitions. Round follows round, each in two new
 processes, until there is a verdict or no repetition is left. Simulated, 1,500 times each by
-`benchmarks/verdicts.py`, rounds of 5 cycles and 60 at most, where runs differ by 3, 4.7, 6, 8 and 12 % (standard deviation): two
-equal sessions are "no change" in 100, 100, 99, 86 and 24 %, a loss of 10 % is found in 100, 100,
-100, 99 and 70 %, and equal ones are "slower" or "faster" in 0, 0.2, 0.3, 0.4 and 0.5 %. The
-interval, looked at after each round, covers 93.5 to 95.2 %.
+`benchmarks/verdicts.py`, rounds of 5 cycles and 60 at most, where runs differ by 3, 4.7, 6, 8 and
+12 % (standard deviation): two equal sessions are "no change" in 100, 100, 99, 86 and 24 %, a loss
+of 10 % is found in 100, 100, 100, 99 and 70 %, and equal ones are "slower" or "faster" in 0, 0.2,
+0.3, 0.4 and 0.5 %. The interval, looked at after each round, covers 93.5 to 95.2 %.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from llx.errors import BadInput
 from llx.reports.gates import GATES, Gate, gate_for
 from llx.reports.measures import followed
 from llx.reports.units import minute
-from llx.reports.verdicts import Change, Pair, Verdict
+from llx.reports.verdicts import Change, Pair, Verdict, lost_with
 from llx.result import Result
 
 WORST_FIRST: tuple[Verdict, ...] = (
@@ -62,11 +62,14 @@ def beside(
     results: Sequence[Result], baseline: Sequence[Result], gates: Sequence[Gate] = GATES
 ) -> Compared | None:
     """Results compared with a baseline's, or None where nothing can be paired."""
-    pairs, notes = paired(baseline, results)
+    pairs, lost, new = paired(baseline, results)
     if not pairs:
         return None
     changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
+    changes += [change for before in lost for change in lost_with(before, gates)]
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
+    notes = [f"the baseline's {_named(one)} is compared with nothing" for one in lost]
+    notes += [f"the results' {_named(one)} is compared with nothing" for one in new]
     used = {gate_for(gates, change.metric, change.kind, change.engine) for change in changes}
     notes += [
         f"no measure fits the gate {gate.metric!r} of kind {gate.kind}, engine {gate.engine!r}"
@@ -107,8 +110,8 @@ def sides(
 
 def paired(
     baseline: Sequence[Result], results: Sequence[Result]
-) -> tuple[list[tuple[Result, Result]], list[str]]:
-    """Each result with the baseline's that is nearest to it, and what is left over, in words.
+) -> tuple[list[tuple[Result, Result]], list[Result], list[Result]]:
+    """Each result with the baseline's that is nearest to it; what is left of the two without one.
 
     Nearest: measured in turns with it; else of the same engine and artifact, by name; else of the
     same engine and precision; else of the same engine.
@@ -129,10 +132,8 @@ def paired(
                 pairs += zip(before, after, strict=True)
                 left = [one for one in left if key(one) != name]
                 waiting = [one for one in waiting if key(one) != name]
-    alone = [f"the baseline's {_named(one)} is compared with nothing" for one in left]
-    alone += [f"the results' {_named(one)} is compared with nothing" for one in waiting]
     pairs.sort(key=lambda pair: results.index(pair[1]))
-    return pairs, alone
+    return pairs, left, waiting
 
 
 def _named(result: Result) -> str:

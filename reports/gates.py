@@ -29,7 +29,8 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     baseline's, such as "5%", or a difference, such as 0.005. `negligible`: a difference that never
     matters. `limit`: what a number that does not vary must not cross, whatever the baseline.
     `apart`: by how much two runs of one thing differ on the machine where they are not measured in
-    turns, as a share; what is less decides nothing.
+    turns, as a share; what is less decides nothing. `required`: whether it fails where the baseline
+    has a number and the results have none, or an INVALID one.
     """
 
     metric: str
@@ -39,6 +40,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     negligible: float = 0.0
     limit: float | None = None
     apart: str | None = None
+    required: bool = False
 
     def __post_init__(self) -> None:
         for threshold in (self.threshold, self.apart):

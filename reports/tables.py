@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llx.reports.changes import amount, why_of
-from llx.reports.compare import Setting
+from llx.reports.compare import WORST_FIRST, Setting
 from llx.reports.notes import row_notes, shown_test
 from llx.reports.plots import Plot
 from llx.reports.runs import Run, headline, model_name
@@ -239,7 +239,11 @@ def changes_table(name: str, changes: Sequence[Change], colours: dict[str, int])
     several = len({*models}) > 1
     rows = [
         [
-            Cell(text=change.verdict, kind=KINDS[change.verdict]),
+            Cell(
+                text=change.verdict,
+                sort=WORST_FIRST.index(change.verdict),
+                kind=KINDS[change.verdict],
+            ),
             Cell(text=change.engine, colour=colours[change.engine]),
             _text(change.precision),
             _text(model if several else ""),

@@ -25,6 +25,7 @@ OF_SPEED: dict[str, Verdict] = {
     "no change": "no change",
     "inconclusive": "inconclusive",
 }
+NOT_MEASURED = "it was not measured"
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
 
 
@@ -66,7 +67,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, what it rests on, and by how much something changed where that is known."""
+    """A verdict, what it rests on, and by how much something changed where that is known.
+
+    `lost`: whether there is no valid number after.
+    """
 
     verdict: Verdict
     why: str
@@ -74,6 +78,7 @@ class Judged:
     ci95: tuple[float, float] | None = None
     threshold: float | None = None
     apart: bool = False
+    lost: bool = False
 
     @classmethod
     def of(cls, said: str, why: str, found: Comparison, threshold: float | None = None) -> Judged:
@@ -102,6 +107,17 @@ Judge = Callable[[Gate], Judged]
 def always(judged: Judged) -> Judge:
     """A judge whom no gate impresses."""
     return lambda gate: judged
+
+
+def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
+    """What gates require of a baseline's result that no other is held against."""
+    for change in Pair(before, before, gates).changes():
+        gate = gate_for(gates, change.metric, change.kind, change.engine)
+        if gate and gate.required:
+            why = f"required: {NOT_MEASURED}"
+            yield replace(
+                change, after=None, ratio=None, ci95=None, apart=False, verdict="regressed", why=why
+            )
 
 
 class Pair:
@@ -133,6 +149,8 @@ class Pair:
         usual = gate_for(GATES, metric, kind, engine)
         assert usual is not None, f"no usual gate is about {metric}"
         judged = judge(gate or usual)
+        if judged.lost and gate and gate.required:
+            judged = replace(judged, verdict="regressed", why=f"required: {judged.why}")
         return Change(
             engine=engine,
             precision=self._after.precision,
@@ -156,25 +174,27 @@ class Pair:
         rows = {row.name: row for row in self._after.speed}
         for row in self._before.speed:
             now = rows.get(row.name)
-            if now is None:
-                missing = self._missing(row.name)
-                numbers = (row.mean, None)
-                yield self._change(row.name, "wall clock", row.unit, numbers, always(missing))
-                continue
-            judge = self._wall_clock(row, now)
-            yield self._change(row.name, "wall clock", row.unit, (row.mean, now.mean), judge)
+            missing = self._missing(row.name)
+            yield self._change(
+                row.name,
+                "wall clock",
+                row.unit,
+                (row.mean, now.mean if now else None),
+                self._wall_clock(row, now) if now else always(missing),
+            )
             if row.bytes_per_step_actual is not None:
-                name = f"bytes a step, {row.name}"
-                read = row.bytes_per_step_actual, now.bytes_per_step_actual
-                yield self._deterministic(name, "B", read, missing=self._missing(name))
-            if not self._same_device and row.roofline_probe and now.roofline_probe:
-                shares = row.roofline_probe, now.roofline_probe
+                read = row.bytes_per_step_actual, now.bytes_per_step_actual if now else None
+                yield self._deterministic(f"bytes a step, {row.name}", "B", read, missing=missing)
+            if not self._same_device and row.roofline_probe:
+                share = now.roofline_probe if now else None
                 yield self._change(
                     f"{row.name}{OF_ROOFLINE}",
                     "roofline share",
                     "%",
-                    (100 * shares[0], 100 * shares[1]),
-                    self._roofline(row, now, shares[1] / shares[0]),
+                    (100 * row.roofline_probe, 100 * share if share else None),
+                    self._roofline(row, now, share / row.roofline_probe)
+                    if now and share
+                    else always(missing),
                 )
 
     def _missing(self, test: str, why: str | None = None) -> Judged:
@@ -182,9 +202,9 @@ class Pair:
         errors = (failed.error for failed in self._after.failed if failed.test == test)
         error = next(errors, self._after.error)
         if error is None:
-            return Judged("inconclusive", why or "it was not measured")
+            return Judged("inconclusive", why or NOT_MEASURED, lost=True)
         broke = error.exit_code in (EXIT_BUG, EXIT_GATE_FAILED)
-        return Judged("regressed" if broke else "inconclusive", error.message)
+        return Judged("regressed" if broke else "inconclusive", error.message, lost=True)
 
     def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
         if not self._same_device:
@@ -198,7 +218,8 @@ class Pair:
             found = judge(gate)
             if invalid and found.ratio:
                 why = f"INVALID: {invalid}"
-                return replace(found, verdict="inconclusive", apart=False, why=why)
+                lost = not now.valid
+                return replace(found, verdict="inconclusive", apart=False, why=why, lost=lost)
             return found
 
         return judged
@@ -231,7 +252,8 @@ class Pair:
             method="the probes' spread",
         )
         if not (row.valid and now.valid):
-            return always(Judged.of("inconclusive", "INVALID", found))
+            judged = Judged.of("inconclusive", "INVALID", found)
+            return always(replace(judged, lost=not now.valid))
         return lambda gate: Judged.of_two_runs(found, gate)
 
     def _fidelity(self) -> Iterator[Change]:

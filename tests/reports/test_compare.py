@@ -187,9 +187,10 @@ def test_results_are_paired_with_what_is_nearest():
 
     before = [one("ort", "fp32", "a"), one("ort", "int8", "b"), one("torch", "fp32", "a")]
     after = [one("ort", "int8", "b2"), one("ort", "fp32", "a"), one("trt", "fp16", "c")]
-    pairs, alone = paired(before, after)
+    pairs, lost, new = paired(before, after)
     assert pairs == [(before[1], after[0]), (before[0], after[1])]
-    assert alone == [
+    assert (lost, new) == ([before[2]], [after[2]])
+    assert compare_results(before, after).notes[:2] == [
         "the baseline's torch with a is compared with nothing",
         "the results' trt with c is compared with nothing",
     ]
@@ -304,6 +305,62 @@ def test_a_limit_holds_whatever_the_baseline():
     gates = [Gate(metric="KLD *", kind="deterministic", threshold="10%", limit=0.02)]
     assert verdicts(judged(kld=0.03), judged(kld=0.03), gates)["KLD prefill"] == "regressed"
     assert verdicts(judged(kld=0.03), judged(kld=0.019), gates)["KLD prefill"] == "improved"
+
+
+REQUIRED = [
+    Gate(metric="KLD *", kind="deterministic", threshold="10%", required=True),
+    Gate(metric="tg*", kind="wall clock", threshold="5%", required=True),
+]
+
+
+def failing(before, after, gates=REQUIRED):
+    """What fails, and what it rests on."""
+    found = compare_results(before, after, gates)
+    return {(one.engine, one.metric): one.why for one in found.regressed}
+
+
+def test_what_a_gate_requires_fails_where_it_is_gone_or_invalid():
+    unjudged = replace(judged(), fidelity=None, unjudged="it was not asked for")
+    assert failing([judged()], [judged()]) == {}
+    assert failing([judged()], [unjudged]) == {
+        ("ort", f"KLD {phase}"): "required: it was not asked for" for phase in ("prefill", "decode")
+    }
+    assert failing([judged()], [unjudged], GATES) == {}
+    invalid = replace(speed(2), valid=False, invalid_reason="no warm-up")
+    valid, doubtful = result(1), result(row=invalid)
+    assert failing([valid], [doubtful]) == {("ort", "tg128"): "required: INVALID: no warm-up"}
+    assert failing([doubtful], [valid]) == {}  # it is the baseline that was no good
+    assert failing([valid], [replace(valid, speed=[])]) == {
+        ("ort", "tg128"): "required: it was not measured"
+    }
+    elsewhere = [on("A", judged()), on("B", unjudged)]
+    assert len(failing(elsewhere[:1], elsewhere[1:])) == 2
+
+
+def test_what_a_gate_requires_of_an_engine_that_is_gone_fails():
+    both = [judged(), replace(judged(), engine="torch")]
+    lost = {("torch", metric) for metric in ("tg128", "KLD prefill", "KLD decode")}
+    assert failing(both, both[:1]).keys() == lost
+    assert failing(both, both[:1], GATES) == {}
+    line = verdict_line(compare_results(both, both[:1], REQUIRED))
+    assert line.startswith("REGRESSED: tg128 on torch, KLD prefill on torch")
+
+
+def test_all_that_a_lost_test_told_is_said_to_be_lost():
+    reads = result(row=replace(speed(0), bytes_per_step_actual=10**8))
+    found = verdicts(reads, replace(reads, speed=[]))
+    assert found["tg128"] == found["bytes a step, tg128"] == "inconclusive"
+
+
+@pytest.mark.parametrize("gone", [{"roofline_probe": None}, {"valid": False}])
+def test_a_share_of_the_roofline_that_is_gone_is_said_and_fails_where_it_is_required(gone):
+    before, after = with_share("A", 0.6), with_share("B", 0.6)
+    row = replace(after.speed[0], **gone)
+    for rows in ([row], []):
+        after = replace(after, speed=rows)
+        assert verdicts(before, after)["tg128 of the roofline"] == "inconclusive"
+        share = Gate(metric="tg*", kind="roofline share", threshold="5%", required=True)
+        assert failing([before], [after], [share]).keys() == {("ort", "tg128 of the roofline")}
 
 
 GATE_FILE = """

@@ -50,7 +50,9 @@ class Read(HTMLParser):
         elif tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
-            self.cell = dict(attributes).get("data-sort"), []
+            known = dict(attributes)
+            number = "n" in known.get("class", "").split()
+            self.cell = known.get("data-sort") if number else None, []
 
     def handle_endtag(self, tag):
         if tag in ("td", "th"):
@@ -372,6 +374,16 @@ def test_results_beside_a_baselines_file_have_their_verdict_first():
     assert "the results' torch with tiny-fp32 is compared with nothing" in text
     labels = [cells[0] for cells in found.tables["tests-0"][1:]]
     assert labels == ["ort fp32 baseline"] * 2 + ["ort fp32"] * 2 + ["torch fp32"] * 2
+
+
+def test_an_engine_that_a_gate_requires_and_that_is_gone_is_in_the_verdict():
+    gates = (Gate(metric="KLD *", kind="deterministic", threshold="10%", required=True),)
+    html = page_html([result()], baseline=[result(), result("torch", "int8")], gates=gates)
+    found = Read(html)
+    assert "torch int8, KLD decode : 1.0e-05 nats → none" in " ".join(" ".join(found.text).split())
+    lost = [row for row in found.tables["changes"][1:] if row[1] == "torch"]
+    assert [row[0] for row in lost] == ["regressed"] * 2
+    assert {row[-1] for row in lost} == {"required: it was not measured"}
 
 
 def test_what_else_was_not_the_same_is_said():

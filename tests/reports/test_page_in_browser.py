@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shutil
 from pathlib import Path
 
@@ -147,6 +148,15 @@ def test_a_click_on_a_heading_sorts_by_its_numbers(opened):
     assert speeds == sorted(speeds, reverse=True)
     assert up[:-1] == down[:-1][::-1]
     assert up[-1] == down[-1] == ""  # the engine that has no numbers stays last
+
+
+def test_a_click_on_the_verdicts_sorts_by_what_they_mean(opened):
+    page = opened(EVERYTHING)
+    heading = page.locator("#changes th button", has_text="verdict")
+    for order in (slice(None), slice(None, None, -1)):
+        heading.click()
+        kinds = [name for name, _ in itertools.groupby(column(page, "changes", 0))]
+        assert kinds == ["regressed", "no change"][order]
 
 
 def test_the_filter_hides_rows(opened):
