@@ -273,6 +273,7 @@ def remember(path, folder, made, label, branch="main"):
     return run("remember.sh", path, folder, **settings)
 
 
+@pytest.mark.slow
 def test_each_branch_has_a_history_on_a_branch_of_its_own(path_with_llx, clone):
     folder, remote = clone
     for branch, day in (("main", 1), ("main", 2), ("fix/this", 3)):
@@ -290,6 +291,7 @@ def test_each_branch_has_a_history_on_a_branch_of_its_own(path_with_llx, clone):
     assert git(remote, "ls-tree", "--name-only", "main").split() == ["README.md"]
 
 
+@pytest.mark.slow
 def test_a_push_that_came_between_loses_nothing(path_with_llx, clone, tmp_path):
     folder, remote = clone
     other = tmp_path / "other"

@@ -300,6 +300,7 @@ def unknown_ceiling(job, progress):
     raise BadInput("it is not looked for", "look for it")
 
 
+@pytest.mark.slow
 def test_a_selftest_writes_one_file_of_results_for_every_engine(llx, judged, monkeypatch, tmp_path):
     selftest = sys.modules["llx.cli.selftest"]  # the package has the command by that name
     monkeypatch.setattr(selftest, "_exported", lambda precision, folder: judged)
