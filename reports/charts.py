@@ -137,6 +137,9 @@ def _log(rows: list[Row], *fields: str, **axis: Any) -> dict[str, Any]:
     }
 
 
+LABELS = (("above", "left", 10, -9), ("right", "left", 8, 14), ("left", "right", -8, 14))
+
+
 def _fidelity(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
@@ -167,7 +170,6 @@ def _fidelity(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         color=_colour(),
     )
     points = base.mark_point(filled=True, size=110, opacity=1, stroke=PAGE_COLOUR, strokeWidth=1.5)
-    texts = base.mark_text(align="left", dx=10, dy=-9, color=INK, fontSize=12)
     layers = [
         front.encode(x=x, y=y),
         across.encode(y=y),
@@ -175,7 +177,13 @@ def _fidelity(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips),
     ]
     if len(rows) <= 12:
-        layers.append(texts.encode(x=x, y=y, text=alt.Text(field="label", type="nominal")))
+        label = alt.Text(field="label", type="nominal")
+        layers += [
+            base.transform_filter(f"datum.label_at == '{at}'")
+            .mark_text(align=align, dx=dx, dy=dy, color=INK, fontSize=12)
+            .encode(x=x, y=y, text=label)
+            for at, align, dx, dy in LABELS
+        ]
     return alt.layer(*layers).properties(height=320)
 
 

@@ -247,7 +247,9 @@ def _facts(results: Sequence[Result]) -> list[tuple[str, str]]:
     """What was run and where."""
     environments = [result.environment for result in results]
     created = sorted(result.created for result in results)
-    days = list(dict.fromkeys(map(minute, (created[0], created[-1]))))
+    first, last = minute(created[0]), minute(created[-1])
+    if first[:10] == last[:10]:
+        last = last[11:] if first != last else ""
     versions: dict[str, list[str]] = {"llx": [result.llx for result in results]}
     for environment in environments:
         versions.setdefault("Python", []).append(environment.python)
@@ -255,7 +257,7 @@ def _facts(results: Sequence[Result]) -> list[tuple[str, str]]:
             versions.setdefault(name, []).append(version)
     facts = {
         "Device": "; ".join(dict.fromkeys(e.device for e in environments)),
-        "When": " to ".join(days),
+        "When": " to ".join(filter(None, (first, last))),
         "System": "; ".join(dict.fromkeys(e.os for e in environments)),
         "Threads": ", ".join(dict.fromkeys(str(e.threads) for e in environments if e.threads)),
         "Clocks": "; ".join(dict.fromkeys(e.clocks for e in environments)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from llx.reports.history import Entry
 from llx.reports.measures import NORMAL_95
@@ -207,6 +208,7 @@ def _fidelity(runs: Sequence[Run]) -> Plot:
                 "front": not beaten,
             }
         )
+    _place_labels(rows)
     zero = " A KLD of 0 is drawn at the left edge." if any(r["kld"] == 0 for r in rows) else ""
     return Plot(
         kind="fidelity",
@@ -224,6 +226,15 @@ def _fidelity(runs: Sequence[Run]) -> Plot:
         },
         rows=rows,
     )
+
+
+def _place_labels(rows: list[Row]) -> None:
+    """Above what is on the front; below what is not, neighbours to the left and to the right."""
+    beaten = sorted((row for row in rows if not row["front"]), key=itemgetter("x"), reverse=True)
+    for row in rows:
+        row["label_at"] = "above"
+    for place, row in enumerate(beaten):
+        row["label_at"] = ("right", "left")[place % 2]
 
 
 def _roofline(runs: Sequence[Run]) -> Plot:

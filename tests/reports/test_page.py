@@ -386,6 +386,25 @@ def test_an_engine_that_a_gate_requires_and_that_is_gone_is_in_the_verdict():
     assert {row[-1] for row in lost} == {"required: it was not measured"}
 
 
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("2026-11-24T09:30:59+00:00", "2026-11-24 09:30 "),
+        ("2026-11-24T10:05:00+00:00", "2026-11-24 09:30 to 10:05 "),
+        ("2026-11-25T10:05:00+00:00", "2026-11-24 09:30 to 2026-11-25 10:05 "),
+    ],
+)
+def test_when_it_was_measured_is_said_in_few_words(last, said):
+    times = "2026-11-24T09:30:00+00:00", last
+    found = read([replace(result(), created=created) for created in times])
+    assert f"When {said}System" in " ".join(" ".join(found.text).split())
+
+
+def test_labels_of_what_is_not_on_the_front_stand_on_both_sides_below():
+    made = [result(speed=speed, kld=kld) for speed, kld in ((40, 1e-5), (30, 1e-4), (25, 1e-3))]
+    assert [row["label_at"] for row in plot("fidelity", made).rows] == ["above", "left", "right"]
+
+
 def test_what_else_was_not_the_same_is_said():
     before = on("another machine", replace(result(), llx="0.0.9"))
     found = read([result()], [before])
