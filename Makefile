@@ -1,6 +1,7 @@
 # make demo    export SmolLM2-135M, let it answer, measure it on two engines, write a report
 # make test    the tests, without GPU and network
 # make check   ruff, mypy and the tests: what a change must pass
+# make example write reports/example/index.html anew from the results beside it
 # make readme  write the README's table of families anew from the presets
 PYTHON ?= python3
 VENV   := .venv
@@ -14,7 +15,7 @@ SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' -o -path
 FILELIST := $(VENV)/.files
 $(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
 
-.PHONY: install demo test test-slow test-gpu check lint types readme clean
+.PHONY: install demo test test-slow test-gpu check lint types example readme clean
 
 install: $(STAMP)
 
@@ -54,6 +55,10 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+example: install
+	@cd reports/example && ../../$(BIN)/llx report $(addsuffix .json,fp32 int8-wo-fp32 int8-fp32 int4-fp32) --no-baseline -o ../../artifacts/example
+	@cp artifacts/example/index.html reports/example/
 
 readme: install
 	$(BIN)/python -m llx.reports.families README.md
