@@ -177,12 +177,15 @@ def _fidelity(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips),
     ]
     if len(rows) <= 12:
+        # A layer that nothing is left in makes Vega warn of its scales.
+        places = {row["label_at"] for row in rows}
         label = alt.Text(field="label", type="nominal")
         layers += [
             base.transform_filter(f"datum.label_at == '{at}'")
             .mark_text(align=align, dx=dx, dy=dy, color=INK, fontSize=12)
             .encode(x=x, y=y, text=label)
             for at, align, dx, dy in LABELS
+            if at in places
         ]
     return alt.layer(*layers).properties(height=320)
 
