@@ -137,6 +137,7 @@ def _log(rows: list[Row], *fields: str, **axis: Any) -> dict[str, Any]:
     }
 
 
+# Where a label stands, how it is aligned there, and by how many pixels it is off its point.
 LABELS = (("above", "left", 10, -9), ("right", "left", 8, 14), ("left", "right", -8, 14))
 
 

@@ -67,10 +67,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, what it rests on, and by how much something changed where that is known.
-
-    `lost`: whether there is no valid number after.
-    """
+    """A verdict, what it rests on, and by how much something changed where that is known."""
 
     verdict: Verdict
     why: str
@@ -78,7 +75,6 @@ class Judged:
     ci95: tuple[float, float] | None = None
     threshold: float | None = None
     apart: bool = False
-    lost: bool = False
 
     @classmethod
     def of(cls, said: str, why: str, found: Comparison, threshold: float | None = None) -> Judged:
@@ -111,7 +107,9 @@ def always(judged: Judged) -> Judge:
 
 def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
     """What gates require of a baseline's result that no other is held against."""
-    for change in Pair(before, before, gates).changes():
+    # On another device, so that shares of the roofline are among its measures, too.
+    elsewhere = replace(before, environment=replace(before.environment, device_fingerprint=""))
+    for change in Pair(before, elsewhere, gates).changes():
         gate = gate_for(gates, change.metric, change.kind, change.engine)
         if gate and gate.required:
             why = f"required: {NOT_MEASURED}"
@@ -142,15 +140,20 @@ class Pair:
         unit: str,
         numbers: tuple[float | None, float | None],
         judge: Judge,
+        invalid: str | None = None,
     ) -> Change:
-        """A change, judged by the first gate that fits, or else by the usual one."""
+        """A change, judged by the first gate that fits, or else by the usual one.
+
+        `invalid`: why the number after counts as none for a gate that requires it.
+        """
         engine = self._after.engine
         gate = gate_for(self._gates, metric, kind, engine)
         usual = gate_for(GATES, metric, kind, engine)
         assert usual is not None, f"no usual gate is about {metric}"
         judged = judge(gate or usual)
-        if judged.lost and gate and gate.required:
-            judged = replace(judged, verdict="regressed", why=f"required: {judged.why}")
+        lost = judged.why if numbers[1] is None else invalid
+        if lost and gate and gate.required:
+            judged = replace(judged, verdict="regressed", why=f"required: {lost}")
         return Change(
             engine=engine,
             precision=self._after.precision,
@@ -181,6 +184,7 @@ class Pair:
                 row.unit,
                 (row.mean, now.mean if now else None),
                 self._wall_clock(row, now) if now else always(missing),
+                _invalid(now),
             )
             if row.bytes_per_step_actual is not None:
                 read = row.bytes_per_step_actual, now.bytes_per_step_actual if now else None
@@ -195,6 +199,7 @@ class Pair:
                     self._roofline(row, now, share / row.roofline_probe)
                     if now and share
                     else always(missing),
+                    _invalid(now),
                 )
 
     def _missing(self, test: str, why: str | None = None) -> Judged:
@@ -202,24 +207,22 @@ class Pair:
         errors = (failed.error for failed in self._after.failed if failed.test == test)
         error = next(errors, self._after.error)
         if error is None:
-            return Judged("inconclusive", why or NOT_MEASURED, lost=True)
+            return Judged("inconclusive", why or NOT_MEASURED)
         broke = error.exit_code in (EXIT_BUG, EXIT_GATE_FAILED)
-        return Judged("regressed" if broke else "inconclusive", error.message, lost=True)
+        return Judged("regressed" if broke else "inconclusive", error.message)
 
     def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
         if not self._same_device:
             return always(Judged("not comparable", "another device, or another setting of it"))
         if not self._same_threads:
             return always(Judged("not comparable", "on another number of threads"))
-        invalid = next((one.invalid_reason for one in (row, now) if not one.valid), None)
+        invalid = _invalid(row) or _invalid(now)
         judge = self._in_turns(now) or _in_two_runs(row, now)
 
         def judged(gate: Gate) -> Judged:
             found = judge(gate)
             if invalid and found.ratio:
-                why = f"INVALID: {invalid}"
-                lost = not now.valid
-                return replace(found, verdict="inconclusive", apart=False, why=why, lost=lost)
+                return replace(found, verdict="inconclusive", apart=False, why=invalid)
             return found
 
         return judged
@@ -251,9 +254,9 @@ class Pair:
             high=ratio * (1 + spread),
             method="the probes' spread",
         )
-        if not (row.valid and now.valid):
-            judged = Judged.of("inconclusive", "INVALID", found)
-            return always(replace(judged, lost=not now.valid))
+        invalid = _invalid(row) or _invalid(now)
+        if invalid:
+            return always(Judged.of("inconclusive", invalid, found))
         return lambda gate: Judged.of_two_runs(found, gate)
 
     def _fidelity(self) -> Iterator[Change]:
@@ -310,6 +313,13 @@ class Pair:
             return Judged(*_by_gate(before, after, gate, more_is_better), ratio)
 
         return self._change(metric, "deterministic", unit, numbers, judge)
+
+
+def _invalid(row: SpeedRow | None) -> str | None:
+    """Why a row decides nothing, if it is there and does not."""
+    if row is None or row.valid:
+        return None
+    return f"INVALID: {row.invalid_reason or 'no reason is given'}"
 
 
 def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:

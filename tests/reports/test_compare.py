@@ -333,8 +333,14 @@ def test_what_a_gate_requires_fails_where_it_is_gone_or_invalid():
     assert failing([valid], [replace(valid, speed=[])]) == {
         ("ort", "tg128"): "required: it was not measured"
     }
-    elsewhere = [on("A", judged()), on("B", unjudged)]
-    assert len(failing(elsewhere[:1], elsewhere[1:])) == 2
+    assert len(failing([on("A", judged())], [on("B", unjudged)])) == 2
+
+
+def test_what_a_gate_requires_fails_where_it_is_invalid_and_could_not_be_compared_either():
+    single = replace(speed(2), samples=[20.0], valid=False, invalid_reason="no warm-up")
+    invalid = {("ort", "tg128"): "required: INVALID: no warm-up"}
+    assert failing([result(1)], [result(row=single)]) == invalid
+    assert failing([on("A", result(1))], [on("B", result(row=single))]) == invalid
 
 
 def test_what_a_gate_requires_of_an_engine_that_is_gone_fails():
@@ -344,6 +350,9 @@ def test_what_a_gate_requires_of_an_engine_that_is_gone_fails():
     assert failing(both, both[:1], GATES) == {}
     line = verdict_line(compare_results(both, both[:1], REQUIRED))
     assert line.startswith("REGRESSED: tg128 on torch, KLD prefill on torch")
+    share = Gate(metric="tg*", kind="roofline share", threshold="5%", required=True)
+    lost = [replace(with_share("A", 0.6), engine=engine) for engine in ("ort", "torch")]
+    assert failing(lost, lost[:1], [share]).keys() == {("torch", "tg128 of the roofline")}
 
 
 def test_all_that_a_lost_test_told_is_said_to_be_lost():
