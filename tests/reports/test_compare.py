@@ -178,6 +178,9 @@ def test_an_invalid_row_decides_nothing():
     invalid = result(row=replace(speed(2, faster=0.3), valid=False, invalid_reason="no warm-up"))
     (change,) = [c for c in compare_results([result()], [invalid]).changes if c.metric == "tg128"]
     assert (change.verdict, change.why) == ("inconclusive", "INVALID: no warm-up")
+    untold = result(row=replace(speed(2, faster=0.3), valid=False))
+    (change,) = [c for c in compare_results([result()], [untold]).changes if c.metric == "tg128"]
+    assert (change.verdict, change.why) == ("inconclusive", "INVALID: no reason is given")
 
 
 def test_results_are_paired_with_what_is_nearest():
