@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from llx.artifact import open_artifact
 from llx.bench.run import POLL_S, Measurement
-from llx.bench.speed import MIN_REPETITIONS
+from llx.bench.speed.rows import MIN_REPETITIONS
 from llx.bench.worker import Job, Scenario, Turns
 from llx.errors import BadInput
 from llx.progress import Progress, silent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from llx.bench.sessions.base import Session, Tokens
+from llx.bench.session import Session, Tokens
 
 
 def now_ns() -> int:

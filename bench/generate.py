@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from llx.artifact import CHAT_TEMPLATE, Artifact
-from llx.bench import steps
-from llx.bench.sessions.base import Session
+from llx.bench.session import Session
+from llx.bench.speed import steps
 from llx.corpus import require_known
 from llx.errors import BadInput, GateFailed, Lacking
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from llx.artifact import Artifact
-from llx.bench.environment import installed_versions
-from llx.bench.machine import cpu_name
+from llx.bench.machine.environment import installed_versions
+from llx.bench.machine.kernel import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
 from llx.files import locked_folder, state_folder, write_whole
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import llx
 from llx.artifact import REFERENCE, open_artifact
-from llx.bench import environment
-from llx.bench.ceiling import CeilingJob, find_ceiling, together
 from llx.bench.kept import Kept, kept_anything
-from llx.bench.roofline import held_to
-from llx.bench.samples import SpeedTest, all_samples
+from llx.bench.machine import environment
+from llx.bench.machine.watch import overall_run
+from llx.bench.roofline.ceiling import CeilingJob, find_ceiling, together
+from llx.bench.roofline.work import held_to
 from llx.bench.sessions import engine_named
-from llx.bench.speed import overall_energy, speed_row, total_energy
-from llx.bench.watch import overall_run
+from llx.bench.speed.rows import overall_energy, speed_row, total_energy
+from llx.bench.speed.samples import SpeedTest, all_samples
 from llx.bench.worker import Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
 from llx.errors import LlxError

@@ -12,12 +12,12 @@ from typing import Literal
 
 from llx.artifact import REFERENCE, Artifact, open_artifact
 from llx.bench import clock
-from llx.bench.fidelity import judge
-from llx.bench.reference import read_reference
-from llx.bench.samples import Enough, Samples, SpeedTest, Workload, samples
+from llx.bench.fidelity.judge import judge_session
+from llx.bench.fidelity.reference import read_reference
+from llx.bench.machine.watch import Watch
+from llx.bench.session import Details
 from llx.bench.sessions import Built, Engine, Session, engine_named
-from llx.bench.sessions.base import Details
-from llx.bench.watch import Watch
+from llx.bench.speed.samples import Enough, Samples, SpeedTest, Workload, samples
 from llx.conditions import EnergyRecord, GpuRecord, RunRecord
 from llx.errors import LlxError
 from llx.gpu import find_gpu
@@ -139,7 +139,7 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         reopen = _Reopen(engine, artifact, job.built, first)
         details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
         if watch is None:
-            fidelity = judge(reopen, read_reference(artifact), progress)
+            fidelity = judge_session(reopen, read_reference(artifact), progress)
         else:
             (found,) = samples(
                 reopen,
@@ -178,7 +178,7 @@ def _enough(workload: Workload) -> Enough:
     """Whether repetitions will do; what statistics need is loaded only where it is needed."""
     if workload.until is None:
         return lambda test, step_ns: True
-    from llx.bench.speed import narrow_enough
+    from llx.bench.speed.rows import narrow_enough
 
     return narrow_enough(workload)
 

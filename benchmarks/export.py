@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from llx.bench.environment import cpu_name
+from llx.bench.machine.environment import cpu_name
 from llx.exporter.sources.generated import RandomSource
 from llx.llama.presets import Preset, preset_named
 from llx.reports.units import binary_bytes

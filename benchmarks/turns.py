@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from llx.bench import run as running
-from llx.bench import samples
 from llx.bench.against import InTurns
-from llx.bench.samples import Workload
+from llx.bench.speed import samples
+from llx.bench.speed.samples import Workload
 from llx.bench.worker import Job, Outcome, Scenario, run_scenario
 from llx.progress import Progress
 

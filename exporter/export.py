@@ -33,8 +33,8 @@ from llx.artifact import (
 )
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of
 from llx.errors import BadInput, LlxError, require_modules
-from llx.exporter.budget import QuantizationRequest
 from llx.exporter.locate import RandomWeights, Weights
+from llx.exporter.quantization.budget import QuantizationRequest
 from llx.files import require_space, whole_folder
 from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from numpy.typing import NDArray
 
-    from llx.exporter.quantization import Quantization
+    from llx.exporter.quantization.run import Quantization
     from llx.exporter.sources import TensorSource, Text
     from llx.exporter.weights import Layout
 
@@ -165,8 +165,8 @@ def _write_quantized(
     """Calibrate, and write a mixture that keeps to the budget, as its own graph shows."""
     import torch
 
-    from llx.exporter.quantization import budget_record, quantize
-    from llx.exporter.store import CalibrationStore
+    from llx.exporter.quantization.run import budget_record, quantize
+    from llx.exporter.quantization.store import CalibrationStore
 
     calibration = request.folder.with_name(f".{request.folder.name}.calibration")
     window = min(WINDOW, manifest.contract.limits.capacity)
@@ -347,7 +347,7 @@ def _write_graphs(
 ) -> dict[str, FileRecord]:
     import onnx_ir as ir
 
-    from llx.exporter.stamp import stamped_trace
+    from llx.exporter.graph.stamp import stamped_trace
     from llx.graphs.dialects import DIALECTS
     from llx.graphs.semantic import lower
 

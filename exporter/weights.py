@@ -23,6 +23,7 @@ import torch
 
 from llx.artifact import CastCounts, FileRecord
 from llx.exporter.direct import DirectWriter
+from llx.exporter.graph.trace import TORCH_DTYPES
 from llx.exporter.quantize import (
     Quantized,
     Ready,
@@ -33,7 +34,6 @@ from llx.exporter.quantize import (
     scales_from,
 )
 from llx.exporter.sources import COLUMN_STEP, TensorSource
-from llx.exporter.trace import TORCH_DTYPES
 from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST, packed_shape
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec

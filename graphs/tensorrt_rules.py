@@ -17,7 +17,7 @@ from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from llx.errors import BadInput
 from llx.graphs.inspect import load
-from llx.tensorrt import NATIVE_CACHE_SINCE, Runtime, dialect_of_version
+from llx.runtime import NATIVE_CACHE_SINCE, Runtime, dialect_of_version
 
 Version = tuple[int, ...]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llx.files import write_whole
-from llx.reports.changes import changes_markdown
-from llx.reports.compare import Compared
+from llx.reports.compare.changes import changes_markdown
+from llx.reports.compare.pairs import Compared
 from llx.reports.markdown import results_markdown, safe
 from llx.result import Result
 

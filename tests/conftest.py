@@ -14,13 +14,13 @@ import pytest
 
 from llx.__main__ import main
 from llx.artifact import Artifact
-from llx.bench.reference import capture
-from llx.bench.steps import prefill_logits
+from llx.bench.fidelity.reference import capture
+from llx.bench.speed.steps import prefill_logits
 from llx.cli.reference import open_reference
 from llx.corpus import evaluation_text
-from llx.exporter.budget import QuantizationRequest
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
+from llx.exporter.quantization.budget import QuantizationRequest
 from llx.gpu import find_gpu
 from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS, Precision

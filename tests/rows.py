@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llx.bench.samples import OpenSession, Workload, samples
-from llx.bench.speed import narrow_enough, speed_row
+from llx.bench.speed.rows import narrow_enough, speed_row
+from llx.bench.speed.samples import OpenSession, Workload, samples
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.result import SpeedRow

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from llx.cli import app
-from llx.reports.page import page_html
+from llx.reports.html.page import page_html
 from llx.result import read_results
 from tests.test_imports import ROOT
 

@@ -12,14 +12,14 @@ from functools import partial
 import pytest
 
 from llx.artifact import Artifact
-from llx.bench.fidelity import verdict
-from llx.bench.observed import observe_prefill
-from llx.bench.reference import capture, read_reference
+from llx.bench.fidelity.judge import verdict
+from llx.bench.fidelity.observed import observe_prefill
+from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.sessions.ort import OrtSession
 from llx.cli.reference import open_reference
-from llx.exporter.budget import QuantizationRequest
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
+from llx.exporter.quantization.budget import QuantizationRequest
 from llx.llama.presets import preset_of_size
 from llx.precision import precision_named
 

@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from llx.bench.fidelity import judge
+from llx.bench.fidelity.judge import judge_session
+from llx.bench.fidelity.parity import compare
+from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.generate import Sampling, chat_prompt, generate
-from llx.bench.parity import compare
-from llx.bench.reference import capture, read_reference
 from llx.bench.sessions import ENGINES
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.text import tokenizer_of
@@ -70,7 +70,7 @@ def test_onnx_runtime_gives_pytorchs_logits_in_prefill_and_decode(smollm2, diale
 def test_fidelity_over_two_thousand_tokens(smollm2):
     artifact, _ = capture(smollm2, open_reference)
     reference = read_reference(artifact)
-    found = judge(lambda rows: ENGINES["ort"].open(artifact, rows), reference)
+    found = judge_session(lambda rows: ENGINES["ort"].open(artifact, rows), reference)
     for phase in (found.prefill, found.decode):
         assert phase.tokens >= 2000
         assert phase.max_abs_logit_error <= 1e-3

@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 
 from llx.errors import BadInput
-from llx.exporter.budget import QuantizationRequest
-from llx.exporter.build import BuildRequest, build_engine
+from llx.exporter.engines.build import BuildRequest, build_engine
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
+from llx.exporter.quantization.budget import QuantizationRequest
 from llx.llama.presets import preset_of_size
 from llx.precision import precision_named
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from llx.bench.samples import Workload
+from llx.bench.speed.samples import Workload
 from llx.statistics import (
     LOOKED_AT_LEVEL,
     THRESHOLD,

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from llx.bench.sessions.base import Built, Memory, Session, Tokens
+from llx.bench.session import Built, Memory, Session, Tokens
 from llx.errors import BadInput, Lacking
 from llx.gpu import require_gpu
-from llx.tensorrt import Runtime, load
+from llx.runtime import Runtime
+from llx.tensorrt import load
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact

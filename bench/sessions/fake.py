@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.bench.sessions.base import Details, Memory, Tokens
+from llx.bench.session import Details, Memory, Tokens
 from llx.graphs.contract import Limits, StepGuard
 
 

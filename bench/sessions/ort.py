@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from llx.artifact import Artifact
 from llx.bench import clock
-from llx.bench.sessions.base import Details, Memory, Tokens
-from llx.bench.threads import usable_threads
+from llx.bench.machine.threads import usable_threads
+from llx.bench.session import Details, Memory, Tokens
 from llx.errors import BadInput, Lacking, LlxError
 from llx.files import cache_folder
 from llx.graphs.contract import (

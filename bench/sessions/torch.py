@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from llx.artifact import WEIGHTS, Artifact
-from llx.bench.sessions.base import Details, Memory, Tokens
-from llx.bench.threads import usable_threads
+from llx.bench.machine.threads import usable_threads
+from llx.bench.session import Details, Memory, Tokens
 from llx.errors import Lacking
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache

@@ -16,7 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
 from llx.bench import clock
-from llx.bench.sessions.base import Details, Tokens
+from llx.bench.session import Details, Tokens
 from llx.bench.sessions.torch import TorchSession, require_cuda
 from llx.errors import Lacking, LlxError
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench.cuda import Cuda, CudaError
-from llx.bench.sessions.base import Built, Details, Memory, Tokens
+from llx.bench.session import Built, Details, Memory, Tokens
 from llx.errors import BadInput, Lacking, LlxError
 from llx.gpu import find_gpu, require_gpu
 from llx.graphs.contract import (
@@ -27,7 +27,8 @@ from llx.graphs.contract import (
     cache_names,
 )
 from llx.precision import BYTES
-from llx.tensorrt import Runtime, load, load_engine, new_context
+from llx.runtime import Runtime
+from llx.tensorrt import load, load_engine, new_context
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from llx.errors import BadInput
-from llx.exporter.vocabulary import Text
+from llx.exporter.vocabulary.read import Text
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
 

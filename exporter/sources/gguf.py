@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows
 from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
-from llx.exporter.vocabulary import read_gguf
+from llx.exporter.vocabulary.read import read_gguf
 from llx.llama.spec import LlamaSpec
 
 # GGUF's names by Hugging Face's, outside of and within a block.

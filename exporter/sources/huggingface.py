@@ -13,7 +13,7 @@ from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, read_json
 from llx.exporter.sources.files import ALL, SafetensorsFile, TensorFile, TorchFile
-from llx.exporter.vocabulary import read_folder
+from llx.exporter.vocabulary.read import read_folder
 from llx.files import is_plain_name
 from llx.llama.spec import LlamaSpec, spec_from_config
 

@@ -17,7 +17,7 @@ import torch
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json
 from llx.exporter.sources.files import ALL, TorchFile
-from llx.exporter.vocabulary import read_folder
+from llx.exporter.vocabulary.read import read_folder
 from llx.llama.presets import PRESETS
 from llx.llama.spec import LlamaSpec
 

@@ -17,7 +17,8 @@ from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.files import write_whole
 from llx.graphs.contract import GraphContract, Limits
 from llx.probe import OUT, Needs
-from llx.tensorrt import BuildOptions, Runtime
+from llx.runtime import Runtime
+from llx.tensorrt import BuildOptions
 
 RECIPE = "recipe.json"
 SCRIPT = "run.py"
@@ -35,7 +36,7 @@ SHOWN_CHARACTERS = 300
 class Recipe:
     """All that a machine must know to build and measure one engine.
 
-    `contract` has the engine's own limits. `workload`: the fields of `llx.bench.samples.Workload`.
+    `contract` has the engine's own limits. `workload`: the fields of a `Workload`.
     `files`: name → (bytes, SHA-256) of everything in the bundle but the recipe.
     """
 

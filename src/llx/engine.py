@@ -19,7 +19,8 @@ from llx.artifact import Artifact, FileRecord
 from llx.errors import BadInput
 from llx.files import is_plain_name, sha256_of, state_folder, write_whole
 from llx.graphs.contract import GraphContract
-from llx.tensorrt import BuildOptions, Runtime
+from llx.runtime import Runtime
+from llx.tensorrt import BuildOptions
 
 ENGINES = "engines"
 MANIFEST = "manifest.json"

@@ -18,18 +18,17 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import GraphContract, Shape
 from llx.precision import Compute
 from llx.progress import Progress, silent
+from llx.runtime import Runtime
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-Runtime = Literal["trt", "trt-rtx"]
-RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 MODULES: dict[Runtime, tuple[str, ...]] = {
     "trt": ("tensorrt",),
     "trt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),  # the second is what the wheels bring
@@ -39,8 +38,6 @@ INSTALL: dict[Runtime, str] = {
     "trt-rtx --sm 86` builds, and `--device agx-orin-64` writes a bundle for a Jetson",
     "trt-rtx": "pip install 'llx[rtx]'",
 }
-# The first release with TensorScatter as KV-cache update, and with I/O at one address.
-NATIVE_CACHE_SINCE = (10, 15)
 STRONG_TYPING_IS_THE_ONLY_ONE_SINCE = 11
 SHOWN_DEPTH = 3
 # TensorRT-RTX 1.7 tunes nothing at build time, and its wheels have no lean runtime.
@@ -95,12 +92,6 @@ def dialect_of(api: Any, compute: Compute) -> str:
     Its Attention has no kernel for fp32, so that an fp32 graph must be the decomposed one.
     """
     native = hasattr(api.INetworkDefinition, "add_kv_cache_update")
-    return "standard" if native and compute != "fp32" else "primitive"
-
-
-def dialect_of_version(runtime: Runtime, version: tuple[int, ...], compute: Compute) -> str:
-    """The same for a TensorRT that is not here, by its version; RTX counts its own."""
-    native = runtime == "trt-rtx" or version >= NATIVE_CACHE_SINCE
     return "standard" if native and compute != "fp32" else "primitive"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llx.bench.samples import Workload
+from llx.bench.speed.samples import Workload
 from llx.bench.worker import Job
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from llx.bench import clock
-from llx.bench.samples import Workload
 from llx.bench.sessions.fake import FakeSession
+from llx.bench.speed.samples import Workload
 from llx.graphs.contract import Limits
 from llx.precision import PRECISIONS
 from tests.checkpoints import TINY

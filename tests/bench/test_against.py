@@ -14,8 +14,8 @@ import pytest
 from llx.bench import run as running
 from llx.bench.against import InTurns, compared
 from llx.bench.clock import now_ns
-from llx.bench.samples import Samples, SpeedTest, Workload
-from llx.bench.speed import speed_row
+from llx.bench.speed.rows import speed_row
+from llx.bench.speed.samples import Samples, SpeedTest, Workload
 from llx.bench.worker import Outcome, run_scenario
 from llx.errors import BadInput
 from llx.precision import PRECISIONS

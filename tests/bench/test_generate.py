@@ -12,7 +12,7 @@ from llx.bench.generate import Sampling, chat_prompt, choose, generate
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, Lacking
-from llx.exporter.bpe import Vocabulary, sentencepiece_tokenizer
+from llx.exporter.vocabulary.bpe import Vocabulary, sentencepiece_tokenizer
 from llx.graphs.contract import Limits
 from tests.checkpoints import byte_tokenizer
 from tests.conftest import export_tiny

@@ -19,7 +19,7 @@ import pytest
 from llx.artifact import remember_latest
 from llx.bench import run as running
 from llx.bench.run import bench
-from llx.bench.samples import Workload
+from llx.bench.speed.samples import Workload
 from llx.bench.worker import Job
 from llx.errors import BadInput
 from llx.result import Result, encode_results, read_results

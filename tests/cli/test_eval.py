@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("lm_eval", reason="pip install 'llx[eval]'")
 
 from llx.artifact import remember_latest
-from tests.bench.test_evaluate import TASKS, task_folder
+from tests.bench.tasks.test_evaluate import TASKS, task_folder
 from tests.cli.test_bad_input import assert_refused
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval and datasets warn of much

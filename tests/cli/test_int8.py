@@ -57,7 +57,7 @@ def test_check_passes_it_with_what_was_left_dense(llx, exported, tmp_path):
 
 def test_check_fails_a_graph_whose_scales_are_not_the_layers_own(llx, exported, monkeypatch):
     """Every byte and every name right, and the runtime given other numbers."""
-    from llx.bench import linears
+    from llx.bench.fidelity import linears
 
     probes = linears._probes
 

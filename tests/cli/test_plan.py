@@ -9,7 +9,7 @@ import sys
 import msgspec
 import pytest
 
-from llx.bench.plan import Plans
+from llx.bench.roofline.plan import Plans
 from llx.devices import DEVICES
 from llx.llama.presets import PRESETS
 from llx.precision import PRECISIONS

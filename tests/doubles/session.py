@@ -11,7 +11,7 @@ from llx.artifact import Artifact
 from llx.bench.sessions.trt import TrtSession
 from llx.graphs.capacity import stamped
 from llx.graphs.contract import GraphContract
-from llx.tensorrt import Runtime
+from llx.runtime import Runtime
 from tests.doubles.cuda import RecordingCuda
 from tests.doubles.tensorrt import FakeEngine, FakeTensorRT, plan_of
 

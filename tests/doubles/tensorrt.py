@@ -19,7 +19,8 @@ from llx.artifact import Artifact
 from llx.graphs.capacity import stamped
 from llx.graphs.contract import LOGITS, PAST, PRESENT, GraphContract
 from llx.graphs.dialects import dialect_named
-from llx.tensorrt import Runtime, profiles_of
+from llx.runtime import Runtime
+from llx.tensorrt import profiles_of
 from tests.doubles.cuda import ALIGNMENT, Misuse, RecordingCuda
 
 SCRATCH = 4096

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import tiktoken
 
-from llx.exporter import vocabulary
-from llx.exporter.vocabulary import read_tokenizer_model
+from llx.exporter.vocabulary import read as vocabulary
+from llx.exporter.vocabulary.read import read_tokenizer_model
 from tests.exporter.vocabularies import (
     built,
     train,

@@ -13,8 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from llx.exporter import bpe, vocabulary
 from llx.exporter.sources import open_source
+from llx.exporter.vocabulary import bpe
+from llx.exporter.vocabulary import read as vocabulary
 from tests.checkpoints import TINY, random_tensors, write_gguf
 
 PROSE = "\n".join(pydoc_data.topics.topics.values())
@@ -123,7 +124,7 @@ def gguf_text(path, **fields):
 
 
 def sentencepiece_fields(path):
-    from llx.exporter.protobuf import read_sentencepiece
+    from llx.exporter.vocabulary.protobuf import read_sentencepiece
 
     model = read_sentencepiece(path.read_bytes(), 10**6)
     return {

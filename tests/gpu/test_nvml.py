@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llx.bench.energy import Missing
-from llx.bench.nvml import Nvml, find_energy, open_nvml
-from llx.bench.watch import Watch
+from llx.bench.machine.energy import Missing
+from llx.bench.machine.nvml import Nvml, find_energy, open_nvml
+from llx.bench.machine.watch import Watch
 
 pytestmark = pytest.mark.gpu
 

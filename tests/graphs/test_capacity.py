@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from llx.artifact import Artifact
-from llx.bench import parity
+from llx.bench.fidelity import parity
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput

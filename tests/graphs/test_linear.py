@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from llx.artifact import WEIGHTS
-from llx.bench import parity
-from llx.bench.linears import linear_parities
+from llx.bench.fidelity import parity
+from llx.bench.fidelity.linears import linear_parities
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession, load_llama
 from llx.graphs.inspect import weight_groups

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 import tensorrt_rtx_bindings as trt
 
-from llx.exporter.build import BuildRequest, engine_contract
+from llx.exporter.engines.build import BuildRequest, engine_contract
 from llx.graphs.contract import LOGITS
 from llx.tensorrt import BuildOptions, build
 from tests.checkpoints import BIASED, MHA, TINY

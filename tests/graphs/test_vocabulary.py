@@ -11,25 +11,25 @@ import torch
 from safetensors import safe_open
 
 from llx.artifact import WEIGHTS
-from llx.bench import parity
-from llx.bench.linears import linear_parities
-from llx.bench.roofline import bytes_per_decode_step, weights_bytes
+from llx.bench.fidelity import parity
+from llx.bench.fidelity.linears import linear_parities
+from llx.bench.roofline.work import bytes_per_decode_step, weights_bytes
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput
-from llx.exporter.budget import QuantizationRequest
-from llx.exporter.calibrate import calibrate
-from llx.exporter.judge import Judge
 from llx.exporter.load import embedded
+from llx.exporter.quantization.budget import QuantizationRequest
+from llx.exporter.quantization.calibrate import calibrate
+from llx.exporter.quantization.judge import Judge
+from llx.exporter.quantization.store import CalibrationStore
 from llx.exporter.quantize import rounded_rows
-from llx.exporter.store import CalibrationStore
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from llx.llama.weights import weights_of
 from llx.precision import Precision, precision_named
 from tests.checkpoints import BIASED, MHA, TINY, MemorySource, random_tensors
 from tests.conftest import export_tiny
-from tests.exporter.test_budget import logits
+from tests.exporter.quantization.test_budget import logits
 
 SPECS = {"gqa": TINY, "tied": replace(MHA, kv_heads=3), "biased": BIASED}
 LINEARS = ("int8", "int8-wo", "int4")

@@ -14,12 +14,12 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from llx.bench import parity
-from llx.bench.linears import linear_parities
+from llx.bench.fidelity import parity
+from llx.bench.fidelity.linears import linear_parities
 from llx.bench.sessions.ort import OrtSession, session_options, settings_of
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput, GateFailed
-from llx.exporter import quantization
+from llx.exporter.quantization import run as quantization
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import op_counts, problems
 from llx.graphs.tensorrt_rules import Target, require_buildable

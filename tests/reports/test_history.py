@@ -8,9 +8,9 @@ import pytest
 
 from llx.errors import BadInput
 from llx.reports.history import read_history, remember
-from llx.reports.page import page_html
-from llx.reports.plots import history_plots
-from llx.reports.runs import Looks
+from llx.reports.html.page import page_html
+from llx.reports.html.plots import history_plots
+from llx.reports.html.runs import Looks
 from llx.result import encode_results
 from tests.reports.made import ERROR, RESULT
 from tests.reports.pairs import turned

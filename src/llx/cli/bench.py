@@ -18,12 +18,12 @@ from llx.errors import (
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
-    from llx.bench.samples import Workload
     from llx.bench.sessions import Built
+    from llx.bench.speed.samples import Workload
     from llx.bench.worker import Job
     from llx.engine import Engine
     from llx.result import ErrorRecord, Result
-    from llx.tensorrt import Runtime
+    from llx.runtime import Runtime
 
 
 def bench(
@@ -133,8 +133,8 @@ def bench(
 ) -> None:
     """Measure speed and fidelity of one or several engines."""
     from llx.artifact import open_artifact
-    from llx.bench.samples import Workload
-    from llx.bench.speed import MIN_REPETITIONS
+    from llx.bench.speed.rows import MIN_REPETITIONS
+    from llx.bench.speed.samples import Workload
     from llx.cli.against import baseline_of, run_in_turns
     from llx.errors import BadInput
     from llx.reports.console import show_results
@@ -253,7 +253,7 @@ def engine_for(artifact: Artifact, runtime: Runtime, rows: int, trust: bool) -> 
     from llx.bench.sessions import Built
     from llx.bench.sessions.trt import chosen_engine
     from llx.errors import Lacking
-    from llx.exporter.build import BuildRequest, build_engine, timing_cache_of
+    from llx.exporter.engines.build import BuildRequest, build_engine, timing_cache_of
     from llx.gpu import require_gpu
     from llx.reports.console import progress_bars, warn
     from llx.tensorrt import load, targets
@@ -351,7 +351,7 @@ def with_reference(artifact: Artifact, protocol: tuple[int, int] | None = None) 
     are shorter where the cache holds no more.
     """
     from llx.artifact import REFERENCE
-    from llx.bench.reference import capture
+    from llx.bench.fidelity.reference import capture
     from llx.cli.reference import open_reference
     from llx.corpus import WINDOW, WINDOWS
     from llx.errors import Lacking

@@ -92,10 +92,11 @@ def build(
     from llx.artifact import open_artifact
     from llx.cli.elsewhere import Elsewhere, build_elsewhere
     from llx.errors import EXIT_DONE, BadInput
-    from llx.exporter.build import BuildRequest, build_engine, key_of, timing_cache_of
+    from llx.exporter.engines.build import BuildRequest, build_engine, key_of, timing_cache_of
     from llx.graphs.dialects import dialect_named
     from llx.reports.console import progress_bars, say, warn
-    from llx.tensorrt import RUNTIMES, BuildOptions
+    from llx.runtime import RUNTIMES
+    from llx.tensorrt import BuildOptions
 
     runtime = next((name for name in RUNTIMES if name == engine), None)
     if runtime is None:

@@ -88,7 +88,7 @@ def _check_linears(artifact: Artifact) -> None:
 
     try:
         ENGINES["ort"].require()
-        from llx.bench.linears import linear_parities
+        from llx.bench.fidelity.linears import linear_parities
 
         found = list(linear_parities(artifact))
     except GateFailed:
@@ -124,7 +124,7 @@ def _off(rounding: float, digits: str) -> str:
 
 def _check_parity(artifact: Artifact) -> None:
     """Compare each engine and dialect that is here with the reference, on a few steps."""
-    from llx.bench.parity import compare
+    from llx.bench.fidelity.parity import compare
     from llx.cli.reference import open_reference
     from llx.reports.console import say
 

@@ -26,16 +26,16 @@ def compare(
     ] = None,
 ) -> None:
     """Compare results with a baseline's; exit 1 where something regressed."""
-    from llx.reports.changes import (
+    from llx.reports.compare.changes import (
         changes_json,
         changes_markdown,
         changes_table,
         settings_table,
         verdict_line,
     )
-    from llx.reports.compare import compare_results, in_turns
+    from llx.reports.compare.gates import GATES, read_gates
+    from llx.reports.compare.pairs import compare_results, in_turns
     from llx.reports.console import say, show
-    from llx.reports.gates import GATES, read_gates
     from llx.reports.measures import followed
     from llx.result import read_results
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llx.gpu import Gpu
-    from llx.tensorrt import Runtime
+    from llx.runtime import Runtime
 
 
 def doctor() -> None:
@@ -17,14 +17,14 @@ def doctor() -> None:
     import psutil
 
     import llx
-    from llx.bench.environment import installed_versions
-    from llx.bench.machine import cpu_name
+    from llx.bench.machine.environment import installed_versions
+    from llx.bench.machine.kernel import cpu_name
     from llx.bench.sessions import ENGINES
     from llx.errors import LlxError
     from llx.gpu import driver_cuda, find_gpu
     from llx.reports.console import show, simple_table
     from llx.reports.units import binary_bytes
-    from llx.tensorrt import RUNTIMES
+    from llx.runtime import RUNTIMES
 
     gpu, cuda = find_gpu(), driver_cuda()
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
@@ -56,11 +56,11 @@ def _measuring(gpu: Gpu | None) -> list[tuple[str, str]]:
     """What a measurement here can tell beside time, and what would let it tell more."""
     import shutil
 
-    from llx.bench.energy import Missing
-    from llx.bench.environment import clocks_in_words, notes, power_mode_in_words
-    from llx.bench.machine import SYSTEM, read_machine
-    from llx.bench.nvml import open_nvml
-    from llx.bench.watch import find_source, meter_for, read_mhz
+    from llx.bench.machine.energy import Missing
+    from llx.bench.machine.environment import clocks_in_words, notes, power_mode_in_words
+    from llx.bench.machine.kernel import SYSTEM, read_machine
+    from llx.bench.machine.nvml import open_nvml
+    from llx.bench.machine.watch import find_source, meter_for, read_mhz
     from llx.conditions import NOT_MEASURED
     from llx.reports.units import binary_bytes
 

@@ -11,8 +11,8 @@ from llx.errors import EXIT_DONE, BadInput, Lacking
 if TYPE_CHECKING:
     from llx.artifact import Artifact
     from llx.devices import Device
-    from llx.exporter.build import BuildRequest
-    from llx.exporter.bundle import Bundle, Place
+    from llx.exporter.engines.build import BuildRequest
+    from llx.exporter.engines.bundle import Bundle, Place
     from llx.graphs.contract import Limits
     from llx.probe import Machine
 
@@ -45,8 +45,8 @@ class Elsewhere:
     repetitions: int = 5
 
     def workload(self, limits: Limits) -> dict[str, Any]:
-        """The fields of `llx.bench.samples.Workload`. Raises `BadInput` where it does not fit."""
-        from llx.bench.samples import Workload
+        """The fields of a `Workload`. Raises `BadInput` where it does not fit."""
+        from llx.bench.speed.samples import Workload
 
         usual = (min(length, limits.capacity) for length in (USUAL_PROMPT, USUAL_GENERATED))
         prompts, generated = (
@@ -84,7 +84,7 @@ def build_elsewhere(
 
     Returns the exit code: that of a measurement which failed there, its engine being kept.
     """
-    from llx.exporter.build import engine_contract
+    from llx.exporter.engines.build import engine_contract
 
     device = _device(where)
     if device and device.kind == "jetson" and request.runtime != "trt":
@@ -104,7 +104,7 @@ def _write(
     workload: dict[str, Any],
     overwrite: bool,
 ) -> int:
-    from llx.exporter.bundle import make_bundle, write_bundle
+    from llx.exporter.engines.bundle import make_bundle, write_bundle
     from llx.jetpack import jetpack_for
     from llx.reports.console import progress_bars, say
     from llx.reports.units import binary_bytes
@@ -136,11 +136,11 @@ def _build_remotely(
     workload: dict[str, Any],
     overwrite: bool,
 ) -> int:
-    from llx.bench.collect import collect
+    from llx.bench.edge.collect import collect_result
     from llx.cli.build import summary
-    from llx.exporter.bundle import make_bundle
-    from llx.exporter.remote import RemoteRequest, build_remotely
-    from llx.exporter.ssh import remote_named
+    from llx.exporter.engines.bundle import make_bundle
+    from llx.exporter.engines.remote import RemoteRequest, build_remotely
+    from llx.exporter.engines.ssh import remote_named
     from llx.files import write_whole
     from llx.reports.console import progress_bars, say, show_results, warn
     from llx.result import encode_results
@@ -164,7 +164,7 @@ def _build_remotely(
         brought = build_remotely(artifact, task, progress, say)
     engine = brought.engine
     say(summary(engine) if brought.made else f"{engine.folder} is there already")
-    result = collect(
+    result = collect_result(
         artifact,
         brought.recipe,
         brought.machine,
@@ -206,7 +206,7 @@ def _place(
     machine: Machine, device: Device | None, request: BuildRequest, jetpack: str | None
 ) -> Place:
     """What to build for: the JetPack that was named, else what the machine there has."""
-    from llx.exporter.bundle import Place
+    from llx.exporter.engines.bundle import Place
     from llx.jetpack import JETPACKS, jetpack_for
     from llx.probe import Needs, unmet
 
@@ -229,7 +229,7 @@ def _place(
 
 
 def _on_jetpack(device: Device, version: str | None) -> Place:
-    from llx.exporter.bundle import Place
+    from llx.exporter.engines.bundle import Place
     from llx.jetpack import jetpack_for
 
     release = jetpack_for(device, version)

@@ -84,7 +84,7 @@ def eval_tasks(
             f"--batch {batch} is more than the {limits.max_rows} rows that the artifact takes",
             f"choose at most {limits.max_rows}",
         )
-    from llx.bench.evaluate import run
+    from llx.bench.tasks.run import run_tasks
     from llx.evaluation import EvalRequest
 
     request = EvalRequest(
@@ -99,7 +99,7 @@ def eval_tasks(
         command=command_line(),
     )
     with progress_bars(f"{chosen.name}: ") as progress:
-        evaluation = run(artifact, chosen, request, built, progress)
+        evaluation = run_tasks(artifact, chosen, request, built, progress)
     _show(evaluation, output)
 
 

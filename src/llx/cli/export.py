@@ -92,10 +92,10 @@ def export(
 ) -> None:
     """Export a checkpoint into an artifact: weights, graphs, tokenizer, manifest."""
     from llx.artifact import DEFAULT_ROOT
-    from llx.exporter.budget import Budget, QuantizationRequest
     from llx.exporter.export import ExportRequest
     from llx.exporter.export import export as run
     from llx.exporter.locate import locate
+    from llx.exporter.quantization.budget import Budget, QuantizationRequest
     from llx.llama.presets import chosen_preset
     from llx.precision import precision_named
     from llx.reports.console import progress_bars, say, warn
@@ -134,7 +134,7 @@ def _run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[n
 
     from llx.artifact import open_artifact
     from llx.bench.sessions.ort import OrtSession
-    from llx.bench.steps import prefill_logits
+    from llx.bench.speed.steps import prefill_logits
 
     session = OrtSession(open_artifact(folder))
     for window in windows:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def inspect(folder: ArtifactFolder = None) -> None:
     """Show what an artifact holds: ops, bytes, what a decode step reads."""
     from llx.artifact import open_artifact
-    from llx.bench.roofline import bytes_per_decode_step
+    from llx.bench.roofline.work import bytes_per_decode_step
     from llx.engine import engines_of
     from llx.graphs.inspect import op_counts, weight_groups
     from llx.reports.console import say, show, simple_table

@@ -11,7 +11,7 @@ from llx.cli.arguments import Block, Vocab, command_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from llx.bench.plan import Disk, Phase, Plan, Plans
+    from llx.bench.roofline.plan import Disk, Phase, Plan, Plans
     from llx.devices import Figure
 
 WIDTH = 80
@@ -50,7 +50,7 @@ def plan(
     """Predict without a GPU: does a model fit a device, and how fast could it be there."""
     import shutil
 
-    from llx.bench.plan import plans_for, sizes_for
+    from llx.bench.roofline.plan import plans_for, sizes_for
     from llx.devices import devices_named
     from llx.errors import BadInput
     from llx.llama.presets import chosen_preset

@@ -22,7 +22,7 @@ def reference(
 ) -> None:
     """Capture the PyTorch fp32 reference once; engines are judged against it anywhere."""
     from llx.artifact import open_artifact
-    from llx.bench.reference import capture, read_reference
+    from llx.bench.fidelity.reference import capture, read_reference
     from llx.reports.console import progress_bars, say
 
     artifact = open_artifact(folder)

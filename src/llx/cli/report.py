@@ -41,12 +41,12 @@ def report(
     ] = "",
 ) -> None:
     """Write a report of one or several result files. What fails on a regression is compare."""
-    from llx.reports.changes import verdict_line
-    from llx.reports.compare import beside, sides
+    from llx.reports.compare.changes import verdict_line
+    from llx.reports.compare.gates import GATES, read_gates
+    from llx.reports.compare.pairs import beside, sides
     from llx.reports.console import say, show_results, warn
-    from llx.reports.gates import GATES, read_gates
     from llx.reports.history import read_history, remember
-    from llx.reports.page import write_page
+    from llx.reports.html.page import write_page
     from llx.reports.report import write_report
 
     if label and history is None:

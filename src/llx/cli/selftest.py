@@ -24,8 +24,8 @@ def selftest(
     ] = Path("selftest.json"),
 ) -> None:
     """Export SmolLM2-135M, run it on every engine here, judge each against PyTorch."""
-    from llx.bench.samples import Workload
     from llx.bench.sessions import ENGINES
+    from llx.bench.speed.samples import Workload
     from llx.cli.bench import exit_code, jobs_for, run_all, with_reference
     from llx.errors import LlxError
     from llx.files import write_whole

@@ -1,0 +1,231 @@
+"""The PyTorch fp32 reference, captured once per artifact and judged against everywhere.
+
+`reference.safetensors` holds, for each scored position of each window, the log-sum-exp of the
+logits, the true token's log-probability, and the largest logits with their tokens: enough for
+perplexity, KLD, top-1 and logit errors on a machine with neither PyTorch nor the checkpoint.
+
+The tail beyond the top k is sampled from the reference's own distribution, so that KLD over the
+whole vocabulary can be estimated without bias (`llx.bench.fidelity.judge`) from less than a
+hundredth of the logits.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from llx.artifact import REFERENCE, WEIGHTS, Artifact
+from llx.bench.fidelity.observed import log_sum_exp
+from llx.bench.session import Session, Tokens
+from llx.bench.speed import steps
+from llx.bench.text import tokenizer_of
+from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
+from llx.errors import BadInput, Lacking, LlxError
+from llx.files import locked_folder, write_whole
+from llx.progress import Progress, silent
+
+TOP_K = 256
+TAIL_SAMPLES = 64
+PARTIAL = ".reference.partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How the reference was captured: what a number needs beside it to be repeated."""
+
+    corpus: str
+    corpus_sha256: str
+    window: int
+    windows: int
+    stride: int
+    bos: str
+    top_k: int
+    tail_samples: int
+    weights: str
+    spec: str  # hash of the model's specification and the weights' identity
+    torch: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The reference of one or several windows of N tokens.
+
+    `log_sum_exp` and `true_logprob`: [W, N - 1]. `ids` and `logits`: [W, N - 1, k + m], the k
+    likeliest tokens, likeliest first, then m tokens drawn from the others by their probability.
+    """
+
+    tokens: Tokens
+    log_sum_exp: NDArray[np.float64]
+    true_logprob: NDArray[np.float64]
+    ids: NDArray[np.int32]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A captured reference and its protocol."""
+
+    protocol: Protocol
+    scores: Scores
+
+
+def score_window(session: Session, tokens: Tokens, top_k: int, tail_samples: int) -> Scores:
+    """Prefill one window [N] and keep of its logits what the reference needs."""
+    rng = np.random.default_rng(0)
+    session.reset()
+    sums, true, ids, kept = [], [], [], []
+    at = 1
+    for step in steps.prefill_logits(session, tokens[None, :-1]):
+        rows = step[0]  # [T, V]
+        targets = tokens[at : at + len(rows)]
+        at += len(rows)
+        row_sums = log_sum_exp(rows)
+        top = np.argpartition(-rows, top_k - 1, axis=-1)[:, :top_k]
+        order = np.argsort(-np.take_along_axis(rows, top, -1), axis=-1, kind="stable")
+        top = np.take_along_axis(top, order, -1)
+        chosen = np.concatenate([top, _draw_tail(rows, top, tail_samples, rng)], -1)
+        sums.append(row_sums)
+        true.append(rows[np.arange(len(rows)), targets].astype(np.float64) - row_sums)
+        ids.append(chosen.astype(np.int32))
+        kept.append(np.take_along_axis(rows, chosen, -1))
+    parts = (np.concatenate(part) for part in (sums, true, ids, kept))
+    return Scores(tokens, *parts)
+
+
+def _draw_tail(
+    rows: NDArray[np.float32], top: NDArray[np.intp], count: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Draw tokens outside `top` by their probability, with replacement: [T, V] → [T, count].
+
+    Where no other token has any probability, the last of `top` stands in; its weight is nil.
+    """
+    p = np.exp(rows.astype(np.float64) - rows.max(-1, keepdims=True))
+    np.put_along_axis(p, top, 0.0, -1)
+    drawn = np.tile(top[:, -1:], (1, count))
+    for row, cumulative in enumerate(np.cumsum(p, -1)):
+        if cumulative[-1] > 0:
+            points = rng.uniform(0, cumulative[-1], count)
+            drawn[row] = np.searchsorted(cumulative, points, side="right")
+    return drawn
+
+
+def capture(
+    artifact: Artifact,
+    open_reference: Callable[[Artifact], Session],
+    window: int = WINDOW,
+    windows: int = WINDOWS,
+    progress: Progress = silent,
+) -> tuple[Artifact, bool]:
+    """Write an artifact's reference; return the artifact, and whether anything was captured.
+
+    `open_reference` opens PyTorch in fp32. Each window is kept as it is done, so an interrupted
+    capture goes on where it stopped. Raises `Lacking` where the artifact has no tokenizer.
+    """
+    tokenizer = tokenizer_of(artifact)
+    corpus = evaluation_text()
+    cut = cut_windows(tokenizer, corpus, window, windows)
+    if window - 1 > artifact.manifest.contract.limits.capacity:
+        raise BadInput(
+            f"windows of {window} tokens do not fit the artifact's cache of "
+            f"{artifact.manifest.contract.limits.capacity}",
+            f"choose --window {artifact.manifest.contract.limits.capacity} or less",
+        )
+    limits = artifact.manifest.contract.limits
+    require_known(int(cut.tokens.max()), limits.vocab)
+    session = open_reference(artifact)
+    protocol = Protocol(
+        corpus=corpus.name,
+        corpus_sha256=corpus.sha256,
+        window=window,
+        windows=windows,
+        stride=cut.stride,
+        bos=cut.bos,
+        top_k=min(TOP_K, session.limits.vocab),
+        tail_samples=TAIL_SAMPLES,
+        weights=session.weights,
+        spec=artifact.manifest.files[WEIGHTS].sha256,
+        torch=str(session.details().get("torch", "")),
+    )
+    if _captured_by(artifact) == protocol:
+        session.close()
+        return artifact, False
+    partial = artifact.folder / PARTIAL
+    with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
+        _capture_windows(session, cut.tokens, protocol, artifact.folder, progress)
+        shutil.rmtree(partial)
+    session.close()
+    return artifact.with_file(REFERENCE), True
+
+
+def _capture_windows(
+    session: Session, windows: Tokens, protocol: Protocol, folder: Path, progress: Progress
+) -> None:
+    """Score every window that an earlier capture has not, then put all into one file."""
+    header = {"protocol": msgspec.json.encode(protocol).decode()}
+    pieces = []
+    for i, tokens in enumerate(windows):
+        progress("reference", i, len(windows), "window")
+        path = folder / PARTIAL / f"{i:04}.safetensors"
+        piece = _read_piece(path, header)
+        if piece is None:
+            scores = score_window(session, tokens, protocol.top_k, protocol.tail_samples)
+            if not np.isfinite(scores.log_sum_exp).all():
+                raise BadInput(
+                    "PyTorch's own fp32 logits are not finite: the weights hold NaN or infinity",
+                    "export from an undamaged checkpoint",
+                )
+            piece = asdict(scores)
+            write_whole(path, save(piece, header))
+        pieces.append(piece)
+    progress("reference", len(windows), len(windows), "window")
+    whole = {name: np.stack([piece[name] for piece in pieces]) for name in pieces[0]}
+    write_whole(folder / REFERENCE, save(whole, header))
+
+
+def _captured_by(artifact: Artifact) -> Protocol | None:
+    """The protocol of the reference that is there, if there is one and it can be read."""
+    try:
+        return read_reference(artifact).protocol
+    except LlxError:
+        return None
+
+
+def _read_piece(path: Path, header: dict[str, str]) -> dict[str, NDArray[np.generic]] | None:
+    """One window of an earlier, interrupted capture, if it was made by the same protocol."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            if file.metadata() != header:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError:
+        return None
+
+
+def read_reference(artifact: Artifact) -> Reference:
+    """The artifact's captured reference. Raises `Lacking` where there is none."""
+    if not artifact.has(REFERENCE):
+        raise Lacking(
+            f"{artifact.folder} has no captured reference", "run `llx reference` where PyTorch is"
+        )
+    path = artifact.path(REFERENCE)
+    try:
+        with safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            protocol = msgspec.convert(json.loads(file.metadata()["protocol"]), Protocol)
+        return Reference(protocol, Scores(**tensors))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{path} is not a reference that this version reads ({error})",
+            "delete it and run `llx reference`",
+        ) from None

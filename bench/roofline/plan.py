@@ -1,0 +1,299 @@
+"""What a model would need of a device, and how fast it could be there: a prediction.
+
+Everything here follows from the model's sizes and the device's specification by the formulas of
+`roofline`. Nothing is measured, no GPU and no weights are needed. A figure that would need an
+unknown number is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llx.bench.roofline import work as roofline
+from llx.bench.roofline.work import Work
+from llx.devices import SOURCES, Device
+from llx.errors import BadInput
+from llx.graphs.contract import contract_for
+from llx.llama.spec import LlamaSpec
+from llx.precision import PRECISIONS, Precision
+
+Bound = Literal["memory", "compute"]
+
+# The share of the specified bandwidth that a good engine reaches when it decodes at batch 1. By
+# `bytes_per_decode_step`, decodes that others published for AGX Orin (204.8 GB/s,
+# Edge-Inference-Benchmarks) reach: Llama-3.2-3B 80 % (25.6 tok/s), Llama-3.2-1B 78 % (65.0), the 3B
+# with 4-bit weights 71 % (61.2).
+BANDWIDTH_SHARE = 0.75
+
+# The share of the specified rate that a good engine reaches in a prefill. By `prefill_work`,
+# LLaMA-7B in fp16 reaches 67 % on A100 at 2048 tokens and 33 % at 128 (133 and 16 ms, TensorRT-LLM
+# 0.5); models of 8B with 4-bit weights about half on AGX Orin and a tenth on Thor (TensorRT
+# Edge-LLM 0.10 and 0.4).
+COMPUTE_SHARE = 0.5
+
+# Set aside where the GPU shares the system's memory (Jetson, GB10): the firmware's carve-outs and a
+# Linux without a desktop, about 1 GB, and a CUDA context with the engine's libraries and process,
+# about 1 GB. An assumption: a desktop, a camera pipeline or other programs need more.
+SHARED_RESERVE_BYTES = 2_000_000_000
+# Set aside where the GPU has memory of its own: the driver, a CUDA context, the libraries' kernels.
+OWN_RESERVE_BYTES = 1_000_000_000
+
+# From the one that loses least. fp32 and bf16 are left out: checkpoints are 16 bits wide, and bf16
+# is as large as fp16. int8 is as large as int8-wo and loses more.
+BY_FIDELITY = ("fp16", "int8-wo", "int4")
+
+DEFAULT_PROMPT = 512
+INT4_LEAST_SM = 80  # TensorRT builds no int4 for Turing, as `llx.graphs.tensorrt_rules` has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What is asked of a model: cache capacity, tokens of the largest step, rows, prompt length."""
+
+    capacity: int
+    max_new_tokens: int
+    rows: int
+    prompt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of device memory. `needed_bytes` is the sum of the three before it."""
+
+    weights_bytes: int  # with the RoPE tables
+    cache_bytes: int
+    activation_bytes: int
+    needed_bytes: int
+    device_bytes: int
+    reserved_bytes: int
+    left_bytes: int
+    fits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A decode step of all rows, or a whole prefill of them.
+
+    The times are those at 100 % of the specification; `compute_ms` is None where the device's rate
+    is unknown. `bound` is the longer of the two. The realistic speed takes `BANDWIDTH_SHARE` and
+    `COMPUTE_SHARE` of the specification.
+    """
+
+    tokens: int
+    read_bytes: int
+    flops: int
+    memory_ms: float
+    compute_ms: float | None
+    bound: Bound | None
+    tok_per_s_at_spec: float | None
+    tok_per_s_realistic: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The prediction for one device. `lacks`: the precision that its chip cannot compute in."""
+
+    device: Device
+    memory: Memory
+    decode: Phase
+    prefill: Phase
+    lacks: str | None
+    best_precision: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disk:
+    """Bytes that an export writes, as the sizes say, and those free in the current folder."""
+
+    needed_bytes: int
+    free_bytes: int
+    enough: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """All that `llx plan` says, as `-o json` writes it."""
+
+    schema: Literal["llx.plan/1"] = "llx.plan/1"
+    kind: Literal["prediction"] = "prediction"
+    command: str
+    model: str
+    spec: LlamaSpec
+    parameters: int
+    precision: str
+    sizes: Sizes
+    disk: Disk
+    bandwidth_share: float = BANDWIDTH_SHARE
+    compute_share: float = COMPUTE_SHARE
+    sources: dict[str, str]
+    plans: tuple[Plan, ...]
+
+
+def sizes_for(spec: LlamaSpec, context: int | None, rows: int, prompt: int | None) -> Sizes:
+    """The sizes that the options mean. Raises `BadInput` where an export would not hold them."""
+    limits = contract_for(spec, "fp16", context).limits
+    if not 1 <= rows <= limits.max_rows:
+        raise BadInput(
+            f"--batch {rows} is outside the 1…{limits.max_rows} rows of an export",
+            f"choose --batch {limits.max_rows} or less",
+        )
+    chosen = min(DEFAULT_PROMPT, limits.capacity) if prompt is None else prompt
+    if not 1 <= chosen <= limits.capacity:
+        raise BadInput(
+            f"--prompt {chosen} is outside the cache's 1…{limits.capacity} positions",
+            f"shorten it, or choose a larger --context, up to {spec.context}",
+        )
+    return Sizes(
+        capacity=limits.capacity, max_new_tokens=limits.max_new_tokens, rows=rows, prompt=chosen
+    )
+
+
+def plans_for(
+    model: str,
+    spec: LlamaSpec,
+    precision: Precision,
+    sizes: Sizes,
+    devices: tuple[Device, ...],
+    *,
+    free_bytes: int,
+    command: str,
+) -> Plans:
+    """Predictions for each device, and the disk space that an export needs here."""
+    needed = roofline.stored_bytes(spec, precision)
+    return Plans(
+        command=command,
+        model=model,
+        spec=spec,
+        parameters=spec.parameters,
+        precision=precision.name,
+        sizes=sizes,
+        disk=Disk(needed_bytes=needed, free_bytes=free_bytes, enough=needed <= free_bytes),
+        sources={str(letter): meaning for letter, meaning in SOURCES.items()},
+        plans=tuple(plan(spec, precision, sizes, device) for device in devices),
+    )
+
+
+def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) -> Plan:
+    """Predict memory and speed of a model on one device.
+
+    The decode step is the one that finds the prompt in the cache. A prefill whose rate is unknown
+    is unknown. A decode step is then taken to be bound by memory: with the 8 rows of an export it
+    computes some 30 FLOPs a byte at most, and no known chip needs so few to be bound by compute.
+    """
+    rows = sizes.rows
+    decode = roofline.step_work(spec, precision, 1, sizes.prompt, rows)
+    prefill = roofline.prefill_work(spec, precision, sizes.prompt, sizes.max_new_tokens, rows)
+    lacks = lacking(precision, device)
+    fitting = (
+        name
+        for name in BY_FIDELITY
+        if memory_of(spec, PRECISIONS[name], sizes, device).fits
+        and lacking(PRECISIONS[name], device) is None
+    )
+    return Plan(
+        device=device,
+        memory=memory_of(spec, precision, sizes, device),
+        decode=_phase(decode, rows, precision, device, lacks is None, memory_alone=True),
+        prefill=_phase(prefill, rows * sizes.prompt, precision, device, lacks is None),
+        lacks=lacks,
+        best_precision=next(fitting, None),
+        notes=tuple(_notes(precision, device, lacks)),
+    )
+
+
+def memory_of(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) -> Memory:
+    """What an engine needs of the device's memory, and whether it is there."""
+    weights = roofline.stored_bytes(spec, precision)
+    cache = roofline.cache_bytes(spec, precision, sizes.capacity, sizes.rows)
+    activations = roofline.activation_bytes(
+        spec, precision, sizes.max_new_tokens, sizes.capacity, sizes.rows
+    )
+    needed = weights + cache + activations
+    total = round(device.memory_gb.value * 1e9)
+    reserved = SHARED_RESERVE_BYTES if device.shared_memory else OWN_RESERVE_BYTES
+    left = total - reserved - needed
+    return Memory(
+        weights_bytes=weights,
+        cache_bytes=cache,
+        activation_bytes=activations,
+        needed_bytes=needed,
+        device_bytes=total,
+        reserved_bytes=reserved,
+        left_bytes=left,
+        fits=left >= 0,
+    )
+
+
+def lacking(precision: Precision, device: Device) -> str | None:
+    """The precision that must be computed in and that the chip does not have, if any."""
+    if precision.linear == "int4" and device.sm < INT4_LEAST_SM:
+        return "int4"
+    needed = "int8" if precision.linear == "int8" else precision.compute
+    return None if needed in device.precisions else needed
+
+
+def _phase(
+    work: Work,
+    tokens: int,
+    precision: Precision,
+    device: Device,
+    possible: bool,
+    memory_alone: bool = False,
+) -> Phase:
+    """Times and speeds of a phase; `memory_alone`: an unknown rate of the chip does not matter."""
+    memory_s = work.read_bytes / (device.bandwidth_gb_per_s.value * 1e9)
+    compute_s = _compute_s(work, precision, device) if possible else None
+    spec_s = realistic_s = bound = None
+    if possible and compute_s is not None:
+        bound = _longer(memory_s, compute_s)
+        spec_s = max(memory_s, compute_s)
+        realistic_s = max(memory_s / BANDWIDTH_SHARE, compute_s / COMPUTE_SHARE)
+    elif possible and memory_alone:
+        spec_s, realistic_s = memory_s, memory_s / BANDWIDTH_SHARE
+    return Phase(
+        tokens=tokens,
+        read_bytes=work.read_bytes,
+        flops=work.flops,
+        memory_ms=1e3 * memory_s,
+        compute_ms=None if compute_s is None else 1e3 * compute_s,
+        bound=bound,
+        tok_per_s_at_spec=None if spec_s is None else tokens / spec_s,
+        tok_per_s_realistic=None if realistic_s is None else tokens / realistic_s,
+    )
+
+
+def _longer(memory_s: float, compute_s: float) -> Bound:
+    return "memory" if memory_s >= compute_s else "compute"
+
+
+def _compute_s(work: Work, precision: Precision, device: Device) -> float | None:
+    """Seconds at the specified rates, None where one is unknown: fp32's always is.
+
+    int8 multiplies the linear layers at the int8 rate; attention and the logits stay in fp16, as
+    does everything of the weight-only precisions. bf16 has fp16's rate.
+    """
+    if precision.compute == "fp32":
+        return None
+    rest = device.fp16_tflops.value * 1e12
+    if precision.linear != "int8":
+        return work.flops / rest
+    if device.int8_tops is None:
+        return None
+    return work.linear_flops / (device.int8_tops.value * 1e12) + work.other_flops / rest
+
+
+def _notes(precision: Precision, device: Device, lacks: str | None) -> list[str]:
+    """What a reader of the figures must know, a line each."""
+    notes = []
+    if lacks:
+        notes.append(f"{device.name} (SM {device.sm}) has no {lacks}: no speed is predicted.")
+    elif precision.compute == "fp32" or (precision.linear == "int8" and device.int8_tops is None):
+        notes.append(
+            f"the {precision.name} rate of {device.name} is unknown: so is the prefill, and decode "
+            "is taken to be bound by memory."
+        )
+    if device.note:
+        notes.append(device.note)
+    return notes

@@ -1,0 +1,193 @@
+"""lm-evaluation-harness's tasks by name, and what keeps them from running code."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fnmatch
+import importlib.metadata
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import lm_eval.api.task
+import lm_eval.utils
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+from jinja2 import BaseLoader, StrictUndefined
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.registry import metric_registry
+from lm_eval.tasks import TaskManager
+
+from llx.bench.tasks.files import refuse_code
+from llx.errors import BadInput, Lacking, LlxError
+from llx.evaluation import EvalRequest
+
+ALLOW_CODE_EVAL = "HF_ALLOW_CODE_EVAL"  # what the metric code_eval wants to see
+
+
+def load_tasks(request: EvalRequest) -> dict[str, Any]:
+    """The tasks by name, with their data. Run it within `contained`.
+
+    Raises `BadInput` for an unknown task and for one that would run code, and `Lacking` where data
+    cannot be had.
+    """
+    if request.include_path and not request.allow_code:
+        refuse_code(request.include_path)
+    manager, names = _found(request)
+    if not request.allow_code:
+        _refuse_unsafe(manager, names)
+    chosen: list[Any] = []
+    for name in names:
+        loaded = _load_one(manager, name)
+        groups = loaded.get("groups", {})
+        chosen += [groups[name]] if name in groups else loaded["tasks"].values()
+    try:
+        loaded = manager.load(chosen)
+    except ValueError as error:
+        raise BadInput(one_line(error), "name each task once, by itself or by a group") from None
+    for name, task in loaded["tasks"].items():
+        if getattr(task, "UNSAFE_CODE", False) and not request.allow_code:
+            raise _runs_code(name, "unsafe_code")
+    return dict(loaded)
+
+
+def _found(request: EvalRequest) -> tuple[TaskManager, list[str]]:
+    """A manager that knows the tasks, and their names, patterns resolved.
+
+    lm-eval reads some 15,000 files to know its own tasks: not where the folder has all that is
+    asked for.
+    """
+    if request.include_path:
+        own = TaskManager(include_path=str(request.include_path), include_defaults=False)
+        if set(request.tasks) <= set(own.all_subtasks):
+            return own, list(dict.fromkeys(request.tasks))
+    include = str(request.include_path) if request.include_path else None
+    manager = TaskManager(include_path=include)
+    names: list[str] = []
+    for asked in request.tasks:
+        matches = fnmatch.filter(manager.all_tasks, asked)
+        if not matches:
+            near = difflib.get_close_matches(asked, manager.all_tasks, 3)
+            where = " or in --include-path" if include else ""
+            raise BadInput(
+                f"no task in lm-eval {importlib.metadata.version('lm-eval')}{where} is named "
+                f"{asked!r}",
+                f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them",
+            )
+        names += matches
+    return manager, list(dict.fromkeys(names))
+
+
+def _refuse_unsafe(manager: TaskManager, names: list[str]) -> None:
+    """Raise `BadInput` where a task, or one of a group, says of itself that it runs code.
+
+    Before it is loaded: such a task may fetch a script as it is.
+    """
+    todo, seen = list(names), set[str]()
+    while todo:
+        name = todo.pop()
+        entry = manager.task_index.get(name)
+        if entry is None or name in seen:
+            continue
+        seen.add(name)
+        if entry.cfg is None:  # a tag
+            todo += entry.tags
+            continue
+        if entry.cfg.get("unsafe_code", False) is not False:
+            raise _runs_code(name, "unsafe_code")
+        members = entry.cfg.get("task")
+        todo += _names_in(members) if isinstance(members, list) else []
+
+
+def _names_in(members: list[Any]) -> Iterator[str]:
+    for member in members:
+        if isinstance(member, str):
+            yield member
+        elif isinstance(member, dict):
+            inner = member.get("group", member.get("task"))
+            if isinstance(inner, str):
+                yield inner
+            if isinstance(member.get("task"), list):
+                yield from _names_in(member["task"])
+
+
+def _runs_code(task: str, what: str) -> BadInput:
+    return BadInput(
+        f"task {task} has {what}: it runs code, or what the model writes",
+        "allow that with --allow-code, in a machine that may be lost",
+    )
+
+
+def _load_one(manager: TaskManager, name: str) -> Any:
+    try:
+        return manager.load([name])
+    except LlxError:
+        raise
+    except ImportError as error:
+        raise Lacking(
+            f"task {name} needs {error.name}, not installed here", f"pip install {error.name}"
+        ) from None
+    except FileNotFoundError as error:
+        if not isinstance(error, DatasetNotFoundError):
+            raise BadInput(
+                f"the data of task {name} is not there ({one_line(error)})",
+                "mend data_files in its YAML; paths go from the working directory",
+            ) from None
+        raise _unreachable(name, error) from None
+    except (DatasetsError, OSError) as error:
+        raise _unreachable(name, error) from None
+    except Exception as error:
+        raise BadInput(
+            f"task {name} cannot be made ({type(error).__name__}: {one_line(error)})",
+            "mend its YAML",
+        ) from None
+
+
+def _unreachable(name: str, error: Exception) -> Lacking:
+    return Lacking(
+        f"the data of task {name} cannot be had ({one_line(error)})",
+        "check its dataset_path and the network; without one, bring the cache (HF_HOME) from a "
+        "machine that has run it",
+    )
+
+
+def one_line(error: Exception) -> str:
+    """An error of another library on one line, not too long a one."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 200 else words[:199] + "…"
+
+
+@contextlib.contextmanager
+def contained(allow_code: bool) -> Iterator[None]:
+    """Keep task files from running code while tasks are loaded and run.
+
+    lm-eval renders templates without a sandbox, and looks for a metric that it does not know in
+    `evaluate`, which runs a script of that name from the hub or from disk.
+    """
+
+    def known_metric(name: str, hf_evaluate_metric: bool = False) -> Any:
+        if hf_evaluate_metric or name not in metric_registry:
+            raise BadInput(
+                f"the metric {name!r} is a script that `evaluate` would run",
+                "allow that with --allow-code, or choose a metric of lm-eval",
+            )
+        return metric(name)
+
+    metric, template, variable = lm_eval.api.task.get_metric, lm_eval.utils.env, ALLOW_CODE_EVAL
+    sandbox = SandboxedEnvironment(
+        loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    sandbox.filters.update(template.filters)
+    before = os.environ.pop(variable, None)
+    lm_eval.utils.env = sandbox
+    if allow_code:
+        os.environ[variable] = "1"
+    else:
+        lm_eval.api.task.get_metric = known_metric
+    try:
+        yield
+    finally:
+        lm_eval.utils.env, lm_eval.api.task.get_metric = template, metric
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before

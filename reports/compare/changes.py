@@ -1,0 +1,118 @@
+"""What `llx compare` shows: the verdict first, then what changed, then what else was different."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+from rich.table import Table
+
+from llx.reports.compare.pairs import Compared
+from llx.reports.compare.verdicts import Change
+from llx.reports.console import simple_table
+from llx.reports.markdown import markdown_table, safe
+from llx.reports.units import binary_bytes, significant
+
+HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
+
+
+def verdict_line(found: Compared) -> str:
+    """The verdict in one line: what regressed, or that nothing did, and of how much."""
+    counts = Counter(change.verdict for change in found.changes if not change.ungated)
+    ungated = sum(change.ungated for change in found.changes)
+    parts = [f"{count} {verdict}" for verdict, count in counts.items()]
+    if ungated:
+        parts.append(f"{ungated} worse, which no gate is about")
+    said = ", ".join(parts)
+    worse = found.regressed
+    if not worse:
+        return f"no regression: {said}"
+    several = _several(found)
+    names = ", ".join(f"{one.metric} on {_engine(one, several)}" for one in worse[:3])
+    more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
+    return f"REGRESSED: {names}{more}; {said}"
+
+
+def _several(found: Compared) -> bool:
+    """Whether an engine has several precisions, which its name alone does not tell apart."""
+    of = {(change.engine, change.precision) for change in found.changes}
+    return len(of) > len({engine for engine, _ in of})
+
+
+def _engine(change: Change, several: bool) -> str:
+    return f"{change.engine} {change.precision}" if several else change.engine
+
+
+def changes_table(found: Compared) -> Table:
+    """Every measure, the worst first."""
+    rows, several = [], _several(found)
+    for change in found.changes:
+        *cells, ratio, why = _cells(change, several)
+        rows.append((*cells, "; ".join(filter(None, (ratio, why)))))
+    headings = ("verdict", "engine", "measure", "before → after", "ratio, why")
+    return simple_table("", headings, rows)
+
+
+def settings_table(found: Compared) -> Table:
+    """What was not the same beside the numbers."""
+    rows = [(one.name, one.before, one.after) for one in found.settings]
+    return simple_table("", ("setting", "baseline", "this"), rows)
+
+
+def changes_markdown(found: Compared) -> str:
+    """For a pull request's comment: the verdict, what changed, what else was not the same."""
+    open_ = any(change.verdict == "inconclusive" for change in found.changes)
+    light = "🔴" if found.regressed else "🟡" if open_ else "🟢"
+    parts = [f"**{light} {safe(verdict_line(found))}**"]
+    several = _several(found)
+    changed = [change for change in found.changes if change.verdict != "no change"]
+    if changed:
+        parts.append(markdown_table(HEADINGS, (list(_cells(one, several)) for one in changed)))
+    if found.settings:
+        settings = ((one.name, one.before, one.after) for one in found.settings)
+        parts.append(markdown_table(("setting", "baseline", "this"), settings))
+    if found.notes:
+        parts.append("\n".join(f"- {safe(line)}" for line in found.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def changes_json(found: Compared) -> str:
+    """All of it, for programs (`llx.comparison/1`)."""
+    compared = {"changes": found.changes, "settings": found.settings, "notes": found.notes}
+    whole = {"schema": "llx.comparison/1", "regressed": bool(found.regressed), "compared": compared}
+    return msgspec.json.encode(whole).decode() + "\n"
+
+
+def _cells(change: Change, several: bool) -> Iterator[str]:
+    yield change.verdict
+    yield _engine(change, several)
+    yield change.metric
+    yield moved(change)
+    yield ratio_of(change)
+    yield why_of(change)
+
+
+def why_of(change: Change) -> str:
+    """What a verdict rests on, and whether it fails nothing."""
+    return "; ".join(filter(None, ("no gate" if change.ungated else "", change.why)))
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number of a change with its unit."""
+    if value is None:
+        return "none"
+    return binary_bytes(value) if unit == "B" else f"{significant(value)} {unit}".rstrip()
+
+
+def moved(change: Change) -> str:
+    """A number before and after."""
+    return f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
+
+
+def ratio_of(change: Change) -> str:
+    """The ratio of a change, and its interval."""
+    if change.ratio is None:
+        return ""
+    ends = " … ".join(significant(end, 3) for end in change.ci95 or ())
+    return f"{significant(change.ratio, 3)} ×" + (f" ({ends})" if ends else "")

@@ -1,0 +1,170 @@
+"""Results compared with a baseline's: which with which, what changed, what else was different."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from llx.errors import BadInput
+from llx.reports.compare.gates import GATES, Gate, gate_for
+from llx.reports.compare.verdicts import Change, Pair, Verdict, lost_with
+from llx.reports.measures import followed
+from llx.reports.units import minute
+from llx.result import Result
+
+WORST_FIRST: tuple[Verdict, ...] = (
+    "regressed",
+    "inconclusive",
+    "not comparable",
+    "improved",
+    "no change",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Something that was not the same."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Results against a baseline: every measure that both have, and what else is to be said."""
+
+    pairs: list[tuple[Result, Result]]
+    changes: list[Change]
+    settings: list[Setting]
+    notes: list[str]  # what else is to be said: what is compared with nothing, which gate is idle
+
+    @property
+    def regressed(self) -> list[Change]:
+        """What fails the comparison."""
+        return [change for change in self.changes if change.fails]
+
+
+def compare_results(
+    baseline: Sequence[Result], results: Sequence[Result], gates: Sequence[Gate] = GATES
+) -> Compared:
+    """Compare results with a baseline's. Raises `BadInput` where nothing can be paired."""
+    found = beside(results, baseline, gates)
+    if found is None:
+        raise BadInput(
+            "nothing in the baseline can be held against the results",
+            "compare files of the same engines, each with one result of an engine and artifact",
+        )
+    return found
+
+
+def beside(
+    results: Sequence[Result], baseline: Sequence[Result], gates: Sequence[Gate] = GATES
+) -> Compared | None:
+    """Results compared with a baseline's, or None where nothing can be paired."""
+    pairs, lost, new = paired(baseline, results)
+    if not pairs:
+        return None
+    changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
+    changes += [change for before in lost for change in lost_with(before, gates)]
+    changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
+    notes = [f"the baseline's {_named(one)} is compared with nothing" for one in lost]
+    notes += [f"the results' {_named(one)} is compared with nothing" for one in new]
+    used = {gate_for(gates, change.metric, change.kind, change.engine) for change in changes}
+    notes += [
+        f"no measure fits the gate {gate.metric!r} of kind {gate.kind}, engine {gate.engine!r}"
+        for gate in gates
+        if gate not in used and gate not in GATES
+    ]
+    undecided = sum(change.apart and change.verdict == "inconclusive" for change in changes)
+    if undecided:
+        notes.append(
+            f"{undecided} undecided in two runs apart: `llx bench --against` measures in turns"
+        )
+    settings = [one for before, after in pairs for one in _settings(before, after)]
+    return Compared(
+        pairs=pairs, changes=changes, settings=list(dict.fromkeys(settings)), notes=notes
+    )
+
+
+def in_turns(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Baselines and candidates, where results were measured in turns; `BadInput` where none."""
+    candidates = [result for result in results if result.against]
+    turns = {result.turns for result in candidates}
+    baselines = [one for one in results if one.turns in turns and not one.against]
+    if not candidates or len(baselines) != len(candidates):
+        raise BadInput(
+            "this file holds no results that were measured in turns",
+            "name a baseline's file too, or measure with `llx bench --against`",
+        )
+    return baselines, candidates
+
+
+def sides(
+    results: Sequence[Result], baseline: Sequence[Result] = ()
+) -> tuple[list[Result], list[Result]]:
+    """What is judged, and what it may be judged by: of two in turns the candidate is judged."""
+    judged = followed(results)
+    return judged, [one for one in results if one.turns and not one.against] + list(baseline)
+
+
+def paired(
+    baseline: Sequence[Result], results: Sequence[Result]
+) -> tuple[list[tuple[Result, Result]], list[Result], list[Result]]:
+    """Each result with the baseline's that is nearest to it; what is left of the two without one.
+
+    Nearest: measured in turns with it; else of the same engine and artifact, by name; else of the
+    same engine and precision; else of the same engine.
+    """
+    left, waiting = list(baseline), list(results)
+    pairs: list[tuple[Result, Result]] = []
+    keys: tuple[Callable[[Result], object], ...] = (
+        lambda result: result.turns or id(result),
+        lambda result: (result.engine, result.artifact.name),
+        lambda result: (result.engine, result.precision),
+        lambda result: result.engine,
+    )
+    for key in keys:
+        for name in dict.fromkeys(map(key, waiting)):
+            before, after = ([one for one in side if key(one) == name] for side in (left, waiting))
+            # As many on both sides are paired in their order; else nobody knows which is which.
+            if len(before) == len(after):
+                pairs += zip(before, after, strict=True)
+                left = [one for one in left if key(one) != name]
+                waiting = [one for one in waiting if key(one) != name]
+    pairs.sort(key=lambda pair: results.index(pair[1]))
+    return pairs, left, waiting
+
+
+def _named(result: Result) -> str:
+    return f"{result.engine} with {result.artifact.name}"
+
+
+def _settings(before: Result, after: Result) -> Iterator[Setting]:
+    """What differs of two results beside their numbers."""
+    old, new = _settings_of(before), _settings_of(after)
+    for name in dict.fromkeys((*old, *new)):
+        if old.get(name) != new.get(name):
+            yield Setting(name=name, before=old.get(name, "none"), after=new.get(name, "none"))
+
+
+def _settings_of(result: Result) -> dict[str, str]:
+    environment, artifact = result.environment, result.artifact
+    found = {
+        "measured": minute(result.created),
+        "llx": result.llx,
+        "engine": result.engine,
+        "precision": result.precision,
+        "dialect": result.dialect,
+        "artifact": f"{artifact.name} {artifact.sha256[:12]}",
+        "weights": artifact.weights,
+        "quantization": artifact.quantization,
+        "device": environment.device,
+        "device fingerprint": environment.device_fingerprint,
+        "os": environment.os,
+        "python": environment.python,
+        "threads": environment.threads,
+        "power mode": environment.power_mode,
+        **environment.versions,
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}

@@ -1,0 +1,365 @@
+"""A result beside a baseline's: every measure with a verdict, by the gate that is about it.
+
+Three kinds of measure, as METRICS has it: those that are the same on any machine, shares of the
+roofline, which may be held against another machine's, and wall clocks, which may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
+from llx.reports.compare.gates import GATES, OF_ROOFLINE, Gate, Kind, gate_for
+from llx.reports.measures import phase_figures
+from llx.result import FIDELITY, Fidelity, Result, SpeedRow
+from llx.statistics import Comparison, compare, verdict
+
+Verdict = Literal["regressed", "improved", "no change", "inconclusive", "not comparable"]
+OF_SPEED: dict[str, Verdict] = {
+    "slower": "regressed",
+    "faster": "improved",
+    "no change": "no change",
+    "inconclusive": "inconclusive",
+}
+NOT_MEASURED = "it was not measured"
+PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A measure of one engine and artifact, before and after.
+
+    `ratio`: after by before, with its 95 % interval where it has one. `threshold`: the change of a
+    speed that matters, as a share. `apart`: whether it rests on wall clocks of two runs that were
+    not in turns. `gated`: whether a gate fits it. `why`: what the verdict rests on, in words.
+    """
+
+    engine: str
+    precision: str
+    artifact: str
+    metric: str
+    kind: Kind
+    unit: str
+    before: float | None
+    after: float | None
+    ratio: float | None = None
+    ci95: tuple[float, float] | None = None
+    threshold: float | None = None
+    apart: bool = False
+    verdict: Verdict
+    gated: bool = True
+    why: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails the comparison."""
+        return self.verdict == "regressed" and self.gated
+
+    @property
+    def ungated(self) -> bool:
+        """Whether it is worse, and fails nothing because no gate is about it."""
+        return self.verdict == "regressed" and not self.gated
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, what it rests on, and by how much something changed where that is known."""
+
+    verdict: Verdict
+    why: str
+    ratio: float | None = None
+    ci95: tuple[float, float] | None = None
+    threshold: float | None = None
+    apart: bool = False
+
+    @classmethod
+    def of(cls, said: str, why: str, found: Comparison, threshold: float | None = None) -> Judged:
+        """What was said of a comparison of speeds."""
+        return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high), threshold)
+
+    @classmethod
+    def of_two_runs(cls, found: Comparison, gate: Gate) -> Judged:
+        """What two runs that were not in turns say: nothing within what any two may differ by."""
+        said = verdict(found, gate.noise_apart, gate.share)
+        threshold = max(gate.noise_apart, gate.share)
+        factor = f"a factor of {1 + threshold:g}"
+        if said == "no change":
+            why = "in two runs"
+        elif said == "inconclusive":
+            why = f"in two runs, not beyond {factor}"
+        else:
+            why = f"in two runs, by more than {factor}"
+        return cls.of(said, why, found, threshold)
+
+
+Judge = Callable[[Gate], Judged]
+"""Judges a change by the gate that is about it."""
+
+
+def always(judged: Judged) -> Judge:
+    """A judge whom no gate impresses."""
+    return lambda gate: judged
+
+
+def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
+    """What gates require of a baseline's result that no other is held against."""
+    # On another device, so that shares of the roofline are among its measures, too.
+    elsewhere = replace(before, environment=replace(before.environment, device_fingerprint=""))
+    for change in Pair(before, elsewhere, gates).changes():
+        gate = gate_for(gates, change.metric, change.kind, change.engine)
+        if gate and gate.required:
+            why = f"required: {NOT_MEASURED}"
+            yield replace(
+                change, after=None, ratio=None, ci95=None, apart=False, verdict="regressed", why=why
+            )
+
+
+class Pair:
+    """A result, and the baseline's that it is compared with."""
+
+    def __init__(self, before: Result, after: Result, gates: Sequence[Gate]) -> None:
+        self._before, self._after, self._gates = before, after, gates
+        one, other = (result.environment for result in (before, after))
+        self._same_device = one.device_fingerprint == other.device_fingerprint
+        self._same_threads = one.threads == other.threads
+
+    def changes(self) -> Iterator[Change]:
+        """Every measure that the baseline has."""
+        yield from self._speeds()
+        yield from self._fidelity()
+        yield from self._counts()
+
+    def _change(
+        self,
+        metric: str,
+        kind: Kind,
+        unit: str,
+        numbers: tuple[float | None, float | None],
+        judge: Judge,
+        invalid: str | None = None,
+    ) -> Change:
+        """A change, judged by the first gate that fits, or else by the usual one.
+
+        `invalid`: why the number after counts as none for a gate that requires it.
+        """
+        engine = self._after.engine
+        gate = gate_for(self._gates, metric, kind, engine)
+        usual = gate_for(GATES, metric, kind, engine)
+        assert usual is not None, f"no usual gate is about {metric}"
+        judged = judge(gate or usual)
+        lost = judged.why if numbers[1] is None else invalid
+        if lost and gate and gate.required:
+            judged = replace(judged, verdict="regressed", why=f"required: {lost}")
+        return Change(
+            engine=engine,
+            precision=self._after.precision,
+            artifact=self._after.artifact.name,
+            metric=metric,
+            kind=kind,
+            unit=unit,
+            before=numbers[0],
+            after=numbers[1],
+            ratio=judged.ratio,
+            ci95=judged.ci95,
+            threshold=judged.threshold,
+            apart=judged.apart,
+            verdict=judged.verdict,
+            gated=gate is not None,
+            why=judged.why,
+        )
+
+    def _speeds(self) -> Iterator[Change]:
+        """Each test and what a step of it reads; where clocks differ, its share of the roofline."""
+        rows = {row.name: row for row in self._after.speed}
+        for row in self._before.speed:
+            now = rows.get(row.name)
+            missing = self._missing(row.name)
+            yield self._change(
+                row.name,
+                "wall clock",
+                row.unit,
+                (row.mean, now.mean if now else None),
+                self._wall_clock(row, now) if now else always(missing),
+                _invalid(now),
+            )
+            if row.bytes_per_step_actual is not None:
+                read = row.bytes_per_step_actual, now.bytes_per_step_actual if now else None
+                yield self._deterministic(f"bytes a step, {row.name}", "B", read, missing=missing)
+            if not self._same_device and row.roofline_probe:
+                share = now.roofline_probe if now else None
+                yield self._change(
+                    f"{row.name}{OF_ROOFLINE}",
+                    "roofline share",
+                    "%",
+                    (100 * row.roofline_probe, 100 * share if share else None),
+                    self._roofline(row, now, share / row.roofline_probe)
+                    if now and share
+                    else always(missing),
+                    _invalid(now),
+                )
+
+    def _missing(self, test: str, why: str | None = None) -> Judged:
+        """What the baseline has and this one has not: a crash or a hang is a regression."""
+        errors = (failed.error for failed in self._after.failed if failed.test == test)
+        error = next(errors, self._after.error)
+        if error is None:
+            return Judged("inconclusive", why or NOT_MEASURED)
+        broke = error.exit_code in (EXIT_BUG, EXIT_GATE_FAILED)
+        return Judged("regressed" if broke else "inconclusive", error.message)
+
+    def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
+        if not self._same_device:
+            return always(Judged("not comparable", "another device, or another setting of it"))
+        if not self._same_threads:
+            return always(Judged("not comparable", "on another number of threads"))
+        invalid = _invalid(row) or _invalid(now)
+        judge = self._in_turns(now) or _in_two_runs(row, now)
+
+        def judged(gate: Gate) -> Judged:
+            found = judge(gate)
+            if invalid and found.ratio:
+                return replace(found, verdict="inconclusive", apart=False, why=invalid)
+            return found
+
+        return judged
+
+    def _in_turns(self, now: SpeedRow) -> Judge | None:
+        """By what was found in turns, if the two were measured so."""
+        against = self._after.against
+        if against is None or self._after.turns != self._before.turns:
+            return None
+        for test in against.tests:
+            if test.name == now.name:
+                low, high = test.ci95
+                found = Comparison(ratio=test.ratio, low=low, high=high, method=test.ci_method)
+                noise = test.noise
+                why = f"in turns, noise ±{100 * noise:.1f} %"
+                return lambda gate: Judged.of(
+                    verdict(found, noise, gate.share), why, found, gate.share
+                )
+        return None
+
+    def _roofline(self, row: SpeedRow, now: SpeedRow, ratio: float) -> Judge:
+        """By the shares of what each machine could do, as sure as the probes are steady."""
+        ceilings = [one.ceiling for one in (self._before, self._after) if one.ceiling]
+        spreads = [one.read_highest / one.read_bytes_per_s - 1 for one in ceilings]
+        spread = max(spreads, default=0.0)
+        found = Comparison(
+            ratio=ratio,
+            low=ratio / (1 + spread),
+            high=ratio * (1 + spread),
+            method="the probes' spread",
+        )
+        invalid = _invalid(row) or _invalid(now)
+        if invalid:
+            return always(Judged.of("inconclusive", invalid, found))
+        return lambda gate: Judged.of_two_runs(found, gate)
+
+    def _fidelity(self) -> Iterator[Change]:
+        """What both were judged by, on the same tokens."""
+        before, after = self._before.fidelity, self._after.fidelity
+        if before is None:
+            return
+        unlike = _other_protocol(before, after)
+        missing = self._missing(FIDELITY, self._after.unjudged)
+        for phase in ("prefill", "decode"):
+            now = phase_figures(getattr(after, phase)) if after else ()
+            numbers = {figure.name: figure.estimate.value for figure in now}
+            for figure in phase_figures(getattr(before, phase)):
+                value = figure.estimate.value
+                yield self._deterministic(
+                    f"{figure.name} {phase}",
+                    figure.unit,
+                    (value, numbers.get(figure.name)),
+                    figure.more_is_better,
+                    unlike,
+                    missing=missing,
+                )
+
+    def _counts(self) -> Iterator[Change]:
+        """Bytes on disk, and nodes of the graph."""
+        for unit, counts in (("B", _bytes_of), ("", _nodes_of)):
+            after = counts(self._after)
+            for name, count in counts(self._before).items():
+                numbers = count, after.get(name)
+                yield self._deterministic(name, unit, numbers, missing=self._missing(name))
+
+    def _deterministic(
+        self,
+        metric: str,
+        unit: str,
+        numbers: tuple[float, float | None],
+        more_is_better: bool = False,
+        unlike: str | None = None,
+        *,
+        missing: Judged,
+    ) -> Change:
+        """A number that does not vary.
+
+        `unlike`: why the two are not of the same thing. `missing`: what to say where it is gone.
+        """
+        before, after = numbers
+
+        def judge(gate: Gate) -> Judged:
+            if after is None:
+                return missing
+            ratio = after / before if before else None
+            if unlike:
+                return Judged("not comparable", unlike, ratio)
+            return Judged(*_by_gate(before, after, gate, more_is_better), ratio)
+
+        return self._change(metric, "deterministic", unit, numbers, judge)
+
+
+def _invalid(row: SpeedRow | None) -> str | None:
+    """Why a row decides nothing, if it is there and does not."""
+    if row is None or row.valid:
+        return None
+    return f"INVALID: {row.invalid_reason or 'no reason is given'}"
+
+
+def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
+    """By two sets of samples that were taken apart: only what no two runs show says something."""
+    if min(len(row.samples), len(now.samples)) < 2:
+        return always(Judged("inconclusive", "a single repetition has no interval"))
+    found = compare(np.array(row.samples), np.array(now.samples), paired=False)
+    return lambda gate: replace(Judged.of_two_runs(found, gate), apart=True)
+
+
+def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:
+    """Whether a number that does not vary became worse by more than matters."""
+    better = 1 if more_is_better else -1
+    if gate.limit is not None and better * (after - gate.limit) < 0:
+        return "regressed", f"beyond the limit of {gate.limit:g}"
+    relative = isinstance(gate.threshold, str)
+    allowed = gate.share * abs(before) if relative else float(gate.threshold)
+    if abs(after - before) <= max(allowed, gate.negligible):
+        return "no change", ""
+    improved = better * (after - before) > 0
+    threshold = str(gate.threshold).replace("%", " %")
+    return ("improved" if improved else "regressed"), f"by more than {threshold}"
+
+
+def _other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:
+    """Why two fidelities are not of the same tokens, if they are not."""
+    if after is None:
+        return None
+    other = [name for name in PROTOCOL if getattr(before, name) != getattr(after, name)]
+    return f"judged on other tokens: another {', '.join(other)}" if other else None
+
+
+def _bytes_of(result: Result) -> dict[str, int]:
+    """Bytes on disk by their names."""
+    engine = result.memory.engine_bytes if result.memory else None
+    found = {"artifact bytes": result.artifact.bytes, "engine bytes": engine}
+    return {name: count for name, count in found.items() if count is not None}
+
+
+def _nodes_of(result: Result) -> dict[str, int]:
+    """The nodes of the graph that ran."""
+    nodes = result.artifact.graph_nodes.get(result.dialect or "")
+    return {} if nodes is None else {"graph nodes": nodes}

@@ -1,0 +1,1 @@
+"""The Python door: what the command line parses for, as functions."""

