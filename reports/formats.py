@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from llx.errors import BadInput
+from llx.reports.console import show_results
 from llx.reports.emitters import bencher, github_bigger, github_smaller, junit
 from llx.reports.markdown import results_markdown
 from llx.reports.plain import visible
@@ -29,27 +30,38 @@ def _jsonl(results: Sequence[Result]) -> str:
     return msgspec.json.Encoder().encode_lines(results).decode()
 
 
-def _csv(results: Sequence[Result]) -> str:
-    """One line for each speed test, with the engine's fidelity repeated on each."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS.split())
+def records(results: Sequence[Result]) -> Iterator[dict[str, object]]:
+    """One record for each speed test, with the engine's fidelity repeated in each; None: unknown.
+
+    tok/s, shares, nats per token (`kld_mean`) and mJ per token, by the names of `COLUMNS`.
+    """
     for r in results:
         f = r.fidelity
-        fidelity = (f.ppl, f.ppl_ratio.value, f.kld.mean, f.same_top1.value) if f else ("",) * 4
+        fidelity = (f.ppl, f.ppl_ratio.value, f.kld.mean, f.same_top1.value) if f else (None,) * 4
         head = (r.created, r.engine, r.precision, r.artifact.name, r.environment.device)
         for s in r.speed:
             speed = (s.mean, s.sd, s.median, *s.ci95, s.ci_method, len(s.samples))
             known = (s.outliers, s.drift or 0, s.quick, s.valid)
             test = (s.test, s.isl, s.osl, s.depth, s.batch, *speed, *known)
             told = s.energy is not None and s.energy.mj_per_token is not None
-            energy = (s.energy.mj_per_token, s.energy.source) if s.energy and told else ("", "")
-            writer.writerow(map(_csv_cell, (*head, *test, *fidelity, *energy)))
+            energy = (s.energy.mj_per_token, s.energy.source) if s.energy and told else (None,) * 2
+            values = (*head, *test, *fidelity, *energy)
+            yield dict(zip(COLUMNS.split(), values, strict=True))
+
+
+def _csv(results: Sequence[Result]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS.split())
+    for record in records(results):
+        writer.writerow(map(_csv_cell, record.values()))
     return out.getvalue()
 
 
 def _csv_cell(value: object) -> object:
-    """Text that no spreadsheet takes for a formula."""
+    """Text that no spreadsheet takes for a formula; nothing for what is unknown."""
+    if value is None:
+        return ""
     if not isinstance(value, str):
         return value
     text = visible(value)
@@ -73,3 +85,11 @@ def format_named(name: str) -> Callable[[Sequence[Result]], str]:
     if name not in FORMATS:
         raise BadInput(f"unknown format {name!r}", f"choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def writer_named(name: str | None) -> Callable[[Sequence[Result]], None]:
+    """What prints results as `-o NAME` means, and as a table where it is None."""
+    if name is None:
+        return show_results
+    write = format_named(name)
+    return lambda results: print(write(results), end="")

@@ -9,8 +9,6 @@ from llx.lazy import hand_on
 if TYPE_CHECKING:
     from llx.bench.roofline.ceiling import CeilingJob as CeilingJob
     from llx.bench.roofline.ceiling import find_ceiling as find_ceiling
-    from llx.bench.roofline.plan import Plan as Plan
-    from llx.bench.roofline.plan import Plans as Plans
     from llx.bench.roofline.plan import plans_for as plans_for
     from llx.bench.roofline.plan import sizes_for as sizes_for
     from llx.bench.roofline.work import Work as Work
@@ -23,7 +21,7 @@ __getattr__, __dir__, __all__ = hand_on(
     __name__,
     {
         "ceiling": "CeilingJob find_ceiling",
-        "plan": "Plan Plans plans_for sizes_for",
+        "plan": "plans_for sizes_for",
         "work": "Work bytes_per_decode_step held_to prefill_work step_work",
     },
 )

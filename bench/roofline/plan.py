@@ -7,18 +7,14 @@ unknown number is None.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from llx.bench.roofline import work as roofline
 from llx.bench.roofline.work import Work
 from llx.devices import SOURCES, Device
 from llx.errors import BadInput
 from llx.graphs.contract import contract_for
 from llx.llama.spec import LlamaSpec
+from llx.plans import Bound, Disk, Memory, Phase, Plan, Plans, Sizes
 from llx.precision import PRECISIONS, Precision
-
-Bound = Literal["memory", "compute"]
 
 # The share of the specified bandwidth that a good engine reaches when it decodes at batch 1. By
 # `bytes_per_decode_step`, decodes that others published for AGX Orin (204.8 GB/s,
@@ -45,90 +41,6 @@ BY_FIDELITY = ("fp16", "int8-wo", "int4")
 
 DEFAULT_PROMPT = 512
 INT4_LEAST_SM = 80  # TensorRT builds no int4 for Turing, as `llx.graphs.tensorrt_rules` has it
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What is asked of a model: cache capacity, tokens of the largest step, rows, prompt length."""
-
-    capacity: int
-    max_new_tokens: int
-    rows: int
-    prompt: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes of device memory. `needed_bytes` is the sum of the three before it."""
-
-    weights_bytes: int  # with the RoPE tables
-    cache_bytes: int
-    activation_bytes: int
-    needed_bytes: int
-    device_bytes: int
-    reserved_bytes: int
-    left_bytes: int
-    fits: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A decode step of all rows, or a whole prefill of them.
-
-    The times are those at 100 % of the specification; `compute_ms` is None where the device's rate
-    is unknown. `bound` is the longer of the two. The realistic speed takes `BANDWIDTH_SHARE` and
-    `COMPUTE_SHARE` of the specification.
-    """
-
-    tokens: int
-    read_bytes: int
-    flops: int
-    memory_ms: float
-    compute_ms: float | None
-    bound: Bound | None
-    tok_per_s_at_spec: float | None
-    tok_per_s_realistic: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The prediction for one device. `lacks`: the precision that its chip cannot compute in."""
-
-    device: Device
-    memory: Memory
-    decode: Phase
-    prefill: Phase
-    lacks: str | None
-    best_precision: str | None
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Disk:
-    """Bytes that an export writes, as the sizes say, and those free in the current folder."""
-
-    needed_bytes: int
-    free_bytes: int
-    enough: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plans:
-    """All that `llx plan` says, as `-o json` writes it."""
-
-    schema: Literal["llx.plan/1"] = "llx.plan/1"
-    kind: Literal["prediction"] = "prediction"
-    command: str
-    model: str
-    spec: LlamaSpec
-    parameters: int
-    precision: str
-    sizes: Sizes
-    disk: Disk
-    bandwidth_share: float = BANDWIDTH_SHARE
-    compute_share: float = COMPUTE_SHARE
-    sources: dict[str, str]
-    plans: tuple[Plan, ...]
 
 
 def sizes_for(spec: LlamaSpec, context: int | None, rows: int, prompt: int | None) -> Sizes:
@@ -170,6 +82,8 @@ def plans_for(
         precision=precision.name,
         sizes=sizes,
         disk=Disk(needed_bytes=needed, free_bytes=free_bytes, enough=needed <= free_bytes),
+        bandwidth_share=BANDWIDTH_SHARE,
+        compute_share=COMPUTE_SHARE,
         sources={str(letter): meaning for letter, meaning in SOURCES.items()},
         plans=tuple(plan(spec, precision, sizes, device) for device in devices),
     )

@@ -48,6 +48,20 @@ class Workload:
     most_repetitions: int = 30
     quick: bool = False
 
+    def __post_init__(self) -> None:
+        least = {
+            "a number of repetitions": (1, (self.repetitions, self.most_repetitions)),
+            "a number of warm-ups": (0, (self.warmup,)),
+            "a batch": (1, self.batches),
+            "a depth": (0, self.depths),
+            "a length": (1, (*self.prompts, *self.generated, *itertools.chain(*self.requests))),
+        }
+        for what, (lowest, values) in least.items():
+            if any(value < lowest for value in values):
+                raise BadInput(
+                    f"{what} of {min(values)} is below {lowest}", f"give {lowest} or more"
+                )
+
     def tests(self) -> Iterator[SpeedTest]:
         """Every test, batch by batch."""
         shapes = [

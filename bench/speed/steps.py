@@ -36,9 +36,11 @@ def prefill(session: Session, tokens: Tokens, start: int = 0) -> list[int]:
     ]
 
 
-def prefill_logits(session: Session, tokens: Tokens) -> Iterator[NDArray[np.float32]]:
-    """Fill the cache from position 0 and yield the logits of every position, [B, T, V] a step."""
-    for part, positions in chunks(session, tokens):
+def prefill_logits(
+    session: Session, tokens: Tokens, start: int = 0
+) -> Iterator[NDArray[np.float32]]:
+    """Fill the cache from `start` and yield the logits of every position, [B, T, V] a step."""
+    for part, positions in chunks(session, tokens, start):
         every = np.tile(np.arange(part.shape[1], dtype=np.int64), (len(part), 1))
         timed_step(session, part, positions, every)
         yield session.logits()

@@ -216,7 +216,7 @@ def _library() -> dict[str, bytes]:
     for module in list(found):
         for parent in Path(module).parents[:-1]:
             found[f"{parent.as_posix()}/__init__.py"] = EMPTY
-    found["llx/__init__.py"] = _source("llx")
+    found["llx/__init__.py"] = EMPTY + f"__version__ = {llx.__version__!r}\n".encode()
     return found | _polygraphy()
 
 

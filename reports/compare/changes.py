@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 from rich.table import Table
 
+from llx.errors import BadInput
 from llx.reports.compare.pairs import Compared
 from llx.reports.compare.verdicts import Change
-from llx.reports.console import simple_table
+from llx.reports.console import say, show, simple_table
 from llx.reports.markdown import markdown_table, safe
 from llx.reports.units import binary_bytes, significant
 
@@ -116,3 +117,25 @@ def ratio_of(change: Change) -> str:
         return ""
     ends = " … ".join(significant(end, 3) for end in change.ci95 or ())
     return f"{significant(change.ratio, 3)} ×" + (f" ({ends})" if ends else "")
+
+
+WRITERS: dict[str, Callable[[Compared], str]] = {"md": changes_markdown, "json": changes_json}
+
+
+def changes_writer(name: str) -> Callable[[Compared], str]:
+    """The writer that `llx compare -o NAME` means. Raises `BadInput` for an unknown name."""
+    if name not in WRITERS:
+        raise BadInput(f"unknown format {name!r}", f"choose one of {', '.join(WRITERS)}")
+    return WRITERS[name]
+
+
+def show_changes(found: Compared) -> None:
+    """Print the verdict, every change, and what else differs."""
+    say(verdict_line(found))
+    say("")
+    show(changes_table(found))
+    if found.settings:
+        say("")
+        show(settings_table(found))
+    for line in ["", *found.notes] if found.notes else []:
+        say(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -17,7 +17,11 @@ from llx.errors import BadInput, Lacking
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
+from llx.notebook import html_table
 from llx.precision import Precision
+
+if TYPE_CHECKING:
+    from llx.api.session import OpenSession
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -227,6 +231,42 @@ class Artifact:
         if wrong:
             raise BadInput(f"{path} {wrong[0]}", "do not use it: llx writes no such graph")
         return path
+
+    def session(
+        self, engine: str = "ort", *, rows: int = 1, trust_engine: bool = False
+    ) -> OpenSession:
+        """Open an engine over the artifact, step by step: tokens in, logits out.
+
+        Args:
+            engine: One of `llx.bench`'s, such as "ort", "torch" or "trt-rtx".
+            rows: Sequences that advance together, B.
+            trust_engine: Load a built engine that is not this user's own.
+
+        Returns:
+            A context manager. Its `step` takes integers [B, T] and returns float32 logits [B, V].
+
+        Raises:
+            BadInput: An unknown engine, more rows than it takes, a damaged graph.
+            Lacking: The engine is not here, or there is none that was built.
+
+        """
+        from llx.api.session import open_session
+
+        return open_session(self, engine, rows, trust_engine)
+
+    def _repr_html_(self) -> str:
+        manifest = self.manifest
+        limits = manifest.contract.limits
+        rows = (
+            ("folder", str(self.folder)),
+            ("checkpoint", f"{manifest.source.label} ({manifest.source.format})"),
+            ("parameters", f"{manifest.spec.parameters / 1e6:.1f} M"),
+            ("precision", manifest.precision.name),
+            ("size", f"{self.model_bytes / 2**20:.1f} MiB"),
+            ("cache", f"{limits.capacity} positions, up to {limits.max_rows} rows"),
+            ("graphs", ", ".join(self.dialects)),
+        )
+        return html_table(manifest.name, (), rows)
 
     def intact(self, name: str) -> Path:
         """Path of a file, every byte of it read. `BadInput` where it is not what was exported."""

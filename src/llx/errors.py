@@ -51,6 +51,11 @@ class Lacking(LlxError):
     exit_code = EXIT_LACKING
 
 
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
 def require_modules(purpose: str, extra: str, *modules: str) -> None:
     """Raise `Lacking` where a module that an extra of llx brings is not installed."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED, LlxError
@@ -83,7 +84,7 @@ class OwnProcess(Generic[Job, Answer]):
         self._answer: Answer | None = None
         self._error: LlxError | None = None
         self.ended = False
-        with _uninterrupted():
+        with _uninterrupted(), _without_main():
             self._process.start()
         self._started = time.monotonic()
 
@@ -142,12 +143,33 @@ def how_it_ended(exitcode: int | None) -> str:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """What starts here ignores Ctrl-C, which a terminal sends to all: the caller answers it."""
+    """What starts here ignores Ctrl-C, which a terminal sends to all: the caller answers it.
+
+    Only the main thread may say so; what another one starts answers Ctrl-C by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """What starts here does not import the caller's script, as `spawn` would.
+
+    A script without `if __name__ == "__main__":` would run again in every process, and so start
+    others; a notebook has none. All that a process works on are functions of modules of ours.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _run(work: Callable[[Any, Progress], Any], job: Any, messages: Queue[Any]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.errors import BadInput
+from llx.notebook import html_table
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -362,6 +363,22 @@ class Result:
     energy: EnergyRecord | None = None  # of all tests that generate, or else of the others
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks: each test, fidelity, and what went wrong."""
+        rows = [
+            (row.test, f"{row.mean:.4g} ± {row.sd:.2g} {row.unit}", row.invalid_reason or "")
+            for row in self.speed
+        ]
+        if self.fidelity:
+            judged = self.fidelity
+            rows.append(("PPL", f"{judged.ppl:.4g}", f"PyTorch fp32 {judged.ppl_reference:.4g}"))
+            rows.append(("KLD", f"{judged.kld.mean:.2g} ± {judged.kld.se:.1g}", "nats per token"))
+        rows += [(one.test, "failed", one.error.message) for one in self.failed]
+        if self.error:
+            rows.append(("error", "", self.error.message))
+        title = f"{self.artifact.name} · {self.precision} · {self.engine}"
+        return html_table(f"{title} · {self.environment.device}", (), rows)
 
 
 def encode_results(results: list[Result]) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
 import typer
 
@@ -42,9 +43,28 @@ Vocab = Annotated[
 ]
 
 
+Value = TypeVar("Value")
+More = ParamSpec("More")
+
+
 def command_line() -> str:
     """The command as it was typed: it belongs to every number."""
     return shlex.join(["llx", *sys.argv[1:]])
+
+
+def names(text: str) -> list[str]:
+    """A comma list of names."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def optional(
+    parse: Callable[Concatenate[str, More], Value],
+    text: str | None,
+    *rest: More.args,
+    **named: More.kwargs,
+) -> Value | None:
+    """What an option's text means, or None where it was left out."""
+    return None if text is None else parse(text, *rest, **named)
 
 
 def numbers(text: str, option: str, least: int = 1, example: str = "128,512") -> tuple[int, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder, command_line, length_pairs, lengths, numbers
-
-if TYPE_CHECKING:
-    from llx.engine import Engine
+from llx.cli.arguments import (
+    ArtifactFolder,
+    command_line,
+    length_pairs,
+    lengths,
+    numbers,
+    optional,
+)
 
 
 def build(
@@ -89,86 +92,55 @@ def build(
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
 ) -> None:
     """Build a TensorRT engine of an artifact: fp16, int8, bf16 or fp32, as its graph says."""
+    from llx.api.build import build_requests, built
+    from llx.api.elsewhere import Elsewhere, build_there, bundle_for
+    from llx.api.results import Results
     from llx.artifact import open_artifact
-    from llx.cli.elsewhere import Elsewhere, build_elsewhere
-    from llx.errors import EXIT_DONE, BadInput
-    from llx.exporter.engines.build import BuildRequest, build_engine, key_of, timing_cache_of
-    from llx.graphs.dialects import dialect_named
-    from llx.reports.console import progress_bars, say, warn
-    from llx.runtime import RUNTIMES
-    from llx.tensorrt import BuildOptions
+    from llx.reports.artifacts import bundle_in_words, engine_in_words
+    from llx.reports.console import say, show_results, warn
 
-    runtime = next((name for name in RUNTIMES if name == engine), None)
-    if runtime is None:
-        raise BadInput(f"{engine!r} builds no engines", f"choose {' or '.join(RUNTIMES)}")
-    if timing_cache and runtime == "trt-rtx":
-        raise BadInput("TensorRT-RTX times nothing", "leave --timing-cache out")
-    if dialect is not None:
-        dialect_named(dialect)
-    if sm is not None and runtime == "trt":
-        raise BadInput(
-            "TensorRT builds for the GPU that it runs on, and takes no --sm",
-            "leave --sm out, or choose --engine trt-rtx",
-        )
+    requests = build_requests(
+        engine,
+        sm=optional(numbers, sm, "--sm", example="86,89"),
+        context=context,
+        batch=batch,
+        max_prefill=max_prefill,
+        dialect=dialect,
+        profiles=profiles,
+        workspace=workspace,
+        opt_level=opt_level,
+        timing_cache=timing_cache,
+        strip=strip,
+        version_compatible=version_compatible,
+        command=command_line(),
+    )
     where = Elsewhere(
         device=device,
         jetpack=jetpack,
         remote=remote,
         python=python,
         output=output,
-        prompts=None if prompts is None else lengths(prompts, "-p"),
-        generated=None if generated is None else lengths(generated, "-n"),
-        requests=length_pairs(request_lengths) if request_lengths else (),
+        prompts=optional(lengths, prompts, "-p"),
+        generated=optional(lengths, generated, "-n"),
+        requests=optional(length_pairs, request_lengths, "--requests") or (),
         repetitions=repetitions,
     )
     artifact = open_artifact(folder)
-    asked = BuildRequest(
-        runtime=runtime,
-        dialect=dialect,
-        context=context,
-        batch=batch,
-        max_prefill=max_prefill,
-        options=BuildOptions(
-            profiles=profiles,
-            workspace_mib=workspace,
-            opt_level=opt_level,
-            strip=strip,
-            version_compatible=version_compatible,
-        ),
-        timing_cache=timing_cache,
-        command=command_line(),
-    )
-    chips = (None,) if sm is None else dict.fromkeys(numbers(sm, "--sm", example="86,89"))
-    requests = [replace(asked, sm=chip) for chip in chips]
     if not where.asked:
-        for request in requests:  # what one of them cannot have is said before any is built
-            key_of(artifact, request)
-    code = EXIT_DONE
-    for request in requests:
-        if where.asked:
-            code = max(code, build_elsewhere(artifact, request, where, overwrite))
-            continue
-        kept = timing_cache or timing_cache_of(runtime)
-        with progress_bars() as progress:
-            built, made = build_engine(
-                artifact, replace(request, timing_cache=kept), overwrite, progress, warn
-            )
-        say(summary(built) if made else f"{built.folder} is there already: nothing to do")
-    raise typer.Exit(code)
-
-
-def summary(engine: Engine) -> str:
-    """What was built, in a few lines."""
-    from llx.reports.units import binary_bytes
-
-    manifest = engine.manifest
-    limits = manifest.key.contract.limits
-    peak = manifest.peak_host_bytes
-    return (
-        f"{engine.folder}\n  {binary_bytes(engine.plan_bytes)}, "
-        f"{engine.plan_bytes / manifest.weights_bytes:.2f} × its weights, built in "
-        f"{manifest.build_s:.1f} s"
-        + (f" with {binary_bytes(peak)} of memory" if peak else "")
-        + f"\n  {limits.capacity} positions, up to {limits.max_rows} × {limits.max_new_tokens} "
-        "tokens a step\n  built, not run: `llx bench` runs it where its GPU is"
-    )
+        for found, made in built(artifact, requests, overwrite, tell=warn):
+            say(engine_in_words(found, made))
+    elif not remote:
+        for request in requests:
+            written = bundle_for(artifact, request, where, overwrite)
+            say(bundle_in_words(written.folder, written.total_bytes, written.recipe, written.made))
+    else:
+        results = Results()
+        for request in requests:
+            there = build_there(artifact, request, where, overwrite, say=say)
+            say(engine_in_words(there.engine, there.made))
+            show_results([there.result])
+            say(f"results: {there.results}")
+            results.append(there.result)
+        for error in results.errors:
+            warn(f"{error.message}: {error.remedy}")
+        raise typer.Exit(results.exit_code)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llx.cli.arguments import GateFile
-from llx.errors import EXIT_DONE, EXIT_GATE_FAILED, BadInput
+from llx.errors import EXIT_DONE, EXIT_GATE_FAILED
 
 
 def compare(
@@ -26,37 +26,14 @@ def compare(
     ] = None,
 ) -> None:
     """Compare results with a baseline's; exit 1 where something regressed."""
-    from llx.reports.compare.changes import (
-        changes_json,
-        changes_markdown,
-        changes_table,
-        settings_table,
-        verdict_line,
-    )
-    from llx.reports.compare.gates import GATES, read_gates
-    from llx.reports.compare.pairs import compare_results, in_turns
-    from llx.reports.console import say, show
-    from llx.reports.measures import followed
-    from llx.result import read_results
+    from llx.api.compare import compare as compared
+    from llx.reports.compare.changes import changes_writer, show_changes
 
-    writers = {"md": changes_markdown, "json": changes_json}
-    if output is not None and output not in writers:
-        raise BadInput(f"unknown format {output!r}", f"choose one of {', '.join(writers)}")
-    gates = read_gates(gate) if gate else GATES
-    before = read_results(baseline)
-    before, after = (
-        in_turns(before) if results is None else map(followed, (before, read_results(results)))
-    )
-    found = compare_results(before, after, gates)
-    if output:
-        print(writers[output](found), end="")
+    write = changes_writer(output) if output else None
+    after, before = (baseline, None) if results is None else (results, baseline)
+    found = compared(after, before, gates=gate)
+    if write:
+        print(write(found), end="")
     else:
-        say(verdict_line(found))
-        say("")
-        show(changes_table(found))
-        if found.settings:
-            say("")
-            show(settings_table(found))
-        for line in ["", *found.notes] if found.notes else []:
-            say(line)
+        show_changes(found)
     raise typer.Exit(EXIT_GATE_FAILED if found.regressed else EXIT_DONE)

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llx.cli.arguments import Block, Vocab, command_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from llx.artifact import Artifact, QuantizationRecord
 
 
 def export(
@@ -91,100 +83,27 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace another artifact there.")] = False,
 ) -> None:
     """Export a checkpoint into an artifact: weights, graphs, tokenizer, manifest."""
-    from llx.artifact import DEFAULT_ROOT
-    from llx.exporter.export import ExportRequest
-    from llx.exporter.export import export as run
-    from llx.exporter.locate import locate
-    from llx.exporter.quantization.budget import Budget, QuantizationRequest
-    from llx.llama.presets import chosen_preset
-    from llx.precision import precision_named
-    from llx.reports.console import progress_bars, say, warn
+    from llx.api.export import export_request, exported
+    from llx.reports.artifacts import artifact_in_words
+    from llx.reports.console import say, warn
 
-    preset = chosen_preset(size, model, family)
-    chosen = precision_named(precision, compute, block, vocab)
-    quantization = QuantizationRequest(
-        windows=calibration_windows,
-        text=calibration_text,
+    request = export_request(
+        size=size,
+        family=family,
+        model=model,
+        weights=weights,
+        precision=precision,
+        compute=compute,
+        block=block,
+        vocab=vocab,
+        max_kld=max_kld,
+        max_ppl_ratio=max_ppl_ratio,
         dense_share=dense_share,
-        budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
-    )
-    quantization.require_for(chosen)
-    located = locate(weights, preset)
-    name = preset.name if preset else _name_of(str(weights))
-    if not isinstance(located, Path):
-        name += "-random" if located else "-graphs"
-    request = ExportRequest(
-        weights=located,
-        folder=output or DEFAULT_ROOT / f"{name}-{chosen.name}",
-        precision=chosen,
+        calibration_text=calibration_text,
+        calibration_windows=calibration_windows,
         context=context,
-        quantization=quantization,
-        preset=preset,
-        label=name,
+        output=output,
         command=command_line(),
     )
-    with progress_bars() as progress:
-        artifact, made = run(request, overwrite, progress, warn, _run_windows)
-    say(summary(artifact) if made else f"{artifact.folder} is there already: nothing to do")
-
-
-def _run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
-    """Logits [N - 1, V] of windows [W, N] from an artifact's graph, in ONNX Runtime."""
-    import numpy as np
-
-    from llx.artifact import open_artifact
-    from llx.bench.sessions.ort import OrtSession
-    from llx.bench.speed.steps import prefill_logits
-
-    session = OrtSession(open_artifact(folder))
-    for window in windows:
-        session.reset()
-        parts = [logits[0].copy() for logits in prefill_logits(session, window[None, :-1])]
-        yield np.concatenate(parts)
-    session.close()
-
-
-def _name_of(weights: str) -> str:
-    """What a checkpoint without a preset is called: a GGUF file's name, a folder's, an id's."""
-    path = Path(weights).resolve()
-    if path.is_file():
-        return (path.stem if path.suffix == ".gguf" else path.parent.name).lower()
-    return path.name.lower()
-
-
-def quantization(record: QuantizationRecord) -> str:
-    """How an artifact was quantized, in a line that promises nothing."""
-    name = {"w8a8": "int8", "w8": "int8-wo", "w4": "int4"}[record.scheme]
-    corpus = f", {record.corpus}" if record.corpus else ""
-    return f"{name}: {record.in_words}{corpus}; it costs accuracy: judge it with `llx bench`"
-
-
-def summary(artifact: Artifact) -> str:
-    """What was exported, in a few lines."""
-    from llx.artifact import TOKENIZER, WEIGHTS
-    from llx.reports.units import binary_bytes, parameters
-
-    manifest = artifact.manifest
-    limits, casts = manifest.contract.limits, manifest.casts
-    lines = [
-        f"{artifact.folder}: {parameters(manifest.spec.parameters)} parameters, "
-        f"{manifest.precision.name}, {binary_bytes(artifact.model_bytes)}, "
-        f"cache of {limits.capacity} positions, graphs: {', '.join(artifact.dialects)}"
-    ]
-    if casts.overflowed or casts.underflowed:
-        lines.append(
-            f"warning: {manifest.precision.compute} cannot hold {casts.overflowed} weights (too "
-            f"large) and {casts.underflowed} (too small)"
-        )
-    if manifest.quantization:
-        lines.append(quantization(manifest.quantization))
-    if not artifact.has(WEIGHTS):
-        lines.append("graphs only: nothing can run them before weights are exported")
-    elif manifest.source.format == "random":
-        lines.append(f"{manifest.source.label}: good for speed and memory, not for text")
-    elif not artifact.has(TOKENIZER):
-        lines.append(
-            "warning: no tokenizer that llx reads came with the checkpoint: "
-            "`generate`, `reference` and fidelity will not work"
-        )
-    return "\n".join(lines)
+    artifact, made = exported(request, overwrite, tell=warn)
+    say(artifact_in_words(artifact, made))

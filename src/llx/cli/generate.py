@@ -29,10 +29,7 @@ def generate(
     ] = False,
 ) -> None:
     """Continue a prompt, or answer a question with --chat."""
-    from llx.artifact import open_artifact
-    from llx.bench import generate as generation
-    from llx.bench.sessions import Built, default_engine, engine_named
-    from llx.bench.text import tokenizer_of
+    from llx.api.generate import generate as continued
     from llx.errors import BadInput
 
     if len(words) > 2:
@@ -41,24 +38,17 @@ def generate(
         )
     if len(words) == 1 and Path(words[0]).is_dir():
         raise BadInput(f"{words[0]} is a folder, and no prompt", "give the prompt after it")
-    sampling = generation.Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    artifact = open_artifact(Path(words[0]) if len(words) == 2 else None)
-    tokenizer = tokenizer_of(artifact)
-    prompt = generation.chat_prompt(artifact, words[-1]) if chat else words[-1]
-    chosen = engine_named(engine) if engine else default_engine()
-    chosen.require()
-    text = artifact.manifest.text
-    session = chosen.open(artifact, 1, Built(trust=trust_engine))
-    pieces = generation.generate(
-        session,
-        tokenizer,
-        prompt,
-        text.eos_ids if text else (),
-        most,
-        sampling,
-        add_special_tokens=not chat,
+    pieces = continued(
+        words[0] if len(words) == 2 else None,
+        words[-1],
+        engine=engine,
+        chat=chat,
+        tokens=most,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        trust_engine=trust_engine,
     )
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
-    session.close()

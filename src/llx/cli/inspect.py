@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llx.cli.arguments import ArtifactFolder
-from llx.cli.export import quantization
-
-if TYPE_CHECKING:
-    from llx.engine import Engine
 
 
 def inspect(folder: ArtifactFolder = None) -> None:
@@ -17,6 +11,7 @@ def inspect(folder: ArtifactFolder = None) -> None:
     from llx.bench.roofline.work import bytes_per_decode_step
     from llx.engine import engines_of
     from llx.graphs.inspect import op_counts, weight_groups
+    from llx.reports.artifacts import engine_row, quantization_in_words
     from llx.reports.console import say, show, simple_table
     from llx.reports.units import binary_bytes, parameters
 
@@ -32,7 +27,7 @@ def inspect(folder: ArtifactFolder = None) -> None:
         f"F {spec.ffn_dim}, V {spec.vocab}, context {spec.context}, capacity {limits.capacity}"
     )
     if manifest.quantization:
-        say(quantization(manifest.quantization))
+        say(quantization_in_words(manifest.quantization))
     rows = []
     for dialect in artifact.dialects:
         counts = op_counts(artifact.path(f"{dialect}.onnx"))
@@ -59,7 +54,7 @@ def inspect(folder: ArtifactFolder = None) -> None:
     ]
     headings = (">positions filled", ">must be read", ">is read: all of the cache")
     show(simple_table("\nbytes of a decode step", headings, reads))
-    engines = [_engine_row(engine) for engine in engines_of(artifact)]
+    engines = [engine_row(engine) for engine in engines_of(artifact)]
     if engines:
         columns = ("engine", "version", "graph", ">size", ">ratio", ">rows × T, S", ">built")
         show(
@@ -67,20 +62,3 @@ def inspect(folder: ArtifactFolder = None) -> None:
                 "\nengines, newest first; ratio: of their size to the weights'", columns, engines
             )
         )
-
-
-def _engine_row(engine: Engine) -> tuple[str, ...]:
-    from llx.reports.units import binary_bytes
-
-    manifest = engine.manifest
-    key = manifest.key
-    limits = key.contract.limits
-    return (
-        f"{key.runtime} {key.target}",
-        key.version,
-        key.dialect,
-        binary_bytes(engine.plan_bytes),
-        f"{engine.plan_bytes / manifest.weights_bytes:.2f}",
-        f"{limits.max_rows} × {limits.max_new_tokens}, {limits.capacity}",
-        f"{manifest.build_s:.1f} s",
-    )

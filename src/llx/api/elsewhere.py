@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llx.errors import EXIT_DONE, BadInput, Lacking
-
-if TYPE_CHECKING:
-    from llx.artifact import Artifact
-    from llx.devices import Device
-    from llx.exporter.engines.build import BuildRequest
-    from llx.exporter.engines.bundle import Bundle, Place
-    from llx.graphs.contract import Limits
-    from llx.probe import Machine
+from llx.api.watching import watched
+from llx.artifact import Artifact
+from llx.bench.edge.collect import collect_result
+from llx.bench.speed.samples import Workload
+from llx.bundle import Recipe
+from llx.devices import Device, devices_named
+from llx.engine import Engine
+from llx.errors import BadInput, Lacking
+from llx.exporter.engines.build import BuildRequest, engine_contract
+from llx.exporter.engines.bundle import Bundle, Place, make_bundle, write_bundle
+from llx.exporter.engines.remote import RemoteRequest, build_remotely
+from llx.exporter.engines.ssh import remote_named
+from llx.files import write_whole
+from llx.graphs.contract import Limits
+from llx.jetpack import JETPACKS, jetpack_for
+from llx.probe import Machine, Needs, unmet
+from llx.progress import Progress
+from llx.result import Result, encode_results
 
 DEFAULT_ROOT = Path("bundles")
 # What means nothing without another machine, by the names that a user types.
@@ -46,8 +56,6 @@ class Elsewhere:
 
     def workload(self, limits: Limits) -> dict[str, Any]:
         """The fields of a `Workload`. Raises `BadInput` where it does not fit."""
-        from llx.bench.speed.samples import Workload
-
         usual = (min(length, limits.capacity) for length in (USUAL_PROMPT, USUAL_GENERATED))
         prompts, generated = (
             (() if self.requests else (length,)) if given is None else given
@@ -77,93 +85,81 @@ class Elsewhere:
         return False
 
 
-def build_elsewhere(
-    artifact: Artifact, request: BuildRequest, where: Elsewhere, overwrite: bool
-) -> int:
-    """Build on the machine that `--remote` names, or write the bundle that builds on a Jetson.
+@dataclass(frozen=True)
+class WrittenBundle:
+    """A bundle in its folder, and whether it was written now."""
 
-    Returns the exit code: that of a measurement which failed there, its engine being kept.
-    """
-    from llx.exporter.engines.build import engine_contract
-
-    device = _device(where)
-    if device and device.kind == "jetson" and request.runtime != "trt":
-        raise BadInput("a JetPack brings TensorRT, not TensorRT-RTX", "leave --engine out")
-    if request.timing_cache:
-        raise BadInput("--timing-cache is a file of this machine", "leave it out")
-    limits = engine_contract(artifact.manifest.contract, request).limits
-    workload = where.workload(limits)
-    work = _write if where.remote is None else _build_remotely
-    return work(artifact, request, where, workload, overwrite)
+    folder: Path
+    recipe: Recipe
+    total_bytes: int
+    made: bool
 
 
-def _write(
+@dataclass(frozen=True)
+class BuiltThere:
+    """An engine that another machine built, whether it did now, and what was measured there."""
+
+    engine: Engine
+    made: bool
+    result: Result
+    results: Path
+
+
+def bundle_for(
     artifact: Artifact,
     request: BuildRequest,
     where: Elsewhere,
-    workload: dict[str, Any],
-    overwrite: bool,
-) -> int:
-    from llx.exporter.engines.bundle import make_bundle, write_bundle
-    from llx.jetpack import jetpack_for
-    from llx.reports.console import progress_bars, say
-    from llx.reports.units import binary_bytes
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> WrittenBundle:
+    """Write the bundle that builds on the Jetson which `where` names, and measures there.
 
-    device = _device(where)
+    Raises `BadInput` where it is none or sizes do not fit, `Lacking` where something to be carried
+    is not here.
+    """
+    device, workload = _checked(artifact, request, where)
     assert device is not None
     place = _on_jetpack(device, jetpack_for(device, where.jetpack).version)
     bundle = make_bundle(artifact, request, place, workload)
     name = f"{artifact.folder.resolve().name}-{device.name}-jetpack{place.jetpack}"
     folder = where.output or DEFAULT_ROOT / name
-    with progress_bars() as progress:
-        made = write_bundle(bundle, folder, overwrite, progress)
+    with watched(progress) as news:
+        made = write_bundle(bundle, folder, overwrite, news)
     total = sum(size for size, _ in bundle.contents.values())
-    say(
-        f"{folder}: {binary_bytes(total)}, for TensorRT {place.tensorrt} by dialect "
-        f"{bundle.recipe.dialect}" + ("" if made else "; it is there already")
-    )
-    say(
-        "not built: a bundle was written; copy it and run `python3 run.py`, or add --remote "
-        "user@host"
-    )
-    return EXIT_DONE
+    return WrittenBundle(folder, bundle.recipe, total, made)
 
 
-def _build_remotely(
+def build_there(
     artifact: Artifact,
     request: BuildRequest,
     where: Elsewhere,
-    workload: dict[str, Any],
-    overwrite: bool,
-) -> int:
-    from llx.bench.edge.collect import collect_result
-    from llx.cli.build import summary
-    from llx.exporter.engines.bundle import make_bundle
-    from llx.exporter.engines.remote import RemoteRequest, build_remotely
-    from llx.exporter.engines.ssh import remote_named
-    from llx.files import write_whole
-    from llx.reports.console import progress_bars, say, show_results, warn
-    from llx.result import encode_results
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> BuiltThere:
+    """Build and measure on the machine that `where.remote` names, over SSH, and bring both home.
 
+    A measurement that failed there is a part of the result, the engine being kept. `say` is called
+    with what the machine there says.
+    """
+    device, workload = _checked(artifact, request, where)
     assert where.remote is not None
     remote = remote_named(where.remote, where.python)
-    device = _device(where)
 
-    def bundle_for(machine: Machine) -> Bundle:
+    def bundle_of(machine: Machine) -> Bundle:
         place = _place(machine, device, request, where.jetpack)
         return make_bundle(artifact, request, place, workload)
 
     task = RemoteRequest(
         remote=remote,
         runtime=request.runtime,
-        bundle_for=bundle_for,
+        bundle_for=bundle_of,
         command=request.command,
         overwrite=overwrite,
     )
-    with progress_bars() as progress:
-        brought = build_remotely(artifact, task, progress, say)
+    with watched(progress) as news:
+        brought = build_remotely(artifact, task, news, say)
     engine = brought.engine
-    say(summary(engine) if brought.made else f"{engine.folder} is there already")
     result = collect_result(
         artifact,
         brought.recipe,
@@ -174,18 +170,26 @@ def _build_remotely(
         engine.plan_bytes,
         request.command,
     )
-    write_whole(engine.folder / "results.json", encode_results([result]))
-    show_results([result])
-    say(f"results: {engine.folder / 'results.json'}")
-    if result.error:
-        warn(f"{result.error.message}: {result.error.remedy}")
-    return result.error.exit_code if result.error else EXIT_DONE
+    results = engine.folder / "results.json"
+    write_whole(results, encode_results([result]))
+    return BuiltThere(engine, brought.made, result, results)
+
+
+def _checked(
+    artifact: Artifact, request: BuildRequest, where: Elsewhere
+) -> tuple[Device | None, dict[str, Any]]:
+    """The device that was named, and what to measure there; `BadInput` for options at odds."""
+    device = _device(where)
+    if device and device.kind == "jetson" and request.runtime != "trt":
+        raise BadInput("a JetPack brings TensorRT, not TensorRT-RTX", "leave --engine out")
+    if request.timing_cache:
+        raise BadInput("--timing-cache is a file of this machine", "leave it out")
+    limits = engine_contract(artifact.manifest.contract, request).limits
+    return device, where.workload(limits)
 
 
 def _device(where: Elsewhere) -> Device | None:
     """The device that was named. Raises `BadInput` where it is several, or can only be reached."""
-    from llx.devices import devices_named
-
     if where.device is None:
         if where.jetpack:
             raise BadInput("--jetpack is of a Jetson", "name it with --device, such as agx-orin-64")
@@ -206,10 +210,6 @@ def _place(
     machine: Machine, device: Device | None, request: BuildRequest, jetpack: str | None
 ) -> Place:
     """What to build for: the JetPack that was named, else what the machine there has."""
-    from llx.exporter.engines.bundle import Place
-    from llx.jetpack import JETPACKS, jetpack_for
-    from llx.probe import Needs, unmet
-
     if device is not None and device.kind == "jetson":
         has = machine.tensorrt or ""
         fitting = [
@@ -229,8 +229,6 @@ def _place(
 
 
 def _on_jetpack(device: Device, version: str | None) -> Place:
-    from llx.exporter.engines.bundle import Place
-    from llx.jetpack import jetpack_for
 
     release = jetpack_for(device, version)
     return Place(

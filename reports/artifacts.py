@@ -1,0 +1,95 @@
+"""What `llx export`, `build` and `inspect` say of an artifact and of an engine, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llx.artifact import TOKENIZER, WEIGHTS, Artifact, QuantizationRecord
+from llx.bundle import Recipe
+from llx.engine import Engine
+from llx.reports.units import binary_bytes, parameters
+
+
+def quantization_in_words(record: QuantizationRecord) -> str:
+    """How an artifact was quantized, in a line that promises nothing."""
+    name = {"w8a8": "int8", "w8": "int8-wo", "w4": "int4"}[record.scheme]
+    corpus = f", {record.corpus}" if record.corpus else ""
+    return f"{name}: {record.in_words}{corpus}; it costs accuracy: judge it with `llx bench`"
+
+
+def artifact_in_words(artifact: Artifact, made: bool) -> str:
+    """What was exported, in a few lines; in one, where it was there already."""
+    if not made:
+        return _standing(artifact.folder)
+    manifest = artifact.manifest
+    limits, casts = manifest.contract.limits, manifest.casts
+    lines = [
+        f"{artifact.folder}: {parameters(manifest.spec.parameters)} parameters, "
+        f"{manifest.precision.name}, {binary_bytes(artifact.model_bytes)}, "
+        f"cache of {limits.capacity} positions, graphs: {', '.join(artifact.dialects)}"
+    ]
+    if casts.overflowed or casts.underflowed:
+        lines.append(
+            f"warning: {manifest.precision.compute} cannot hold {casts.overflowed} weights (too "
+            f"large) and {casts.underflowed} (too small)"
+        )
+    if manifest.quantization:
+        lines.append(quantization_in_words(manifest.quantization))
+    if not artifact.has(WEIGHTS):
+        lines.append("graphs only: nothing can run them before weights are exported")
+    elif manifest.source.format == "random":
+        lines.append(f"{manifest.source.label}: good for speed and memory, not for text")
+    elif not artifact.has(TOKENIZER):
+        lines.append(
+            "warning: no tokenizer that llx reads came with the checkpoint: "
+            "`generate`, `reference` and fidelity will not work"
+        )
+    return "\n".join(lines)
+
+
+def engine_in_words(engine: Engine, made: bool) -> str:
+    """What was built, in a few lines; in one, where it was there already."""
+    if not made:
+        return _standing(engine.folder)
+    manifest = engine.manifest
+    limits = manifest.key.contract.limits
+    peak = manifest.peak_host_bytes
+    return (
+        f"{engine.folder}\n  {binary_bytes(engine.plan_bytes)}, "
+        f"{engine.plan_bytes / manifest.weights_bytes:.2f} × its weights, built in "
+        f"{manifest.build_s:.1f} s"
+        + (f" with {binary_bytes(peak)} of memory" if peak else "")
+        + f"\n  {limits.capacity} positions, up to {limits.max_rows} × {limits.max_new_tokens} "
+        "tokens a step\n  built, not run: `llx bench` runs it where its GPU is"
+    )
+
+
+def engine_row(engine: Engine) -> tuple[str, ...]:
+    """An engine in the columns of `llx inspect`."""
+    manifest = engine.manifest
+    key = manifest.key
+    limits = key.contract.limits
+    return (
+        f"{key.runtime} {key.target}",
+        key.version,
+        key.dialect,
+        binary_bytes(engine.plan_bytes),
+        f"{engine.plan_bytes / manifest.weights_bytes:.2f}",
+        f"{limits.max_rows} × {limits.max_new_tokens}, {limits.capacity}",
+        f"{manifest.build_s:.1f} s",
+    )
+
+
+def bundle_in_words(folder: Path, total_bytes: int, recipe: Recipe, made: bool) -> str:
+    """What was written for another machine, and what to do with it there."""
+    return (
+        f"{folder}: {binary_bytes(total_bytes)}, for TensorRT {recipe.needs.tensorrt} by dialect "
+        f"{recipe.dialect}"
+        + ("" if made else "; it is there already")
+        + "\nnot built: a bundle was written; copy it and run `python3 run.py`, or add --remote "
+        "user@host"
+    )
+
+
+def _standing(folder: Path) -> str:
+    return f"{folder} is there already: nothing to do"

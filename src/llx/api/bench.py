@@ -1,0 +1,225 @@
+"""`llx.bench`: speed and fidelity of one or several engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llx.api.against import baseline_of
+from llx.api.engines import built_for, engines_named, runs_here
+from llx.api.reference import with_reference
+from llx.api.results import Interrupted, Results, errors_of
+from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
+from llx.artifact import Artifact
+from llx.bench.against import InTurns
+from llx.bench.run import Measurement
+from llx.bench.speed.rows import MIN_REPETITIONS
+from llx.bench.speed.samples import Workload
+from llx.bench.worker import LIMIT_S, Job
+from llx.errors import BadInput
+from llx.progress import Progress
+from llx.result import Result
+from llx.statistics import THRESHOLD
+
+USUAL = {"prompts": (512,), "generated": (128,)}
+USUAL_QUICK = {"prompts": (256,), "generated": (32,)}
+MOST_REPETITIONS, MOST_IN_TURNS = 30, 60
+
+
+def bench(
+    artifact: AnyArtifact = None,
+    *,
+    engines: str | Sequence[str] = "ort",
+    provider: str | None = None,
+    prompts: Sequence[int] | None = None,
+    generated: Sequence[int] | None = None,
+    requests: Sequence[tuple[int, int]] = (),
+    depths: Sequence[int] = (0,),
+    batches: Sequence[int] = (1,),
+    repetitions: int = 5,
+    until: float | None = None,
+    max_repetitions: int | None = None,
+    warmup: int = 1,
+    seed: int = 0,
+    quick: bool = False,
+    fidelity: bool | None = None,
+    trust_engine: bool = False,
+    roofline: bool = True,
+    limit: float = LIMIT_S,
+    resume: bool = False,
+    against: Artifact | str | Path | None = None,
+    threshold: float | None = None,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+    command: str | None = None,
+) -> Results:
+    """Measure speed, and fidelity against PyTorch in fp32, each test in a process of its own.
+
+    A script needs no `if __name__ == "__main__":` for it: the processes do not run the script.
+
+    Args:
+        artifact: An artifact or its folder. None: the one exported last.
+        engines: Names, such as ["torch", "ort"]; on a GPU "torch-cuda", "ort-cuda", "trt-rtx", ….
+        provider: Of ONNX Runtime, with "ort" alone: "cpu", "cuda" or "tensorrt".
+        prompts: Prompt lengths in tokens, each a test `ppN`. None: 512, or 256 if `quick`.
+        generated: Generated lengths in tokens, each a test `tgN`. None: 128, or 32 if `quick`.
+        requests: Whole requests, (input, output) lengths in tokens; prompts and generated lengths
+            are then none unless given.
+        depths: Positions that are filled before; every test is run at every depth.
+        batches: Rows, B; every test is run with each.
+        repetitions: Runs that count. Fewer than 5 make a row that is INVALID.
+        until: Go on until the 95 % interval is within this share of the speed, such as 0.01.
+        max_repetitions: Where `until` and `against` end at the latest. None: 30, in turns 60.
+        warmup: Runs before the first that counts.
+        seed: Of the random prompts.
+        quick: A short look, without fidelity, that is not to be published.
+        fidelity: Judge against the PyTorch reference. None: unless `quick`.
+        trust_engine: Load a built engine that is not this user's own.
+        roofline: Probe what this machine can do, and hold the speeds to it.
+        limit: Seconds that a test may take before it is stopped.
+        resume: Go on where the same run was cut off.
+        against: Measure in turns with another artifact, a file of its results, or another engine.
+        threshold: With `against`, the change that matters, as a share. None: 0.05.
+        progress: Called with what is done, how much of how much, and the unit. None: bars.
+        tell: Called with notices, and with what went wrong. None: the logger `llx`.
+        command: What stands in the results as the way to repeat them. None: this call.
+
+    Returns:
+        A result for each engine; with `against`, for each baseline and candidate. Speeds are in
+        tokens per second, KLD in nats per token. An engine that this machine lacks and a test that
+        crashed are parts of it: see `Results.errors`.
+
+    Raises:
+        BadInput: Unknown engines, lengths that do not fit the artifact, options at odds.
+        Interrupted: Ctrl-C; a `KeyboardInterrupt` that carries what was measured.
+
+    """
+    command = command or call_in_words(bench, locals())
+    names = engines_named(engines, provider)
+    most = max_repetitions or (MOST_REPETITIONS if against is None else MOST_IN_TURNS)
+    if until and not MIN_REPETITIONS <= repetitions <= most:
+        raise BadInput(
+            f"--until begins with {MIN_REPETITIONS} repetitions or more, and ends with as many "
+            f"or more: not {repetitions} and {most}",
+            f"write -r {MIN_REPETITIONS} --max-repetitions 30",
+        )
+    if threshold and against is None:
+        raise BadInput("--threshold is of a comparison", "add --against, or leave it out")
+    usual = dict.fromkeys(USUAL, ()) if requests else USUAL_QUICK if quick else USUAL
+    workload = Workload(
+        prompts=usual["prompts"] if prompts is None else tuple(prompts),
+        generated=usual["generated"] if generated is None else tuple(generated),
+        requests=tuple(requests),
+        depths=tuple(depths),
+        batches=tuple(batches),
+        repetitions=repetitions,
+        warmup=warmup,
+        seed=seed,
+        until=until,
+        most_repetitions=most,
+        quick=quick,
+    )
+    found = opened(artifact)
+    workload.require_fit(found.manifest.contract.limits)
+    judged = not quick if fidelity is None else fidelity
+    settings = {"limit_s": limit, "roofline": roofline, "resume": resume}
+
+    def jobs(of: Artifact, engines: list[str]) -> list[Job]:
+        return jobs_for(
+            of, engines, workload, judged, trust_engine, command, progress, tell, **settings
+        )
+
+    candidates = jobs(found, names)
+    if against is None:
+        return run_all(candidates, progress, tell)
+    pairs = [
+        (job, jobs(of, [name])[0])
+        for job in candidates
+        for of, name in [baseline_of(against, found, job.engine)]
+    ]
+    return _run_in_turns(pairs, threshold or THRESHOLD, progress, tell)
+
+
+def jobs_for(
+    artifact: Artifact,
+    names: list[str],
+    workload: Workload,
+    fidelity: bool,
+    trust: bool,
+    command: str,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+    **settings: Any,
+) -> list[Job]:
+    """A job for each engine, with what it needs: an engine that was built, the reference.
+
+    `settings`: what else a `Job` takes.
+
+    Raises `BadInput` where the workload does not fit an engine that was built.
+    """
+    built = {
+        name: built_for(artifact, name, workload, trust, command, progress, tell) for name in names
+    }
+    if fidelity and any(map(runs_here, names)):
+        artifact = with_reference(artifact, tell, progress=progress)
+    return [
+        Job(
+            folder=artifact.folder,
+            engine=name,
+            workload=workload,
+            fidelity=fidelity,
+            command=command,
+            built=which,
+            problem=problem,
+            **settings,
+        )
+        for name, (which, problem) in built.items()
+    ]
+
+
+def run_all(jobs: list[Job], progress: Progress | None = None, tell: Tell | None = None) -> Results:
+    """The results of one engine after the other. What has no numbers is told at once.
+
+    Raises `Interrupted` with those that there are by then.
+    """
+    results, told = Results(), telling(tell)
+    for job in jobs:
+        measurement = Measurement(job)
+        if job.resume and not measurement.was_cut_off():
+            told(f"nothing is kept of such a run on {job.engine}: it begins anew")
+        try:
+            with watched(progress, f"{job.engine}: ") as news:
+                measurement.run(news)
+        except KeyboardInterrupt:
+            if measurement.rows:
+                told("the same command with --resume goes on from what is below")
+            raise Interrupted(Results([*results, measurement.result()])) from None
+        results.append(measurement.result())
+        _tell_errors(results[-1:], told)
+    return results
+
+
+def _run_in_turns(
+    pairs: list[tuple[Job, Job]], threshold: float, progress: Progress | None, tell: Tell | None
+) -> Results:
+    """The results of each baseline and candidate, given as (candidate, baseline)."""
+    results = Results()
+    for job, baseline in pairs:
+        turns = InTurns(job, baseline, threshold)
+        try:
+            with watched(progress, f"{job.engine} and {baseline.engine}: ") as news:
+                turns.run(news)
+        except KeyboardInterrupt:
+            results += turns.results()
+            _tell_errors(results, telling(tell))
+            raise Interrupted(results) from None
+        results += turns.results()
+    _tell_errors(results, telling(tell))
+    return results
+
+
+def _tell_errors(results: Sequence[Result], tell: Tell) -> None:
+    """A line for each thing that went wrong."""
+    for error in (error for result in results for error in errors_of(result)):
+        tell(f"{error.message}: {error.remedy}")

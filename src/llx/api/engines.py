@@ -1,0 +1,103 @@
+"""Which engine runs: by name, by provider, and one that is built on the way where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llx.api.watching import Tell, telling, watched
+from llx.artifact import Artifact
+from llx.bench.session import Built
+from llx.bench.sessions import ORT_PROVIDERS, engine_named
+from llx.bench.speed.samples import Workload
+from llx.engine import Engine
+from llx.errors import BadInput, Lacking, LlxError
+from llx.gpu import require_gpu
+from llx.progress import Progress
+from llx.runtime import Runtime
+
+
+def engines_named(engines: str | Sequence[str], provider: str | None = None) -> list[str]:
+    """Engines by name, each of them known; a provider says which ort is meant."""
+    names = [engines] if isinstance(engines, str) else list(engines)
+    if provider is not None:
+        if provider not in ORT_PROVIDERS:
+            raise BadInput(
+                f"unknown provider {provider!r}", f"choose one of {', '.join(ORT_PROVIDERS)}"
+            )
+        if names != ["ort"]:
+            raise BadInput(
+                f"--provider is for --engine ort alone, not {','.join(names)}",
+                f"leave it out, and name {ORT_PROVIDERS[provider]} among the engines",
+            )
+        names = [ORT_PROVIDERS[provider]]
+    if not names:
+        raise BadInput("no engine is named", "name some, such as ort,torch")
+    for name in names:
+        engine_named(name)
+    return names
+
+
+def runs_here(name: str) -> bool:
+    """Whether this machine has what an engine needs."""
+    try:
+        engine_named(name).require()
+    except LlxError:
+        return False
+    return True
+
+
+def built_for(
+    artifact: Artifact,
+    name: str,
+    workload: Workload,
+    trust: bool,
+    command: str,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> tuple[Built, LlxError | None]:
+    """Which engine runs, built now where there is none; or why there can be none.
+
+    Raises `BadInput` where the workload does not fit an engine that was built.
+    """
+    runtime = engine_named(name).runtime
+    if runtime is None or not runs_here(name):
+        return Built(trust=trust), None
+    try:
+        engine = engine_for(
+            artifact, runtime, max(workload.batches), trust, command, progress, tell
+        )
+    except LlxError as error:
+        return Built(trust=trust), error
+    workload.require_fit(engine.manifest.key.contract.limits, "engine", "build")
+    telling(tell)(f"{name} runs {engine.folder}")
+    return Built(engine.folder, trust), None
+
+
+def engine_for(
+    artifact: Artifact,
+    runtime: Runtime,
+    rows: int,
+    trust: bool,
+    command: str,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> Engine:
+    """The newest engine that fits this machine and so many rows, built now where there is none."""
+    from llx.bench.sessions.trt import chosen_engine
+    from llx.exporter.engines.build import BuildRequest, build_engine, timing_cache_of
+    from llx.tensorrt import load, targets
+
+    try:
+        return chosen_engine(artifact, runtime, rows, Built(trust=trust))
+    except Lacking as missing:
+        telling(tell)(f"{missing.message}: it is built now")
+    sm = require_gpu(f"engine {runtime}", "bench on a machine with one").sm
+    request = BuildRequest(
+        runtime=runtime,
+        sm=sm if sm in targets(load(runtime)) and runtime == "trt-rtx" else None,
+        batch=rows,
+        timing_cache=timing_cache_of(runtime),
+        command=command,
+    )
+    with watched(progress, f"{runtime}: ") as news:
+        return build_engine(artifact, request, progress=news, tell=telling(tell))[0]

@@ -1,0 +1,178 @@
+"""`llx.export`: a checkpoint into an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llx.api.watching import Tell, call_in_words, telling, watched
+from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
+from llx.exporter.export import ExportRequest
+from llx.exporter.export import export as export_whole
+from llx.exporter.locate import locate
+from llx.exporter.quantization.budget import Budget, QuantizationRequest
+from llx.llama.presets import chosen_preset
+from llx.precision import precision_named
+from llx.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def export(
+    size: str | None = None,
+    *,
+    family: str | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    precision: str = "fp32",
+    compute: str | None = None,
+    block: int | None = None,
+    vocab: str | None = None,
+    max_kld: float | None = None,
+    max_ppl_ratio: float | None = None,
+    dense_share: float | None = None,
+    calibration_text: str | Path | None = None,
+    calibration_windows: int | None = None,
+    context: int | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> Artifact:
+    """Export a LLaMA into an artifact folder: weights, graphs, tokenizer, manifest.
+
+    The same export again is a no-op. Nothing half-written is left, whatever ends it.
+
+    Args:
+        size: A size that picks its model, such as "135m" or "7b".
+        family: The family that the size is of, where it is not the usual one: "llama1", ….
+        model: A model by name instead, such as "llama-3.2-1b".
+        weights: A checkpoint's folder or file (Hugging Face, Meta's, GGUF), an id of the hub,
+            "random[:SEED]", or "none" for graphs only. None: an installed package, else the hub.
+        precision: "fp32", "fp16", "bf16", "int8" (weights and activations), "int8-wo" or "int4"
+            (weights alone).
+        compute: What an integer precision leaves as it is: "fp16" (the default), "fp32", "bf16".
+        block: Weights of int4 that share a scale: 32 (the default), 64 or 128.
+        vocab: The vocabulary's tables in an integer precision: "dense" (the default) or "int8".
+        max_kld: Most that quantization may cost, in nats per token.
+        max_ppl_ratio: The same for perplexity over the checkpoint's, such as 1.02.
+        dense_share: Share (0…1) of the linear layers' multiply-adds left dense without a budget.
+        calibration_text: A UTF-8 text file to calibrate on.
+        calibration_windows: Windows of it, of up to 512 tokens; 0 rounds to nearest.
+        context: Cache capacity in positions. None: the model's, at most 2048.
+        output: The folder. None: artifacts/MODEL-PRECISION.
+        overwrite: Replace another artifact there.
+        progress: Called with what is done, how much of how much, and the unit. None: bars.
+        tell: Called with notices. None: the logger `llx`.
+
+    Raises:
+        BadInput: Options that do not fit one another, a damaged or incomplete checkpoint, a folder
+            that holds something else.
+        Lacking: No network, package or disk space for it.
+        GateFailed: No mixture of layers is within the budget.
+
+    """
+    request = export_request(
+        size=size,
+        family=family,
+        model=model,
+        weights=weights,
+        precision=precision,
+        compute=compute,
+        block=block,
+        vocab=vocab,
+        max_kld=max_kld,
+        max_ppl_ratio=max_ppl_ratio,
+        dense_share=dense_share,
+        calibration_text=calibration_text,
+        calibration_windows=calibration_windows,
+        context=context,
+        output=output,
+        command=call_in_words(export, locals()),
+    )
+    return exported(request, overwrite, progress, tell)[0]
+
+
+def export_request(
+    *,
+    size: str | None,
+    family: str | None,
+    model: str | None,
+    weights: str | Path | None,
+    precision: str,
+    compute: str | None,
+    block: int | None,
+    vocab: str | None,
+    max_kld: float | None,
+    max_ppl_ratio: float | None,
+    dense_share: float | None,
+    calibration_text: str | Path | None,
+    calibration_windows: int | None,
+    context: int | None,
+    output: str | Path | None,
+    command: str,
+) -> ExportRequest:
+    """What the words of `export` mean: the checkpoint found, the folder named, options checked."""
+    preset = chosen_preset(size, model, family)
+    chosen = precision_named(precision, compute, block, vocab)
+    quantization = QuantizationRequest(
+        windows=calibration_windows,
+        text=Path(calibration_text) if calibration_text is not None else None,
+        dense_share=dense_share,
+        budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
+    )
+    quantization.require_for(chosen)
+    located = locate(str(weights) if weights is not None else None, preset)
+    name = preset.name if preset else _name_of(str(weights))
+    if not isinstance(located, Path):
+        name += "-random" if located else "-graphs"
+    return ExportRequest(
+        weights=located,
+        folder=Path(output) if output is not None else DEFAULT_ROOT / f"{name}-{chosen.name}",
+        precision=chosen,
+        context=context,
+        quantization=quantization,
+        preset=preset,
+        label=name,
+        command=command,
+    )
+
+
+def exported(
+    request: ExportRequest,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> tuple[Artifact, bool]:
+    """The artifact of a request, and whether it was made anew; see `export`."""
+    with watched(progress) as news:
+        return export_whole(request, overwrite, news, telling(tell), run_windows)
+
+
+def run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Logits [N - 1, V] of windows [W, N] from an artifact's graph, in ONNX Runtime.
+
+    It judges what a budget was set for: the graph as it was written has the last word.
+    """
+    import numpy as np
+
+    from llx.bench.sessions.ort import OrtSession
+    from llx.bench.speed.steps import prefill_logits
+
+    session = OrtSession(open_artifact(folder))
+    for window in windows:
+        session.reset()
+        parts = [logits[0].copy() for logits in prefill_logits(session, window[None, :-1])]
+        yield np.concatenate(parts)
+    session.close()
+
+
+def _name_of(weights: str) -> str:
+    """What a checkpoint without a preset is called: a GGUF file's name, a folder's, an id's."""
+    path = Path(weights).resolve()
+    if path.is_file():
+        return (path.stem if path.suffix == ".gguf" else path.parent.name).lower()
+    return path.name.lower()

@@ -1,0 +1,65 @@
+"""`llx.generate`: text from an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llx.api.watching import AnyArtifact, opened
+from llx.bench import generate as generation
+from llx.bench.sessions import Built, default_engine, engine_named
+from llx.bench.text import tokenizer_of
+
+
+def generate(
+    artifact: AnyArtifact,
+    prompt: str,
+    *,
+    engine: str | None = None,
+    chat: bool = False,
+    tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    trust_engine: bool = False,
+) -> Iterator[str]:
+    """Continue a prompt, or answer a question, piece by piece.
+
+    Args:
+        artifact: An artifact or its folder. None: the one exported last.
+        prompt: What to continue; with `chat`, what to ask through the chat template.
+        engine: One of `llx.bench`'s. None: "ort", else "torch".
+        chat: Ask through the chat template.
+        tokens: Most new tokens.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling: the share of the probability that is drawn from, 0…1.
+        seed: Seed of the sampling.
+        trust_engine: Load a built engine that is not this user's own.
+
+    Returns:
+        An iterator of pieces of text. The engine is opened by the call and closed at its end.
+
+    Raises:
+        BadInput: A prompt that is empty or leaves no room in the cache, an unknown engine.
+        Lacking: No tokenizer, no chat template, no such engine here.
+        GateFailed: The engine's logits are not finite.
+
+    """
+    sampling = generation.Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    found = opened(artifact)
+    tokenizer = tokenizer_of(found)
+    words = generation.chat_prompt(found, prompt) if chat else prompt
+    chosen = engine_named(engine) if engine else default_engine()
+    chosen.require()
+    session = chosen.open(found, 1, Built(trust=trust_engine))
+    text = found.manifest.text
+    ends = text.eos_ids if text else ()
+
+    def pieces() -> Iterator[str]:
+        try:
+            yield from generation.generate(
+                session, tokenizer, words, ends, tokens, sampling, add_special_tokens=not chat
+            )
+        finally:
+            session.close()
+
+    return pieces()

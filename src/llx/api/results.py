@@ -1,0 +1,95 @@
+"""`Results`: what `llx.bench` returns, a list of `llx.Result` that writes and shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llx.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_GATE_FAILED,
+    EXIT_LACKING,
+    Lacking,
+    is_installed,
+)
+from llx.files import write_whole
+from llx.notebook import html_table
+from llx.reports.formats import records
+from llx.result import ErrorRecord, Result, encode_results, read_results
+
+Measured = Result | str | Path | Sequence[Result | str | Path]
+"""Results, or files of `llx bench -o json`, one or several."""
+
+
+class Results(list[Result]):
+    """The results of one measurement, one for each engine and artifact (schema `llx.result/1`)."""
+
+    @classmethod
+    def read(cls, *paths: str | Path) -> Results:
+        """Results of files, each once. Raises `BadInput` where one is no `llx.result/1`."""
+        return results_of(paths)
+
+    @property
+    def errors(self) -> list[ErrorRecord]:
+        """What went wrong with each engine, and with each of its tests."""
+        return [error for result in self for error in errors_of(result)]
+
+    @property
+    def exit_code(self) -> int:
+        """What `llx bench` exits with: the worst of what went wrong, 1 where one is slower."""
+        codes = [error.exit_code for error in self.errors]
+        compared = [test for result in self if result.against for test in result.against.tests]
+        if any(test.verdict == "slower" for test in compared):
+            codes.append(EXIT_GATE_FAILED)
+        order = (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED)
+        return next((code for code in order if code in codes), EXIT_DONE)
+
+    def write(self, path: str | Path) -> Path:
+        """Write a file that `llx compare` and `llx report` read, whole or not at all."""
+        write_whole(Path(path), encode_results(list(self)))
+        return Path(path)
+
+    def to_frame(self) -> Any:
+        """A row for each speed test, with the columns of `-o csv`: tok/s, nats per token, mJ.
+
+        A DataFrame of pandas where that is installed, else of polars; `Lacking` where neither is.
+        """
+        found = list(records(self))
+        if is_installed("pandas"):
+            import pandas
+
+            return pandas.DataFrame(found)
+        if is_installed("polars"):
+            import polars
+
+            return polars.DataFrame(found, infer_schema_length=None)
+        raise Lacking("a frame needs pandas or polars", "pip install pandas")
+
+    def _repr_html_(self) -> str:
+        return "".join(result._repr_html_() for result in self) or html_table("no results", (), ())
+
+
+class Interrupted(KeyboardInterrupt):
+    """A measurement was interrupted; `results` is what was measured until then."""
+
+    def __init__(self, results: Results) -> None:
+        super().__init__()
+        self.results = results
+
+
+def results_of(measured: Measured | Iterable[str | Path]) -> Results:
+    """Results given as such or as files, each once."""
+    parts = [measured] if isinstance(measured, (Result, str, Path)) else list(measured)
+    found = Results()
+    for part in parts:
+        several = [part] if isinstance(part, Result) else read_results(Path(part))
+        found += [result for result in several if result not in found]
+    return found
+
+
+def errors_of(result: Result) -> list[ErrorRecord]:
+    """What went wrong with an engine, and with each of its tests."""
+    return [*([result.error] if result.error else []), *(one.error for one in result.failed)]
