@@ -5,8 +5,10 @@ Progress goes to stderr, and only where that is a terminal; results go to stdout
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 
 from rich.console import Console
 from rich.progress import (
@@ -47,6 +49,7 @@ class _Pipe(Console):
 STDOUT = _Pipe(soft_wrap=False, highlight=False)
 STDERR = Console(stderr=True, highlight=False)
 WIDTH = 80
+NOTEBOOK_PERIOD_S = 0.5
 TIMED = "Timed: from tokens on the host to logits on the host. ±: standard deviation."
 
 
@@ -65,6 +68,10 @@ class _Amount(ProgressColumn):
 @contextmanager
 def progress_bars(prefix: str = "") -> Iterator[Progress]:
     """Bars for what is reported, one for each kind of work; silent where nobody watches."""
+    if STDERR.is_jupyter:
+        with _notebook_bars(prefix) as report:
+            yield report
+        return
     if not STDERR.is_terminal:
         yield silent
         return
@@ -83,6 +90,33 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def _notebook_bars(prefix: str) -> Iterator[Progress]:
+    """The same in a notebook: a bar of HTML for each kind of work, gone when all is done.
+
+    Rich's own would need ipywidgets.
+    """
+    from IPython.display import HTML, display
+
+    bars: dict[str, str] = {}
+    shown = display(HTML(""), display_id=True)
+    last = time.monotonic()
+
+    def report(what: str, done: int, total: int, unit: str) -> None:
+        nonlocal last
+        amount = binary_bytes(done) if unit == "B" else f"{done} of {total} {unit}"
+        bars[what] = f'{escape(prefix + what)} <progress value="{done}" max="{total}"></progress> '
+        bars[what] += escape(amount)
+        if done >= total or time.monotonic() - last > NOTEBOOK_PERIOD_S:
+            last = time.monotonic()
+            shown.update(HTML("<br>".join(bars.values())))
+
+    try:
+        yield report
+    finally:
+        shown.update(HTML(""))
 
 
 def plain(text: str) -> Text:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from llx.__main__ import main
+from llx.api.reference import open_reference
 from llx.artifact import Artifact
 from llx.bench.fidelity.reference import capture
 from llx.bench.speed.steps import prefill_logits
-from llx.cli.reference import open_reference
 from llx.corpus import evaluation_text
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate

@@ -11,12 +11,12 @@ from functools import partial
 
 import pytest
 
+from llx.api.reference import open_reference
 from llx.artifact import Artifact
 from llx.bench.fidelity.judge import verdict
 from llx.bench.fidelity.observed import observe_prefill
 from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.sessions.ort import OrtSession
-from llx.cli.reference import open_reference
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import QuantizationRequest

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from llx.api.reference import open_reference
 from llx.bench.fidelity.judge import judge_session
 from llx.bench.fidelity.parity import compare
 from llx.bench.fidelity.reference import capture, read_reference
@@ -15,7 +16,6 @@ from llx.bench.generate import Sampling, chat_prompt, generate
 from llx.bench.sessions import ENGINES
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.text import tokenizer_of
-from llx.cli.reference import open_reference
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 

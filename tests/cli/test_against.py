@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from llx.api.against import baseline_of
+from llx.api.results import Results
 from llx.artifact import open_artifact
-from llx.cli.against import baseline_of
-from llx.cli.bench import exit_code
 from llx.errors import BadInput
 from llx.result import encode_results, read_results
 from tests.cli.test_commands import fits_80_columns
@@ -101,7 +101,7 @@ def test_it_fails_where_a_test_became_slower(pair, verdicts, code):
         for test, verdict in zip(candidate.against.tests, verdicts, strict=True)
     ]
     judged = replace(candidate, against=replace(candidate.against, tests=tests))
-    assert exit_code([baseline, judged]) == code
+    assert Results([baseline, judged]).exit_code == code
 
 
 def test_the_table_says_verdict_ratio_interval_noise_and_threshold(pair, capsys):

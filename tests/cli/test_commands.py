@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import shutil
@@ -302,8 +303,8 @@ def unknown_ceiling(job, progress):
 
 @pytest.mark.slow
 def test_a_selftest_writes_one_file_of_results_for_every_engine(llx, judged, monkeypatch, tmp_path):
-    selftest = sys.modules["llx.cli.selftest"]  # the package has the command by that name
-    monkeypatch.setattr(selftest, "_exported", lambda precision, folder: judged)
+    selftest = importlib.import_module("llx.api.selftest")
+    monkeypatch.setattr(selftest, "_exported", lambda *_: judged)
     monkeypatch.setattr(selftest, "PROMPT", 16)
     monkeypatch.setattr(selftest, "GENERATED", 4)
     monkeypatch.setattr(running, "find_ceiling", unknown_ceiling)

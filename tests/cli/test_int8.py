@@ -150,19 +150,19 @@ def test_what_onnx_runtime_finds_too_costly_is_written_again_with_more_left_dens
     llx, tmp_path, monkeypatch
 ):
     """The graph has the last word: what it costs more than its values in PyTorch is made good."""
-    command = importlib.import_module("llx.cli.export")  # a function of that name hides it
+    command = importlib.import_module("llx.api.export")
     write_checkpoint(tmp_path / "tiny")
     ask = ("export", "--weights", "tiny", *INT8, "--calibration-windows", "4")
     assert llx(*ask, "--max-kld", "1", "-o", "loose").code == 0
     kld = budget_of(tmp_path / "loose")[1].kld
-    run_windows, runs = command._run_windows, []
+    run_windows, runs = command.run_windows, []
 
     def worse_at_first(folder, windows):
         runs.append(folder)
         for logits in run_windows(folder, windows):
             yield logits * (0.5 if len(runs) == 1 else 1.0)
 
-    monkeypatch.setattr(command, "_run_windows", worse_at_first)
+    monkeypatch.setattr(command, "run_windows", worse_at_first)
     assert llx(*ask, "--max-kld", f"{1.05 * kld}", "-o", "again").code == 0
     record, budget = budget_of(tmp_path / "again")
     assert len(runs) == 2

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from llx.api.engines import engine_for
 from llx.artifact import Artifact
 from llx.bench.sessions import ENGINES
-from llx.cli.bench import engine_for
 from llx.errors import Lacking
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate

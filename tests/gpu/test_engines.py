@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llx.api.check import RELATIVE_TOLERANCE
+from llx.api.reference import open_reference
 from llx.bench.fidelity.parity import compare
 from llx.bench.roofline.work import bytes_per_decode_step
 from llx.bench.sessions import ENGINES
 from llx.bench.speed import steps
 from llx.bench.speed.samples import Workload
-from llx.cli.check import RELATIVE_TOLERANCE
-from llx.cli.reference import open_reference
 from llx.graphs.contract import ContractError
 from tests.gpu.conftest import GPU_ENGINES, ready
 from tests.rows import measure

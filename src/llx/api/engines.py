@@ -77,8 +77,8 @@ def engine_for(
     artifact: Artifact,
     runtime: Runtime,
     rows: int,
-    trust: bool,
-    command: str,
+    trust: bool = False,
+    command: str = "",
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> Engine:

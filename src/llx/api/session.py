@@ -116,8 +116,11 @@ def open_session(
     artifact: Artifact, engine: str = "ort", rows: int = 1, trust_engine: bool = False
 ) -> OpenSession:
     """Open an engine over an artifact; see `Artifact.session`."""
-    chosen = engine_named(engine)
+    chosen, built = engine_named(engine), Built(trust=trust_engine)
     chosen.require()
-    session = chosen.open(artifact, rows, Built(trust=trust_engine))
+    most = chosen.limits(artifact, rows, built).max_rows
+    if not 1 <= rows <= most:
+        raise BadInput(f"{rows} rows are outside 1…{most}", f"choose at most {most} rows")
+    session = chosen.open(artifact, rows, built)
     session.reset()
     return OpenSession(session)
