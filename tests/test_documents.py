@@ -15,7 +15,9 @@ from llx.reports.html.page import page_html
 from llx.result import read_results
 from tests.test_imports import ROOT
 
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md")
+]
 TEXTS = {path.name: path.read_text() for path in DOCUMENTS}
 BLOCKS = [
     block for text in TEXTS.values() for block in re.findall(r"```console\n(.*?)```", text, re.S)
@@ -46,6 +48,22 @@ def test_every_make_target_in_the_documents_exists(target):
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md"])
+def test_every_file_that_is_named_with_its_folder_exists(name):
+    named = re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|md|sh|yml))`", TEXTS[name])
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_room_has_its_line_in_the_architecture():
+    rooms = {
+        f"{file.parent.relative_to(ROOT).as_posix()}/"
+        for folder in ("src/llx", "graphs", "exporter", "bench", "reports")
+        for file in (ROOT / folder).rglob("__init__.py")
+    }
+    lines = set(re.findall(r"^\| `([\w/]+/)` \|", TEXTS["ARCHITECTURE.md"], re.M))
+    assert rooms - {"graphs/dialects/"} <= lines
 
 
 @pytest.mark.parametrize("name", TEXTS)

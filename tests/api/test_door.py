@@ -20,7 +20,11 @@ HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "rich", "typer", "msg
 # Options that are no words of Python's: what is typed in a terminal, and formats of files.
 OF_TERMINALS = {"output", "help", "words", "folder", "results"}
 RENAMED = {
-    "bench": {"engine": "engines", "request_lengths": "requests", "most_repetitions": "max_repetitions"},
+    "bench": {
+        "engine": "engines",
+        "request_lengths": "requests",
+        "most_repetitions": "max_repetitions",
+    },
     "generate": {"most": "tokens"},
     "report": {"gate": "gates", "no_baseline": "baseline"},
     "compare": {"gate": "gates"},

@@ -100,6 +100,16 @@ def test_the_example_runs_on_a_small_checkpoint(tmp_path):
     assert "orin-nx-16 True" in ended.stdout
 
 
+def test_the_readmes_python_runs_on_a_small_checkpoint(tmp_path):
+    write_checkpoint(tmp_path / "tiny")
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert small(block).count('weights="tiny"') == 2
+    ended = run_script(small(block), tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "site" / "index.html").is_file()
+    assert len(list((tmp_path / "artifacts" / "tiny-fp16" / "engines").iterdir())) == 1
+
+
 def test_the_example_speaks_through_the_door_alone():
     tree = ast.parse(EXAMPLE.read_text())
     imported = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]

@@ -159,7 +159,9 @@ def test_a_comparison_finds_what_regressed(results):
 
 def test_a_comparison_reads_files_and_gates(results, tmp_path):
     path = results.write(tmp_path / "before.json")
-    (tmp_path / "gates.toml").write_text('[[gate]]\nmetric = "KLD *"\nkind = "deterministic"\nlimit = 0.0\n')
+    (tmp_path / "gates.toml").write_text(
+        '[[gate]]\nmetric = "KLD *"\nkind = "deterministic"\nthreshold = "10%"\n'
+    )
     found = llx.compare(path, [path], gates=tmp_path / "gates.toml")
     assert isinstance(found, llx.Compared)
     with pytest.raises(llx.BadInput, match="in turns"):

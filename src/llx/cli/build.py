@@ -129,7 +129,7 @@ def build(
     if not where.asked:
         for found, made in built(artifact, requests, overwrite, tell=warn):
             say(engine_in_words(found, made))
-    elif not remote:
+    elif remote is None:
         for request in requests:
             written = bundle_for(artifact, request, where, overwrite)
             say(bundle_in_words(written.folder, written.total_bytes, written.recipe, written.made))
