@@ -306,7 +306,8 @@ def _key(request: ExportRequest) -> str:
     spec = request.preset.spec if request.preset else None
     asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
     if request.precision.linear != "dense":
-        asked += [request.quantization, _text_of(request).sha256]
+        # What a text says decides, and not where it lies.
+        asked += [replace(request.quantization, text=None), _text_of(request).sha256]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 

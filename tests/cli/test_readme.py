@@ -1,0 +1,113 @@
+"""Every command of the README, run as it is typed, block by block, on a small checkpoint.
+
+Only the checkpoint is a stand-in, by `STAND_INS`; what needs a GPU, a Jetson or the hub ends as it
+does for a user without one.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import llx as door
+from llx.gpu import find_gpu
+from tests.checkpoints import TINY, write_checkpoint
+from tests.test_documents import TEXTS
+from tests.test_imports import ROOT, tomllib
+
+BLOCKS = [
+    [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    for block in re.findall(r"```console\n(.*?)```", TEXTS["README.md"], re.S)
+]
+RUN = [block for block in BLOCKS if any(line.startswith("llx ") for line in block)]
+# A model of the size that is typed would take minutes and gigabytes.
+STAND_INS = (
+    (r"--size 7b --weights random", "--size 135m --weights random --context 64"),
+    (r"--size 135m(?! --weights)", "--weights tiny"),
+    (r"path/to/checkpoint", "tiny"),
+)
+# What this machine lacks, and the word that says so.
+LACKING = {
+    "llx export --size 7b": "network",
+    "llx eval ": "hellaswag",
+    "--remote user@jetson": "jetson",
+    **({} if find_gpu() else {"--engine trt ": "trt", "selftest --gpu": "GPU"}),
+}
+
+
+def typed(line: str) -> tuple[list[str], str | None]:
+    """The words of a line without its comment, and the file that its output goes to."""
+    for pattern, stand_in in STAND_INS:
+        line = re.sub(pattern, stand_in, line)
+    words = shlex.split(line, comments=True)[1:]
+    return (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, None)
+
+
+def lacks(line: str) -> str | None:
+    bare = line.partition("#")[0].strip() + " "
+    return next(
+        (word for part, word in LACKING.items() if part in bare and "--weights" not in bare), None
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where the README's reader is: an artifact exported last, one before, and a baseline."""
+    folder = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_checkpoint(folder / "tiny", replace(TINY, context=2048))
+        artifact = door.export(weights="tiny")
+        shutil.copytree(artifact.folder, folder / "artifacts" / "before")
+        door.bench(prompts=[16], generated=[8], roofline=False).write("before.json")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore")  # lm-eval and datasets warn of much
+@pytest.mark.parametrize("block", RUN, ids=lambda block: block[0].partition("  ")[0])
+def test_the_commands_of_a_block_run_as_they_are_typed(llx, place, monkeypatch, block):
+    monkeypatch.chdir(place)
+    for line in (line for line in block if line.startswith("llx ")):
+        words, target = typed(line)
+        ended = llx(*words)
+        assert "Traceback" not in ended.stderr, line
+        missing = lacks(line)
+        if missing:
+            assert ended.code == 3, (line, ended.stderr)
+            assert missing in ended.stdout + ended.stderr, (line, ended.stderr)
+            continue
+        # What two runs in turns are is not the README's to promise: 1 is "slower".
+        assert ended.code in ((0, 1) if "--against" in line else (0,)), (line, ended.stderr)
+        if target:
+            Path(target).write_text(ended.stdout)
+
+
+def test_every_stand_in_stands_for_something():
+    text = "\n".join(line for block in RUN for line in block)
+    assert all(re.search(pattern, text) for pattern, _ in STAND_INS)
+    assert all(any(part in f"{line} " for line in text.splitlines()) for part in LACKING)
+
+
+def test_every_extra_that_the_readme_installs_exists():
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {
+        extra
+        for line in (line for block in BLOCKS for line in block)
+        for extras in re.findall(r"pip install '[.\w]*\[([\w,]+)\]'", line)
+        for extra in extras.split(",")
+    }
+    assert len(named) >= 5
+    assert named <= set(known)
+
+
+def test_every_other_command_is_one_of_a_shell():
+    """Nothing of the README is left out because nobody knew how to run it."""
+    first = {line.split()[0] for block in BLOCKS for line in block}
+    assert first <= {"llx", "make", "git", "pip", "source"}
