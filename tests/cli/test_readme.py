@@ -30,11 +30,12 @@ STAND_INS = (
     (r"--size 7b --weights random", "--size 135m --weights random --context 64"),
     (r"--size 135m(?! --weights)", "--weights tiny"),
     (r"path/to/checkpoint", "tiny"),
+    (r"(--against \S+|--until 1%)", r"\1 -p 16 -n 8"),  # rounds of the usual lengths take minutes
 )
 # What this machine lacks, and the word that says so.
 LACKING = {
     "llx export --size 7b": "network",
-    "llx eval ": "hellaswag",
+    "llx eval ": "wikitext",
     "--remote user@jetson": "jetson",
     **({} if find_gpu() else {"--engine trt ": "trt", "selftest --gpu": "GPU"}),
 }
