@@ -1,5 +1,6 @@
 # make demo    export SmolLM2-135M, let it answer, measure it on two engines, write a report
 # make test    the tests, without GPU and network
+# make test-kernels  the tests that compute, with other CPUs' kernels, threads and made-up numbers
 # make check   ruff, mypy and the tests: what a change must pass
 # make example write reports/example/index.html anew from the results beside it
 # make readme  write the README's table of families anew from the presets
@@ -15,7 +16,7 @@ SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' -o -path
 FILELIST := $(VENV)/.files
 $(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
 
-.PHONY: install demo test test-slow test-gpu check lint types example readme clean
+.PHONY: install demo test test-slow test-gpu test-kernels check lint types example readme clean
 
 install: $(STAMP)
 
@@ -46,6 +47,10 @@ test-slow: install
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu
+
+# Two settings, minutes; all of them: $(BIN)/python tests/kernels.py
+test-kernels: install
+	$(BIN)/python tests/kernels.py --short
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,21 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what no GPU has checked: a test that was left out or skipped has not passed."""
+    """Say what was not run, a line for each reason: a test that was skipped has not passed."""
     skipped = terminalreporter.stats.get("skipped", [])
-    count = config.stash.get(NOT_RUN, 0) + sum("gpu" in report.keywords for report in skipped)
+    of_gpu = [report for report in skipped if "gpu" in report.keywords]
+    reasons = Counter(report.longrepr[2] for report in skipped if report not in of_gpu)
+    for reason, number in reasons.most_common():
+        why = reason.removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{_tests(number)} not run: {why}", yellow=True)
+    count = config.stash.get(NOT_RUN, 0) + len(of_gpu)
     if count:
         where = "`make test-gpu` runs them" if find_gpu() else "no GPU here (make test-gpu)"
         terminalreporter.write_line(f"{count} GPU tests not run: {where}", yellow=True)
+
+
+def _tests(number: int) -> str:
+    return f"{number} test{'' if number == 1 else 's'}"
 
 
 @pytest.fixture(scope="session", autouse=True)

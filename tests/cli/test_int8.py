@@ -55,10 +55,13 @@ def test_check_passes_it_with_what_was_left_dense(llx, exported, tmp_path):
     assert "`llx bench` measures what int8 costs" in ended.stdout
 
 
-def test_check_fails_a_graph_whose_scales_are_not_the_layers_own(llx, exported, monkeypatch):
+def test_check_fails_a_graph_whose_scales_are_not_the_layers_own(llx, tmp_path, monkeypatch):
     """Every byte and every name right, and the runtime given other numbers."""
     from llx.bench.fidelity import linears
 
+    write_checkpoint(tmp_path / "tiny")
+    # Which layers would be left dense is a matter of their weights.
+    assert llx("export", "--weights", "tiny", *INT8, "--dense-share", "0").code == 0
     probes = linears._probes
 
     def swapped(model):

@@ -20,7 +20,7 @@ from llx.llama.quantized import packed_shape, unpacked
 from llx.llama.weights import linear_of, weights_of
 from llx.precision import PRECISIONS, Precision
 from llx.progress import silent
-from tests.checkpoints import BIASED, TINY, MemorySource, random_tensors
+from tests.checkpoints import BIASED, TINY, MemorySource, random_tensors, torch_dice
 
 INT8 = PRECISIONS["int8"]
 
@@ -168,7 +168,7 @@ def test_projections_are_int4_in_blocks_and_near_what_they_were(tmp_path, spec, 
 
 
 def test_an_int4_scale_errs_no_more_than_that_of_the_largest_value():
-    weight = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(40, 64, generator=torch_dice(0))
     weight[3, :32], weight[4, 7] = 0.0, 90.0
     found = int4_nearest(weight.T, 32, torch.float32, "w")
     error = (spread(found) - weight.T).square().view(2, 32, 40).sum(1)
@@ -176,7 +176,8 @@ def test_an_int4_scale_errs_no_more_than_that_of_the_largest_value():
     steps = (weight.T.view(2, 32, 40) / plain.clamp_min(1e-9)[:, None]).round().clamp(-8, 7)
     other = (steps * plain[:, None] - weight.T.view(2, 32, 40)).square().sum(1)
     assert (error <= other * 1.0001 + 1e-12).all()
-    assert error.sum() < 0.95 * other.sum()
+    rest = torch.arange(40) != 4  # what the outlier costs is as much in both
+    assert error[:, rest].sum() < 0.95 * other[:, rest].sum()
     assert (found.scales > 0).all()
     assert not found.values[:32, 3].any()
 
@@ -198,7 +199,7 @@ def test_weights_without_a_scale_are_refused_by_name(tmp_path, precision, wrong)
 def test_values_that_are_handed_over_are_written_as_they_are(tmp_path, precision):
     asked, layout = [], layout_of(TINY, precision)
     least = -8 if precision == FOUR else -127
-    generator = torch.Generator().manual_seed(0)
+    generator = torch_dice(0)
 
     def ready(module):
         asked.append(module)

@@ -12,7 +12,7 @@ from llx.bench.speed import steps
 from llx.errors import BadInput
 from llx.graphs.dialects import DIALECTS, dialect_named
 from llx.graphs.inspect import problems
-from tests.checkpoints import SPECS
+from tests.checkpoints import SPECS, dice
 from tests.conftest import export_tiny
 
 
@@ -38,7 +38,7 @@ def test_onnx_runtime_agrees_with_eager_pytorch_in_prefill_and_decode(artifact, 
 
 @every_dialect
 def test_right_padded_rows_agree_and_go_on_over_their_pad(artifact, dialect):
-    rng = np.random.default_rng(0)
+    rng = dice(0)
     tokens = rng.integers(0, artifact.manifest.spec.vocab, (3, 18), dtype=np.int64)
     lengths = np.array([12, 5, 8])
     answers = []
@@ -61,8 +61,8 @@ def test_right_padded_rows_agree_and_go_on_over_their_pad(artifact, dialect):
 def test_what_is_stale_in_the_cache_weighs_nothing(tiny, dialect):
     clean, stale = OrtSession(tiny, 1, dialect), OrtSession(tiny, 1, dialect)
     for cache in stale._cache:
-        cache[:] = 1e4 * np.random.default_rng(1).standard_normal(cache.shape)
-    tokens = np.random.default_rng(0).integers(0, 300, (1, 12), dtype=np.int64)
+        cache[:] = 1e4 * dice(1).standard_normal(cache.shape)
+    tokens = dice(0).integers(0, 300, (1, 12), dtype=np.int64)
     for session in (clean, stale):
         session.reset()
         steps.prefill(session, tokens[:, :5])

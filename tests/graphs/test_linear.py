@@ -7,15 +7,15 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from llx.artifact import WEIGHTS
-from llx.bench.fidelity import parity
 from llx.bench.fidelity.linears import linear_parities
 from llx.bench.sessions.ort import OrtSession
-from llx.bench.sessions.torch import TorchSession, load_llama
+from llx.bench.sessions.torch import TorchSession
+from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import weight_groups
 from llx.llama.model import Linear
 from llx.llama.quantized import QuantizedLinear
 from llx.precision import PRECISIONS, Precision
+from tests import roundings
 from tests.checkpoints import BIASED, MHA, SPECS, TINY
 from tests.conftest import export_tiny, logits_on_text
 
@@ -89,27 +89,20 @@ def test_what_is_not_a_projection_stays_in_fp16(artifact, graph):
     )
 
 
-def eager_in_fp32(artifact):
-    """The artifact's int8 weights and scales, everything else in fp32."""
-    spec = artifact.manifest.spec
-    model = load_llama(spec, artifact.path(WEIGHTS), PRECISIONS["int8"]).float()
-    return TorchSession(model, artifact.manifest.contract.limits)
-
-
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_in_fp32_onnx_runtime_agrees_with_fake_quantized_pytorch(tmp_path, spec):
-    """fp16 moves inputs over the edge of a rounding; without it the two are the same numbers."""
+def test_in_fp32_onnx_runtime_and_pytorch_compute_the_same_from_the_same_roundings(
+    tmp_path, spec, dialect
+):
+    """Where they round differently, a value lies on the edge, and both go on from one choice."""
     artifact = export_tiny(tmp_path, Precision(compute="fp32", linear="int8"), spec)
-    ort, eager = OrtSession(artifact), eager_in_fp32(artifact)
-    found = parity.compare(ort, eager)
-    assert found.prefill_error <= TOLERANCE
-    assert found.decode_error <= TOLERANCE
+    found, rounded, ort, eager = roundings.compare(artifact, tmp_path, dialect)
+    rounded.require_on_edges()
+    assert found.prefill_error <= roundings.TOLERANCE
+    assert found.decode_error <= roundings.TOLERANCE
     for ours, theirs in zip(ort._cache, eager._cache, strict=True):
         assert np.abs(ours).max() > 0.1
-        np.testing.assert_allclose(ours, theirs.numpy(), atol=TOLERANCE, rtol=0)
-
-
-TOLERANCE = 1e-4
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=roundings.TOLERANCE, rtol=0)
 
 
 def test_each_layer_of_the_fp16_graph_is_what_its_weights_and_scales_say(artifact):
@@ -123,9 +116,10 @@ def test_int8_is_near_the_dense_model_but_not_it(tmp_path):
     eight, full = export_tiny(tmp_path / "e", "int8"), export_tiny(tmp_path / "f")
     wanted = logits_on_text(TorchSession.open(full))
     for session in (OrtSession(eight), TorchSession.open(eight)):
-        error = np.abs(logits_on_text(session) - wanted)
-        assert 1e-3 < error.max() < wanted.std()
-        assert error.mean() < 0.1 * wanted.std()
+        error = logits_on_text(session) - wanted
+        assert np.abs(error).max() > 1e-3
+        # As a whole: the largest is a matter of luck. Of unrelated logits it would be 1.41.
+        assert np.sqrt(np.square(error).mean()) < 0.3 * wanted.std()
         assert "SmoothQuant and GPTQ" in session.weights
 
 

@@ -24,7 +24,7 @@ from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import op_counts, problems
 from llx.graphs.tensorrt_rules import Target, require_buildable
 from llx.precision import Precision
-from tests.checkpoints import BIASED, MHA, TINY
+from tests.checkpoints import BIASED, MHA, TINY, dice
 from tests.conftest import export_tiny, logits_on_text
 
 EIGHT = Precision(compute="fp32", linear="int8-wo")
@@ -122,9 +122,11 @@ def test_onnx_runtime_agrees_with_eager_pytorch(artifact, dialect):
 def test_it_is_near_the_dense_model_but_not_it(tmp_path, precision):
     few, full = export_tiny(tmp_path / "q", precision), export_tiny(tmp_path / "f")
     wanted = logits_on_text(TorchSession.open(full))
-    error = np.abs(logits_on_text(OrtSession(few)) - wanted)
-    assert 1e-3 < error.max() < wanted.std()
-    assert error.mean() < 0.2 * wanted.std()
+    error = logits_on_text(OrtSession(few)) - wanted
+    assert np.abs(error).max() > 1e-3
+    # As a whole: the largest of 19,200 is a matter of luck. Of unrelated logits it would be 1.41.
+    most = {EIGHT: 0.05, FOUR: 0.4}[precision]
+    assert np.sqrt(np.square(error).mean()) < most * wanted.std()
 
 
 def test_each_layer_is_what_its_weights_and_scales_say(artifact):
@@ -141,8 +143,35 @@ def test_so_it_is_in_fp16_and_in_blocks_of_any_size(tmp_path, block):
     assert max(one.product for one in found) < 2e-3
 
 
+def rounds_activations():
+    """Whether ONNX Runtime has an int8 kernel for int4 weights on this CPU: without AVX2, none."""
+    x = dice().standard_normal((4, 64)).astype(np.float32)
+    weights = {
+        "w": dice(1).integers(0, 256, (8, 2, 16), dtype=np.uint8),
+        "s": np.ones(16, np.float32),
+    }
+    value = onnx.helper.make_tensor_value_info
+    products = []
+    for level in (1, 4):
+        node = onnx.helper.make_node(
+            *("MatMulNBits", ["x", *weights], ["y"]), domain="com.microsoft",
+            K=64, N=8, bits=4, block_size=32, accuracy_level=level,
+        )  # fmt: skip
+        graph = onnx.helper.make_graph(
+            [node], "one", [value("x", 1, (4, 64))], [value("y", 1, (4, 8))],
+            [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+        )  # fmt: skip
+        opsets = [onnx.helper.make_opsetid(domain, v) for domain, v in (("", 19), (node.domain, 1))]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        products.append(session.run(None, {"x": x})[0])
+    return np.abs(products[0] - products[1]).max() > 1e-3 * np.abs(products[0]).max()
+
+
 def test_a_layer_whose_activations_onnx_runtime_rounds_is_found_out(tmp_path, monkeypatch):
     """What it does by default, and what `settings_of` is there for."""
+    if not rounds_activations():
+        pytest.skip("ONNX Runtime rounds no activations on this CPU")
     artifact = export_tiny(tmp_path, FOUR, WHOLE)
     level = "session.qdq_matmulnbits_accuracy_level"
     assert settings_of(FOUR) == {level: "1"}

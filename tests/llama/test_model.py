@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llx.llama.model import Llama, empty_cache
 from llx.llama.rope import inverse_frequencies
 from llx.llama.spec import LlamaSpec, RopeSpec
-from tests.checkpoints import SPECS, TINY, config_of, random_llama, random_tensors
+from tests.checkpoints import SPECS, TINY, config_of, random_llama, random_tensors, torch_dice
 
 TOLERANCE = 1e-5
 CAPACITY = 48
@@ -28,7 +28,7 @@ def hugging_face(spec: LlamaSpec) -> LlamaForCausalLM:
 
 
 def tokens_of(spec: LlamaSpec, rows: int, length: int) -> torch.Tensor:
-    return torch.randint(0, spec.vocab, (rows, length), generator=torch.Generator().manual_seed(1))
+    return torch.randint(0, spec.vocab, (rows, length), generator=torch_dice(1))
 
 
 @torch.inference_mode()

@@ -17,13 +17,14 @@ from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import Limits
+from tests.checkpoints import dice
 from tests.conftest import export_tiny
 
 V = 400
 
 
 def logits_pair(noise, rows=300):
-    rng = np.random.default_rng(0)
+    rng = dice(0)
     p = 3 * rng.standard_normal((rows, V)).astype(np.float32)
     return p, (p + noise * rng.standard_normal((rows, V))).astype(np.float32)
 
@@ -31,7 +32,7 @@ def logits_pair(noise, rows=300):
 @pytest.mark.parametrize("noise", [1e-4, 0.05, 0.5, 2.0])
 def test_divergence_from_a_sampled_tail_is_the_exact_one_without_bias(noise):
     p_logits, q_logits = logits_pair(noise)
-    rng = np.random.default_rng(1)
+    rng = dice(1)
     p, q = (log_softmax(x.astype(np.float64), -1) for x in (p_logits, q_logits))
     exact = (np.exp(p) * (p - q)).sum(-1)
     top = np.argsort(-p_logits, -1)[:, :16]
@@ -75,7 +76,7 @@ def test_the_bound_is_finite_where_nothing_is_left_of_either():
 
 
 def test_divergence_over_positions_shows_where_it_grows_and_adds_up_to_the_whole():
-    kld = np.random.default_rng(0).gamma(1, 1e-4, (5, 511))
+    kld = dice(0).gamma(1, 1e-4, (5, 511))
     kld[:, 300:] *= 50  # as a cache that is wrong from there on
     spans = by_position(kld)
     assert len(spans) == SPANS
@@ -91,7 +92,7 @@ def test_divergence_over_positions_shows_where_it_grows_and_adds_up_to_the_whole
 
 def test_tail_samples_lie_outside_the_top_and_follow_the_probabilities():
     rows = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], dtype=np.float32))
-    drawn = referencing._draw_tail(rows, np.array([[0, 1]]), 20000, np.random.default_rng(0))
+    drawn = referencing._draw_tail(rows, np.array([[0, 1]]), 20000, dice(0))
     assert set(drawn.ravel().tolist()) == {2, 3}
     assert (drawn == 2).mean() == pytest.approx(0.75, abs=0.02)
 

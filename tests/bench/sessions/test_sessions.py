@@ -23,6 +23,7 @@ from llx.graphs.contract import ContractError
 from llx.graphs.dialects import DIALECTS
 from llx.precision import PRECISIONS
 from llx.runtime import RUNTIMES
+from tests.checkpoints import dice
 from tests.doubles.session import open_trt
 from tests.doubles.tensorrt import FakeTensorRT
 
@@ -76,7 +77,7 @@ def require(name):
 
 
 def random_tokens(session, length):
-    rng = np.random.default_rng(0)
+    rng = dice(0)
     return rng.integers(0, session.limits.vocab, (session.rows, length), dtype=np.int64)
 
 

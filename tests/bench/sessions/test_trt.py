@@ -19,6 +19,7 @@ from llx.bench.sessions.trt import TrtSession
 from llx.bench.speed import steps
 from llx.errors import BadInput
 from llx.graphs.contract import ContractError
+from tests.checkpoints import dice
 from tests.doubles.cuda import RecordingCuda
 from tests.doubles.session import open_trt
 from tests.doubles.tensorrt import FakeTensorRT
@@ -42,7 +43,7 @@ def opened(tiny, monkeypatch):
 
 
 def random_tokens(session, length):
-    rng = np.random.default_rng(0)
+    rng = dice(0)
     return rng.integers(0, session.limits.vocab, (session.rows, length), dtype=np.int64)
 
 

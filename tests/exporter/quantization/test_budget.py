@@ -24,14 +24,14 @@ from llx.exporter.quantization.sensitivity import sensitivities
 from llx.exporter.quantization.store import CalibrationStore
 from llx.llama.model import empty_cache
 from llx.precision import PRECISIONS
-from tests.checkpoints import SPECS, TINY, MemorySource, random_tensors
+from tests.checkpoints import SPECS, TINY, MemorySource, dice, random_tensors
 
 INT8, FOUR = PRECISIONS["int8"], PRECISIONS["int4"]
 MODULES = list(multiply_adds(TINY))
 
 
 def tokens_of(spec, windows=4, length=40, seed=2):
-    return np.random.default_rng(seed).integers(0, spec.vocab, (windows, length))
+    return dice(seed).integers(0, spec.vocab, (windows, length))
 
 
 @pytest.fixture
@@ -101,9 +101,12 @@ def test_a_mixture_is_nearer_than_the_whole_and_all_dense_is_no_way_off(store, p
 @pytest.mark.parametrize("precision", [INT8, FOUR], ids=["int8", "int4"])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_sensitivities_are_what_each_layer_costs_by_itself(store, spec, precision):
-    """Of second order and from one draw a token: right to a factor, and in their order."""
+    """Of second order and from one draw a token: right to a factor, and in their order.
+
+    Of 8 windows the draws alone moved a layer by a factor of 4.
+    """
     source, folded = calibrated(spec, precision, store)
-    tokens = tokens_of(spec, 8)
+    tokens = tokens_of(spec, 24)
     found = sensitivities(folded, precision, tokens, store)
     judge = Judge(source, precision, tokens, store)
     every = frozenset(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -29,6 +28,7 @@ from tests.checkpoints import (
     TINY,
     MemorySource,
     byte_tokenizer,
+    dice,
     random_llama,
     random_tensors,
     write_checkpoint,
@@ -39,7 +39,7 @@ QUANTIZED = [PRECISIONS[name] for name in ("int8", "int8-wo", "int4")]
 
 
 def random_tokens(spec, windows=3, length=20):
-    return np.random.default_rng(1).integers(0, spec.vocab, (windows, length))
+    return dice(1).integers(0, spec.vocab, (windows, length))
 
 
 def observed(source, tokens, **more):

@@ -10,9 +10,9 @@ from llx.exporter.load import embedded, llama_from_source, projection
 from llx.exporter.quantization.fold import INPUT_MOST, FoldedSource, awq, smoothquant
 from llx.exporter.quantization.observe import InputStatistics, observe
 from llx.llama.model import empty_cache
-from tests.checkpoints import SPECS, TINY, MemorySource, random_tensors
+from tests.checkpoints import SPECS, TINY, MemorySource, dice, random_tensors, torch_dice
 
-TOKENS = np.random.default_rng(0).integers(0, TINY.vocab, (2, 20), dtype=np.int64)
+TOKENS = dice(0).integers(0, TINY.vocab, (2, 20), dtype=np.int64)
 
 
 def logits(source):
@@ -33,7 +33,7 @@ def seen_of(source):
 
 def random_folds(spec):
     """Factors of any size, but for o those that its query heads can share."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch_dice(1)
     folds = {}
     for module in seen_of(MemorySource(spec)):
         channels = len(projection(MemorySource(spec), module))
@@ -82,7 +82,7 @@ def test_smoothing_brings_every_layer_to_one_largest_input(spec):
 
 
 def test_smoothing_takes_most_of_an_outlier_and_the_weights_take_it_over():
-    weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(8, 6, generator=torch_dice(0))
     seen = InputStatistics(torch.ones(8), None)
     seen.maxima[3] = 1e4
     factors = smoothquant(TINY, "layers.0.down", weight, seen)
@@ -94,16 +94,17 @@ def test_smoothing_takes_most_of_an_outlier_and_the_weights_take_it_over():
 
 def test_the_smoothing_of_o_is_shared_by_the_query_heads_of_a_kv_head():
     width = TINY.heads * TINY.head_dim
-    seen = InputStatistics(torch.rand(width, generator=torch.Generator().manual_seed(0)) + 1, None)
-    weight = torch.randn(width, 12, generator=torch.Generator().manual_seed(1))
+    seen = InputStatistics(torch.rand(width, generator=torch_dice(0)) + 1, None)
+    weight = torch.randn(width, 12, generator=torch_dice(1))
     heads = smoothquant(TINY, "layers.0.o", weight, seen).view(TINY.kv_heads, -1, TINY.head_dim)
     assert heads.shape[1] > 1
-    assert torch.equal(heads, heads[:, :1].expand_as(heads))
+    # Not equal to the bit: the power of the last of 60 values is not taken by the vector's kernel.
+    torch.testing.assert_close(heads, heads[:, :1].expand_as(heads), atol=0, rtol=1e-6)
 
 
 def test_channels_that_are_always_zero_are_survived():
-    weight = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
-    inputs = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(32, 6, generator=torch_dice(0))
+    inputs = torch.randn(50, 32, generator=torch_dice(1))
     inputs[:, 5] = 0
     weight[7] = 0
     seen = InputStatistics.of(32)
@@ -123,7 +124,7 @@ def test_channels_that_are_always_zero_are_survived():
 def test_awq_gives_inputs_of_weight_a_finer_step_and_the_product_errs_less():
     from llx.exporter.quantize import int4_nearest
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch_dice(0)
     weight = torch.randn(64, 32, generator=generator)
     inputs = torch.randn(400, 64, generator=generator)
     inputs[:, ::9] *= 20

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from llx.errors import BadInput
 from llx.exporter.quantization.rounding import int4_rounded, int8_rounded
 from llx.exporter.quantize import int4_nearest, int8_nearest
+from tests.checkpoints import torch_dice
 
 HALF = torch.float16
 
 
 def layer(inputs=200, outputs=24, rows=1000, seed=0):
     """A weight [in, out] and inputs [N, in] that go together in a few directions."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_dice(seed)
     weight = torch.randn(inputs, outputs, generator=generator) / inputs**0.5
     few = torch.randn(rows, 20, generator=generator) @ torch.randn(20, inputs, generator=generator)
     return weight, few + 0.1 * torch.randn(rows, inputs, generator=generator)
