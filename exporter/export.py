@@ -91,6 +91,7 @@ def export(
     anything else, the checkpoint is damaged or incomplete, or a size does not fit; `Lacking` where
     the disk does not have the room; `GateFailed` where the budget cannot be kept to.
     """
+    _require_use_of_text(request)
     key = _key(request)
     standing = _standing(request.folder, key, overwrite)
     if standing is not None:
@@ -306,7 +307,7 @@ def _key(request: ExportRequest) -> str:
     spec = request.preset.spec if request.preset else None
     asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
     if request.precision.linear != "dense":
-        # What a text says decides, and not where it lies.
+        # A text is what it says, wherever it lies.
         asked += [replace(request.quantization, text=None), _text_of(request).sha256]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
@@ -316,6 +317,14 @@ def _calibration_key(request: ExportRequest) -> str:
     windows, text = request.quantization.windows, request.quantization.text
     asked = QuantizationRequest(windows=windows, text=text)
     return _key(replace(request, quantization=asked))
+
+
+def _require_use_of_text(request: ExportRequest) -> None:
+    """Raise `BadInput` where a text was given and nothing would be calibrated on it."""
+    if request.quantization.text and not isinstance(request.weights, Path):
+        on = "random tokens" if request.weights else "nothing"
+        what = "random weights are" if request.weights else "graphs alone are"
+        raise BadInput(f"{what} calibrated on {on}", "leave --calibration-text out")
 
 
 def _text_of(request: ExportRequest) -> Corpus:

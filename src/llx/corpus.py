@@ -107,7 +107,8 @@ def cut_windows(tokenizer: Tokenizer, corpus: Corpus, window: int, count: int) -
     stride = len(ids) // count
     if body < 2 or stride < body:
         raise BadInput(
-            f"{count} windows of {window} tokens do not fit into {len(ids)} tokens",
+            f"{count} windows of {window} tokens do not fit into the {len(ids)} tokens of "
+            f"{corpus.name}",
             "ask for fewer or shorter windows",
         )
     rows = [prefix + ids[at : at + body] for at in range(0, stride * count, stride)]

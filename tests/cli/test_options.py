@@ -9,12 +9,10 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from llx.artifact import open_artifact
 from llx.cli import app
 from llx.corpus import evaluation_text
 from llx.gpu import find_gpu
@@ -196,41 +194,3 @@ def test_an_option_is_taken_and_does_what_it_says(llx, place, measured, monkeypa
     if run.code:
         assert len(ended.stderr.splitlines()) == 1, ended.stderr
         assert run.refuses in ended.stderr
-
-
-def test_a_text_to_calibrate_on_is_known_by_what_it_says(llx, place, monkeypatch):
-    """The same text elsewhere is the same export; another text is another one."""
-    monkeypatch.chdir(place)
-    ask = (*INT4.split(), "-o", "by-text", "--calibration-text")
-    assert llx(*ask, "text.txt").code == 0
-    made = open_artifact(place / "by-text")
-    (place / "elsewhere").mkdir()
-    shutil.copy("text.txt", "elsewhere/same.txt")
-    assert "nothing to do" in llx(*ask, "elsewhere/same.txt").stdout
-    Path("other.txt").write_text(evaluation_text().text[50_000:100_000])
-    refused = llx(*ask, "other.txt")
-    assert (refused.code, "--overwrite" in refused.stderr) == (2, True)
-    assert llx(*ask, "other.txt", "--overwrite").code == 0
-    again = open_artifact(place / "by-text")
-    assert again.manifest.quantization.corpus_sha256 != made.manifest.quantization.corpus_sha256
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("missing.txt", None, "missing.txt"),
-        ("latin.txt", "Räder über Äcker. ".encode("latin-1") * 999, "UTF-8"),
-        ("empty.txt", b"", "do not fit into 0 tokens"),
-        ("short.txt", b"Too short.", "tokens"),
-        (".", None, "no text"),
-    ],
-)
-def test_a_text_that_is_none_is_refused_in_a_line(llx, place, monkeypatch, name, content, says):
-    monkeypatch.chdir(place)
-    if content is not None:
-        Path(name).write_bytes(content)
-    ended = llx(*INT4.split(), "-o", "refused", "--calibration-text", name)
-    assert (ended.code, ended.stdout) == (2, "")
-    assert len(ended.stderr.splitlines()) == 1
-    assert says in ended.stderr
-    assert not Path("refused").exists()
