@@ -189,7 +189,8 @@ def test_an_option_is_taken_and_does_what_it_says(llx, place, measured, monkeypa
     monkeypatch.chdir(place)
     ended = llx(*run.words)
     assert "Traceback" not in ended.stderr
-    assert ended.code == run.code, ended.stderr
+    # Which of two is faster is theirs to say: 1 is "slower".
+    assert ended.code in ((0, 1) if "--against" in run.line else (run.code,)), ended.stderr
     assert run.says in ended.stdout
     if run.code:
         assert len(ended.stderr.splitlines()) == 1, ended.stderr
