@@ -260,7 +260,7 @@ class Artifact:
         rows = (
             ("folder", str(self.folder)),
             ("checkpoint", f"{manifest.source.label} ({manifest.source.format})"),
-            ("parameters", f"{manifest.spec.parameters / 1e6:.1f} M"),
+            ("parameters", f"{manifest.spec.parameters:,}"),
             ("precision", manifest.precision.name),
             ("size", f"{self.model_bytes / 2**20:.1f} MiB"),
             ("cache", f"{limits.capacity} positions, up to {limits.max_rows} rows"),

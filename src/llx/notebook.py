@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -14,4 +15,11 @@ def html_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
 
     head = line(headings, "th") if any(headings) else ""
     body = "".join(line(row, "td") for row in rows)
-    return f"<table><caption>{escape(title)}</caption>{head}{body}</table>"
+    caption = f'<caption style="white-space: nowrap; text-align: left">{escape(title)}</caption>'
+    return f"<table>{caption}{head}{body}</table>"
+
+
+def with_deviation(mean: float, sd: float) -> str:
+    """A mean and its standard deviation, to the deviation's second digit, in plain decimals."""
+    places = max(0, 1 - math.floor(math.log10(sd))) if 0 < sd < math.inf else 1
+    return f"{mean:,.{places}f} ± {sd:,.{places}f}"

@@ -14,7 +14,7 @@ import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.errors import BadInput
-from llx.notebook import html_table
+from llx.notebook import html_table, with_deviation
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -367,7 +367,7 @@ class Result:
     def _repr_html_(self) -> str:
         """A small table for notebooks: each test, fidelity, and what went wrong."""
         rows = [
-            (row.test, f"{row.mean:.4g} ± {row.sd:.2g} {row.unit}", row.invalid_reason or "")
+            (row.test, f"{with_deviation(row.mean, row.sd)} {row.unit}", row.invalid_reason or "")
             for row in self.speed
         ]
         if self.fidelity:
