@@ -5,11 +5,14 @@ The builder runs in a process of its own: its peak memory is measured, and a cra
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
+import os
 import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,11 +34,12 @@ from llx.files import cache_folder, require_space, whole_folder
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
 from llx.graphs.tensorrt_rules import Target, require_buildable
-from llx.processes import in_own_process, peak_host_bytes
+from llx.processes import ProcessDied, in_own_process, peak_host_bytes
 from llx.progress import Progress, silent
 from llx.runtime import Runtime
 from llx.tensorrt import NOT_IN_RTX, BuildOptions, build, dialect_of, load, targets
 
+SAID = "stderr"  # of the builder's process, in the folder that is being written
 IF_IT_DIED = (
     "its own words stand above; less memory is needed with a smaller --context, --max-prefill or "
     "--batch"
@@ -227,7 +231,14 @@ def _write_engine(
     progress: Progress,
 ) -> None:
     job = _Job(key, graph, folder, request.timing_cache)
-    built = in_own_process(_build, job, progress, f"the {key.runtime} builder", IF_IT_DIED)
+    said = folder / SAID
+    try:
+        built = in_own_process(_build, job, progress, f"the {key.runtime} builder", IF_IT_DIED)
+    except ProcessDied:
+        if said.exists():
+            print(said.read_text(errors="replace"), end="", file=sys.stderr)
+        raise
+    said.unlink()
     manifest = EngineManifest(
         key=key,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -249,10 +260,28 @@ def _build(job: _Job, progress: Progress) -> _Built:
 
     key = job.key
     graph = stamped(job.graph, key.contract.limits.capacity)
-    plan = build(
-        key.runtime, graph, job.graph, key.contract, key.options, key.sm, job.timing_cache, progress
-    )
+    with _stderr_into(job.folder / SAID):
+        plan = build(
+            *(key.runtime, graph, job.graph, key.contract, key.options, key.sm),
+            *(job.timing_cache, progress),
+        )
     data = memoryview(plan.data)
     (job.folder / PLAN).write_bytes(data)
     record = FileRecord(bytes=data.nbytes, sha256=hashlib.sha256(data).hexdigest())
     return _Built(record, plan.layers, plan.seconds, peak_host_bytes())
+
+
+@contextlib.contextmanager
+def _stderr_into(path: Path) -> Iterator[None]:
+    """What libraries print on stderr, past every logger, goes into a file.
+
+    It is for a process that says what it has to say to another one.
+    """
+    kept = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -166,7 +166,8 @@ def build(
         said = _one_line(" ".join(complaints.errors[:1])) or "no reason given"
         raise BadInput(
             f"{runtime} {api.__version__} cannot build {path.name}: {said}",
-            "try a smaller --context, --max-prefill or --batch, or more --workspace",
+            ("try --profiles 1, " if options.profiles > 1 else "try ")
+            + "a smaller --context, --max-prefill or --batch, or more --workspace",
         )
     if timing_cache and runtime == "trt":
         _save_timing_cache(config, timing_cache)

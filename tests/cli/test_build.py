@@ -66,6 +66,12 @@ REFUSED = {
         2,
         ("a JetPack brings TensorRT",),
     ),
+    # Heads of 10 in fp16: TensorRT-RTX prints a line of its own beside what its logger is told.
+    "what TensorRT finds no way for": (
+        ("--engine", "trt-rtx", "--sm", 86, *SMALL, "--profiles", 2),
+        2,
+        ("cannot build standard.onnx", "Attention", "try --profiles 1"),
+    ),
     "a context over the capacity": (
         ("--engine", "trt-rtx", "--sm", 86, "--context", 97),
         2,

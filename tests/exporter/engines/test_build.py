@@ -238,14 +238,17 @@ def test_what_cannot_be_built_says_why_and_leaves_nothing(artifact, request_, er
 
 def _die(job, progress):
     (job.folder / PLAN).write_bytes(b"half")
-    os.kill(os.getpid(), signal.SIGKILL)
+    with building._stderr_into(job.folder / building.SAID):
+        os.write(2, b"the library's last words\n")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_builder_that_is_killed_is_an_error_and_leaves_nothing(artifact, monkeypatch):
+def test_a_builder_that_is_killed_is_an_error_and_leaves_nothing(artifact, monkeypatch, capfd):
     monkeypatch.setattr(building, "_build", _die)
     with pytest.raises(ProcessDied, match="builder was ended by SIGKILL") as raised:
         build_engine(artifact, SM86)
     assert raised.value.exit_code == EXIT_BUG
+    assert capfd.readouterr().err == "the library's last words\n"
     assert not list((artifact.folder / ENGINES).iterdir())
 
 
