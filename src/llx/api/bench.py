@@ -97,7 +97,13 @@ def bench(
     """
     command = command or call_in_words(bench, locals())
     names = engines_named(engines, provider)
-    most = max_repetitions or (MOST_REPETITIONS if against is None else MOST_IN_TURNS)
+    for name, share in (("until", until), ("threshold", threshold)):
+        if share is not None and not 0 < share < 1:
+            raise BadInput(f"{name} {share:g} is no share", "give one above 0 and below 1")
+    if not limit >= 1:
+        raise BadInput(f"a limit of {limit:g} s stops every test", "give 1 s or more")
+    usual_most = MOST_REPETITIONS if against is None else MOST_IN_TURNS
+    most = usual_most if max_repetitions is None else max_repetitions
     if until and not MIN_REPETITIONS <= repetitions <= most:
         raise BadInput(
             f"--until begins with {MIN_REPETITIONS} repetitions or more, and ends with as many "
