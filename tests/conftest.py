@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,21 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what no GPU has checked: a test that was left out or skipped has not passed."""
+    """Say in a line for each cause what was not checked: a skipped test has not passed."""
     skipped = terminalreporter.stats.get("skipped", [])
+    for cause, number in Counter(map(_cause, skipped)).most_common():
+        tests = "test" if number == 1 else "tests"
+        terminalreporter.write_line(f"{number} {tests} not run: {cause}", yellow=True)
     count = config.stash.get(NOT_RUN, 0) + sum("gpu" in report.keywords for report in skipped)
     if count:
         where = "`make test-gpu` runs them" if find_gpu() else "no GPU here (make test-gpu)"
         terminalreporter.write_line(f"{count} GPU tests not run: {where}", yellow=True)
+
+
+def _cause(report: pytest.TestReport) -> str:
+    """Why a test was skipped, in a line."""
+    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return " ".join(told.removeprefix("Skipped: ").split())
 
 
 @pytest.fixture(scope="session", autouse=True)
