@@ -38,7 +38,8 @@ NOT_RUN = pytest.StashKey[int]()
 # (xdist would begin with those of most tests: `make test` says --no-loadscope-reorder.)
 LONGEST = (
     *("test_commands.py", "test_real_checkpoint.py", "test_run.py", "test_against.py"),
-    *("test_action.py", "test_int8.py", "test_build.py", "test_tensorrt_rtx.py"),
+    *("test_options.py", "test_action.py", "test_int8.py", "test_build.py"),
+    *("test_tensorrt_rtx.py", "test_documents.py", "test_left_out.py"),
 )
 
 
