@@ -38,7 +38,8 @@ NOT_RUN = pytest.StashKey[int]()
 # (xdist would begin with those of most tests: `make test` says --no-loadscope-reorder.)
 LONGEST = (
     *("test_commands.py", "test_real_checkpoint.py", "test_run.py", "test_against.py"),
-    *("test_action.py", "test_int8.py", "test_build.py", "test_tensorrt_rtx.py"),
+    *("test_options.py", "test_action.py", "test_int8.py", "test_build.py"),
+    *("test_tensorrt_rtx.py", "test_from_anywhere.py", "test_words.py", "test_left_out.py"),
 )
 
 
@@ -75,18 +76,20 @@ def pytest_terminal_summary(
     """Say what was not run, a line for each reason: a test that was skipped has not passed."""
     skipped = terminalreporter.stats.get("skipped", [])
     of_gpu = [report for report in skipped if "gpu" in report.keywords]
-    reasons = Counter(report.longrepr[2] for report in skipped if report not in of_gpu)
-    for reason, number in reasons.most_common():
-        why = reason.removeprefix("Skipped: ")
-        terminalreporter.write_line(f"{_tests(number)} not run: {why}", yellow=True)
+    causes = Counter(_cause(report) for report in skipped if report not in of_gpu)
+    for cause, number in causes.most_common():
+        tests = "test" if number == 1 else "tests"
+        terminalreporter.write_line(f"{number} {tests} not run: {cause}", yellow=True)
     count = config.stash.get(NOT_RUN, 0) + len(of_gpu)
     if count:
         where = "`make test-gpu` runs them" if find_gpu() else "no GPU here (make test-gpu)"
         terminalreporter.write_line(f"{count} GPU tests not run: {where}", yellow=True)
 
 
-def _tests(number: int) -> str:
-    return f"{number} test{'' if number == 1 else 's'}"
+def _cause(report: pytest.TestReport) -> str:
+    """Why a test was skipped, in a line."""
+    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return " ".join(told.removeprefix("Skipped: ").split())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-WITHOUT = "no OpenSSH server here: apt-get install openssh-server"
+from tests.packages import install
+
+# The environment may name another one.
+SSHD = os.environ.get("SSHD") or shutil.which("sshd") or "/usr/sbin/sshd"
+WITHOUT = f"no OpenSSH server here: {install('openssh-server', 'OpenSSH server')}"
 
 
 def require_sshd():

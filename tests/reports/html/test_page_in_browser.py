@@ -13,6 +13,7 @@ from llx.artifact import remember_latest
 from llx.reports.history import Entry
 from llx.reports.html.page import write_page
 from llx.reports.measures import measures
+from tests.packages import install
 from tests.reports.html.test_page import EVERYTHING, KINDS
 from tests.reports.made import HOSTILE, in_turns, result, with_texts
 
@@ -20,8 +21,11 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        CHROMIUM is None or importlib.util.find_spec("playwright") is None,
-        reason="needs Chromium (apt-get install chromium) and Playwright",
+        CHROMIUM is None, reason=f"no Chromium here: {install('chromium', 'Chromium browser')}"
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("playwright") is None,
+        reason="no Playwright here: pip install playwright",
     ),
 ]
 QUIET = (
