@@ -126,6 +126,7 @@ def test_the_example_speaks_through_the_door_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_example_runs_as_it_stands(tmp_path):
     ended = run_script(EXAMPLE.read_text(), tmp_path)
     assert ended.returncode == 0, ended.stderr
