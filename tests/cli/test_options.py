@@ -468,13 +468,13 @@ def inside(house, llx, tmp_path, monkeypatch):
     return tmp_path
 
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
+
+
 @pytest.mark.filterwarnings("ignore")  # lm-eval and datasets warn of much
 @pytest.mark.parametrize(
     "call",
-    [
-        pytest.param(call, marks=pytest.mark.slow if call.slow else (), id=call.line)
-        for call in CALLS
-    ],
+    [pytest.param(call, marks=SLOW if call.slow else (), id=call.line) for call in CALLS],
 )
 def test_every_option_does_what_it_says(call, inside, llx):
     if "out" not in call.words or "--overwrite" not in call.words:
