@@ -45,6 +45,7 @@ class GgufSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.warnings: list[str] = []
         try:
             self._reader = gguf.GGUFReader(path)
         except DAMAGE as error:

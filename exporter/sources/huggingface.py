@@ -41,6 +41,7 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.warnings: list[str] = []
         self.spec: LlamaSpec = spec_from_config(read_json(path / "config.json"))
         self.format, self._shards = self._find()
 
