@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from llx.errors import BadInput
+from llx.errors import BadInput, one_line
+from llx.files import safetensors_header
 from llx.graphs.contract import GraphContract, Shape
 from llx.graphs.semantic import Dialect
 from llx.precision import PRECISIONS, Precision
@@ -25,7 +25,7 @@ DTYPES = {
 
 def op_counts(path: Path) -> Counter[str]:
     """How often each op occurs."""
-    return Counter(node.op_type for node in ir.load(path).graph)
+    return Counter(node.op_type for node in load(path).graph)
 
 
 def weight_groups(path: Path) -> dict[str, int]:
@@ -104,9 +104,9 @@ def problems(
     found = []
     try:
         onnx.checker.check_model(path, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        found.append(f"the ONNX checker refuses it: {str(error).splitlines()[0]}")
-    graph = ir.load(path).graph
+    except Exception as error:  # what it says of damaged names is no text, which is another error
+        found.append(f"the ONNX checker refuses it: {one_line(error)}")
+    graph = load(path).graph
     if _described(graph.inputs) != list(contract.inputs().items()):
         found.append("its inputs are not those of the contract")
     if _described(graph.outputs) != list(contract.outputs(dialect.cache).items()):
@@ -150,7 +150,7 @@ def _weight_problems(path: Path) -> list[str]:
 
 
 def _external(path: Path) -> dict[str, ir.ExternalTensor]:
-    values = ir.load(path).graph.initializers.values()
+    values = load(path).graph.initializers.values()
     return {
         value.name: value.const_value
         for value in values
@@ -160,9 +160,6 @@ def _external(path: Path) -> dict[str, ir.ExternalTensor]:
 
 def _safetensors_places(path: Path) -> dict[str, tuple[int, int]]:
     """Offset in the file and length of every tensor, from the header."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    header.pop("__metadata__", None)
-    spans = {name: entry["data_offsets"] for name, entry in header.items()}
-    return {name: (8 + size + start, end - start) for name, (start, end) in spans.items()}
+    tensors, data = safetensors_header(path)
+    spans = {name: tensor.data_offsets for name, tensor in tensors.items()}
+    return {name: (data + start, end - start) for name, (start, end) in spans.items()}

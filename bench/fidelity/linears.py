@@ -15,9 +15,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from safetensors import safe_open
 
-from llx.artifact import WEIGHTS, Artifact
+from llx.artifact import Artifact
 from llx.bench.sessions.ort import NUMPY_DTYPES, require_computed, session_options
 from llx.errors import GateFailed
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
@@ -63,7 +62,7 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
-    with safe_open(artifact.path(WEIGHTS), framework="np") as file:
+    with artifact.opened_weights("np") as file:
         for module, probe in probes.items():
             found = [values[name].astype(np.float32) for name in probe]
             if module in TABLES:

@@ -15,7 +15,7 @@ from llx.artifact import Artifact
 from llx.bench import clock
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens
-from llx.errors import BadInput, Lacking, LlxError
+from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.files import cache_folder
 from llx.graphs.contract import (
     INPUT_IDS,
@@ -79,9 +79,16 @@ class OrtSession:
         self._options = provider_options(provider, artifact)
         options = session_options(artifact.manifest.precision)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
-        self._session = onnxruntime.InferenceSession(
-            artifact.graph(dialect), options, providers=list(self._options.items())
-        )
+        graph = artifact.graph(dialect)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=list(self._options.items())
+            )
+        except Exception as error:  # a dozen classes of its own, of no common ancestor
+            raise BadInput(
+                f"ONNX Runtime does not load {graph} ({one_line(error)})",
+                "export again with --overwrite, or look at it with `llx check`",
+            ) from None
         if self._session.get_providers()[0] != PROVIDERS[provider]:  # it falls back to another
             name = PROVIDERS[provider].removesuffix("ExecutionProvider")
             raise Lacking(f"ONNX Runtime cannot load its {name} provider here", INSTALLS[provider])

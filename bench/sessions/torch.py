@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 
-from llx.artifact import WEIGHTS, Artifact
+from llx.artifact import Artifact
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens
 from llx.errors import Lacking
 from llx.graphs.contract import Limits, StepGuard
 from llx.llama.model import Llama, empty_cache
 from llx.llama.quantized import quantize_modules
-from llx.llama.spec import LlamaSpec
-from llx.precision import PRECISIONS, Compute, Precision
+from llx.precision import Compute
 
 
-def load_llama(
-    spec: LlamaSpec,
-    weights: Path,
-    precision: Precision = PRECISIONS["fp32"],
-    dense: frozenset[str] = frozenset(),
-) -> Llama:
-    """A model over a weights file, mapped into memory rather than copied.
+def load_llama(artifact: Artifact) -> Llama:
+    """The model over the artifact's weights file, mapped into memory rather than copied.
 
-    The file decides what is computed in; `precision` and `dense`, which layers are quantized.
+    The file decides what is computed in. Raises `BadInput` where it holds another model's weights.
     """
-    with safe_open(weights, framework="pt") as file:
+    manifest = artifact.manifest
+    with artifact.opened_weights("pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("_pad")}
-    with torch.device("meta"):
-        model = quantize_modules(Llama(spec, len(state["rope.cos"])), precision, dense)
-    model.load_state_dict(state, assign=True)
+        with torch.device("meta"):
+            dense = Llama(manifest.spec, len(state["rope.cos"]))
+            model = quantize_modules(dense, manifest.precision, manifest.dense)
+        model.load_state_dict(state, assign=True)
     return model.eval()
 
 
@@ -66,10 +60,8 @@ class TorchSession:
     @classmethod
     def open(cls, artifact: Artifact, rows: int = 1, device: str = "cpu") -> TorchSession:
         """A session over the artifact's own weights; few bits are dequantized at every step."""
-        manifest = artifact.manifest
-        weights = artifact.path(WEIGHTS)
-        model = load_llama(manifest.spec, weights, manifest.precision, manifest.dense)
-        return cls(model, manifest.contract.limits, rows, artifact.weights_in_words, device)
+        limits = artifact.manifest.contract.limits
+        return cls(load_llama(artifact), limits, rows, artifact.weights_in_words, device)
 
     @torch.inference_mode()
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:

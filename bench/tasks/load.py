@@ -19,7 +19,7 @@ from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 
 from llx.bench.tasks.files import refuse_code
-from llx.errors import BadInput, Lacking, LlxError
+from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.evaluation import EvalRequest
 
 ALLOW_CODE_EVAL = "HF_ALLOW_CODE_EVAL"  # what the metric code_eval wants to see
@@ -149,12 +149,6 @@ def _unreachable(name: str, error: Exception) -> Lacking:
         "check its dataset_path and the network; without one, bring the cache (HF_HOME) from a "
         "machine that has run it",
     )
-
-
-def one_line(error: Exception) -> str:
-    """An error of another library on one line, not too long a one."""
-    words = " ".join(str(error).split())
-    return words if len(words) <= 200 else words[:199] + "…"
 
 
 @contextlib.contextmanager

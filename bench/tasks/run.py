@@ -26,8 +26,8 @@ from llx.artifact import Artifact
 from llx.bench.clock import now_ns
 from llx.bench.sessions import Built, Engine
 from llx.bench.tasks.lm import SessionLM
-from llx.bench.tasks.load import contained, load_tasks, one_line
-from llx.errors import BadInput
+from llx.bench.tasks.load import contained, load_tasks
+from llx.errors import BadInput, one_line
 from llx.evaluation import EvalRequest, EvalSettings, Evaluation, Metric, TaskScore
 from llx.progress import Progress, silent
 from llx.result import ArtifactRecord

@@ -7,13 +7,15 @@ and a graph reaches a runtime only where its hash agrees and it names no file bu
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, one_line
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
@@ -257,6 +259,24 @@ class Artifact:
         from llx.api.session import open_session
 
         return open_session(self, engine, rows, trust_engine)
+
+    @contextmanager
+    def opened_weights(self, framework: Literal["pt", "np"]) -> Iterator[Any]:
+        """The weights file, opened with safetensors for PyTorch or NumPy.
+
+        Raises `BadInput` where what is read within is not there, or not as the manifest says.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path(WEIGHTS)
+        try:
+            with safe_open(path, framework=framework) as file:
+                yield file
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise BadInput(
+                f"{path} is not what the manifest describes ({one_line(error)})",
+                "export again with --overwrite",
+            ) from None
 
     def _repr_html_(self) -> str:
         manifest = self.manifest

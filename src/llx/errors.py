@@ -51,6 +51,12 @@ class Lacking(LlxError):
     exit_code = EXIT_LACKING
 
 
+def one_line(error: BaseException) -> str:
+    """An error of another library on one line, not too long a one."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 200 else words[:199] + "…"
+
+
 def is_installed(module: str) -> bool:
     """Whether a module could be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
