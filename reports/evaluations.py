@@ -60,5 +60,10 @@ def _conditions(evaluation: Evaluation) -> Iterator[str]:
             f"{count} {'context was' if count == 1 else 'contexts were'} cut from the left: the "
             f"cache holds {settings.capacity} positions."
         )
+    if evaluation.without_system:
+        yield (
+            f"The chat template refuses a system turn: {evaluation.without_system} conversations "
+            "went without it, as in lm-eval's Hugging Face backend."
+        )
     if settings.allow_code:
         yield "Tasks were allowed to run code."
