@@ -18,7 +18,10 @@ from llx.templates import (
 
 ASKED_BY = "--chat"
 # Where a message ends that is left open. Its last space shows whether the template trims messages.
-MARK = "<HERE THE MESSAGE IS LEFT OPEN> "
+MARK = "HERE_THE_MESSAGE_IS_LEFT_OPEN "
+
+# What a model thought before it answered, by the names that go around; templates read the first.
+REASONING = ("reasoning_content", "thinking", "reasoning")
 
 Message = dict[str, Any]
 
@@ -45,16 +48,18 @@ class ChatTemplate:
         """A conversation as text.
 
         Raises `Lacking` where the artifact has no template, `ConversationRefused` where that says
-        so by itself, and `BadInput` where it fails or takes more than its limits.
+        so by itself, and `BadInput` where it fails, takes more than its limits or is given nothing.
         """
         variables = {
             **self._special_tokens,
-            "messages": messages,
+            "messages": [_as_templates_read(message) for message in messages],
             "tools": None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
         source = self._source
+        if not messages:
+            raise BadInput("a conversation has no message to render", self._remedy)
         try:
             return self._process.render(source, variables, self._now or datetime.now())
         except TemplateRefused as error:
@@ -72,7 +77,7 @@ class ChatTemplate:
         `render` does, and `BadInput` where the message does not appear.
         """
         last = str(messages[-1]["content"]) if messages else ""
-        marked = [*messages[:-1], {**messages[-1], "content": last + MARK}] if messages else []
+        marked = [*messages[:-1], *({**m, "content": last + MARK} for m in messages[-1:])]
         text = self.render(marked, add_generation_prompt=False)
         at = text.rfind(MARK.strip())
         if at < 0 or last.strip() not in text:
@@ -80,7 +85,8 @@ class ChatTemplate:
                 "the chat template changes the words of a message, which cannot be continued then",
                 self._remedy,
             )
-        return text[:at] if text.startswith(MARK, at) else text[:at].rstrip()
+        kept = text[:at] if text.startswith(MARK, at) else text[:at].rstrip()
+        return kept.replace(MARK, "").replace(MARK.strip(), "")  # where the message stands twice
 
     @property
     def _remedy(self) -> str:
@@ -110,6 +116,15 @@ class ChatTemplate:
             return {}
         named = {"bos_token": text.bos_token, "eos_token": text.eos_token, **text.special_tokens}
         return {name: token for name, token in named.items() if token}
+
+
+def _as_templates_read(message: Message) -> Message:
+    """A message as transformers hands it on: nothing that is None, and reasoning by each name."""
+    said = {name: value for name, value in message.items() if value is not None}
+    reasoning = [said[name] for name in REASONING if name in said]
+    if not reasoning:
+        return said
+    return {"thinking": reasoning[0], **said, "reasoning_content": reasoning[0]}
 
 
 def chat_prompt(artifact: Artifact, question: str, date: str | None = None) -> str:

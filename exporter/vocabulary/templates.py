@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llx.templates import MOST_TEMPLATE_BYTES, TemplateFailed, TemplateProcess
+from llx.templates import MOST_TEMPLATE_BYTES, TemplateFailed, TemplateProcess, one_line
 
 FILE = "chat_template.jinja"
 MORE_FILES = "additional_chat_templates"  # a folder of NAME.jinja
@@ -132,5 +132,5 @@ def _checked(template: Any, where: str, warnings: list[str]) -> str:
 
 
 def _warn(warnings: list[str], line: str) -> None:
-    if line not in warnings:  # a source may be asked for its text twice
+    if (line := one_line(line)) not in warnings:  # a source may be asked for its text twice
         warnings.append(line)

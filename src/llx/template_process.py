@@ -31,9 +31,7 @@ from jinja2.utils import Namespace
 EXIT_MEMORY = 77  # what asks for more memory than there is ends with this
 MOST_WORDS = 1000  # characters of an error's message
 # What jinja2 and Python import when a template first uses it: no file is opened later.
-WARM_UP = (
-    "{{ '\\u00e9' | striptags | wordwrap }}{{ [1] | pprint }}{{ lipsum(n=1) }}{{ 1 // 0 }}"
-)
+WARM_UP = "{{ '\\u00e9' | striptags | wordwrap }}{{ [1] | pprint }}{{ lipsum(n=1) }}{{ 1 // 0 }}"
 
 
 class Generation(jinja2.ext.Extension):

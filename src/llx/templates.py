@@ -129,8 +129,8 @@ class TemplateProcess:
         if answer.text is not None:
             return answer.text
         if answer.refused is not None:
-            raise TemplateRefused(_one_line(answer.refused))
-        raise TemplateFailed(_one_line(answer.error or "no reason given"))
+            raise TemplateRefused(one_line(answer.refused))
+        raise TemplateFailed(one_line(answer.error or "no reason given"))
 
     def _start(self) -> None:
         self.close()
@@ -208,7 +208,7 @@ def _placeholder(value: Any) -> str:
     return f"<{type(value).__name__}>"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Untrusted words for a terminal: one line, and nothing that would move its cursor."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 

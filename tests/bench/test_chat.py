@@ -13,7 +13,9 @@ from llx.artifact import CHAT_TEMPLATE, Artifact, open_artifact
 from llx.bench.chat import ChatTemplate, ConversationRefused, chat_prompt, render_chat
 from llx.errors import BadInput, Lacking
 from llx.templates import MOST_TEMPLATE_BYTES
-from tests.conversations import CONVERSATIONS, FAMILIES, NOW, theirs
+from tests.conversations import CONVERSATIONS, FAMILIES, NOW, applied
+
+U = {"role": "user", "content": "?"}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ TOKENS = "[{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ cls_token is defin
 def test_a_template_knows_the_special_tokens_that_are_set_and_no_other(with_template):
     def seen(**text):
         artifact = with_template(TOKENS + "{{ bos_token is defined }}", **text)
-        return render_chat(artifact, [])
+        return render_chat(artifact, [U])
 
     assert seen(bos_token="", eos_token="") == "[|||False]False"
     assert seen(bos_token="<s>", eos_token="</s>") == "[<s>|</s>||False]True"
@@ -49,7 +51,7 @@ def test_a_template_knows_the_special_tokens_that_are_set_and_no_other(with_temp
 
 def test_a_conversation_is_no_special_token(with_template):
     artifact = with_template("{{ messages | length }}", special_tokens={"messages": "x"})
-    assert render_chat(artifact, [{"role": "user", "content": "?"}]) == "1"
+    assert render_chat(artifact, [U]) == "1"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -58,13 +60,10 @@ def test_a_conversation_reads_as_in_transformers(with_template, family, add_gene
     pytest.importorskip("transformers")
     artifact = with_template(FAMILIES[family], bos_token="<s>", eos_token="</s>")
     template = ChatTemplate(artifact, now=NOW)
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
     for messages in CONVERSATIONS.values():
-        wanted = theirs(
-            FAMILIES[family],
-            messages,
-            bos_token="<s>",
-            eos_token="</s>",
-            add_generation_prompt=add_generation_prompt,
+        wanted = applied(
+            FAMILIES[family], messages, special, add_generation_prompt=add_generation_prompt
         )
         if isinstance(wanted, str):
             assert template.render(messages, add_generation_prompt) == wanted
@@ -97,8 +96,10 @@ def test_a_message_that_is_left_open_ends_where_it_does_in_transformers(with_tem
     for last, role in itertools.product(LAST, ("assistant", "user")):
         for before in ([], [first]):
             messages = [*before, {"role": role, "content": last}]
-            wanted = theirs(OPENED[name], messages, continue_final_message=True, **special)
+            wanted = applied(OPENED[name], messages, special, continue_final_message=True)
             if isinstance(wanted, str):
+                # The mark of transformers stays in the text where the message stands twice.
+                wanted = wanted.replace("CONTINUE_FINAL_MESSAGE_TAG ", "")
                 assert template.left_open(messages) == wanted, messages
             else:
                 with pytest.raises(BadInput):
@@ -106,9 +107,10 @@ def test_a_message_that_is_left_open_ends_where_it_does_in_transformers(with_tem
     template.close()
 
 
-def test_nothing_is_left_open_where_there_is_no_message(with_template):
-    with pytest.raises(BadInput, match="cannot be continued"):
-        ChatTemplate(with_template(PLAIN)).left_open([])
+def test_a_conversation_of_no_message_is_none(tiny):
+    for ask in (ChatTemplate(tiny).render, ChatTemplate(tiny).left_open):
+        with pytest.raises(BadInput, match="no message"):
+            ask([])
 
 
 def test_a_template_that_refuses_is_quoted(with_template):
@@ -151,7 +153,7 @@ def test_an_artifact_without_a_template_says_so_by_the_option(tiny):
     files = {name: record for name, record in tiny.manifest.files.items() if name != CHAT_TEMPLATE}
     artifact = Artifact(tiny.folder, replace(tiny.manifest, files=files))
     with pytest.raises(Lacking, match="leave out --apply-chat-template"):
-        render_chat(artifact, [], option="--apply-chat-template")
+        render_chat(artifact, [U], option="--apply-chat-template")
 
 
 def test_the_date_is_todays_or_the_one_that_is_given(with_template):
@@ -159,6 +161,6 @@ def test_the_date_is_todays_or_the_one_that_is_given(with_template):
     before = datetime.now().date()
     assert before.isoformat() <= chat_prompt(artifact, "?") <= datetime.now().date().isoformat()
     assert chat_prompt(artifact, "?", date="2024-02-29") == "2024-02-29"
-    assert render_chat(artifact, [], date="1999-01-02") == "1999-01-02"
+    assert render_chat(artifact, [U], date="1999-01-02") == "1999-01-02"
     with pytest.raises(BadInput, match="--date"):
         chat_prompt(artifact, "?", date="tomorrow")
