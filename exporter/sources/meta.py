@@ -50,6 +50,7 @@ class MetaSource:
 
     def __init__(self, path: Path, spec: LlamaSpec | None) -> None:
         self.path = path
+        self.warnings: list[str] = []
         self.files = sorted(path.glob(SHARDS))
         self._shards = [TorchFile(file) for file in self.files]
         self.spec = spec or self._fitting_spec()
