@@ -48,7 +48,7 @@ class ChatTemplate:
         """A conversation as text.
 
         Raises `Lacking` where the artifact has no template, `ConversationRefused` where that says
-        so by itself, and `BadInput` where it fails, takes more than its limits or is given nothing.
+        so by itself, and `BadInput` where it fails, takes more than its limits or renders nothing.
         """
         variables = {
             **self._special_tokens,
@@ -61,13 +61,18 @@ class ChatTemplate:
         if not messages:
             raise BadInput("a conversation has no message to render", self._remedy)
         try:
-            return self._process.render(source, variables, self._now or datetime.now())
+            text = self._process.render(source, variables, self._now or datetime.now())
         except TemplateRefused as error:
             raise ConversationRefused(
                 f"the chat template refuses the conversation ({error})", self._remedy
             ) from None
         except TemplateFailed as error:
             raise BadInput(f"the chat template fails ({error})", self._remedy) from None
+        if not text:
+            raise BadInput(
+                "the chat template renders nothing at all of the conversation", self._remedy
+            )
+        return text
 
     def left_open(self, messages: list[Message]) -> str:
         """A conversation up to the end of its last message, for the model to go on with that.
@@ -130,12 +135,9 @@ def _as_templates_read(message: Message) -> Message:
 def chat_prompt(artifact: Artifact, question: str, date: str | None = None) -> str:
     """The question as the chat template asks it, which is told a date. None: now.
 
-    Raises as `render_chat` does, and `BadInput` where there is nothing of it in the text.
+    Raises as `render_chat` does.
     """
-    text = render_chat(artifact, [{"role": "user", "content": question}], date=date)
-    if not text:
-        raise BadInput("the chat template renders nothing at all", f"leave out {ASKED_BY}")
-    return text
+    return render_chat(artifact, [{"role": "user", "content": question}], date=date)
 
 
 def render_chat(

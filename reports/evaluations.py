@@ -62,8 +62,8 @@ def _conditions(evaluation: Evaluation) -> Iterator[str]:
         )
     if evaluation.without_system:
         yield (
-            f"The chat template refuses a system turn: {evaluation.without_system} conversations "
-            "went without it, as in lm-eval's Hugging Face backend."
+            "The chat template refuses a system turn: conversations go without it, as in lm-eval's "
+            f"Hugging Face backend ({evaluation.without_system} of them)."
         )
     if settings.allow_code:
         yield "Tasks were allowed to run code."

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llx.errors import LlxError
 from llx.templates import MOST_TEMPLATE_BYTES, TemplateFailed, TemplateProcess, one_line
 
 FILE = "chat_template.jinja"
@@ -110,7 +111,7 @@ def _decoded(data: bytes, where: str) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         byte = f"byte {error.start} is 0x{data[error.start]:02x}"
-        raise _Unusable(f"{where} is not UTF-8 ({byte}), as which it has to be saved") from None
+        raise _Unusable(f"{where} is not UTF-8 ({byte})") from None
 
 
 def _checked(template: Any, where: str, warnings: list[str]) -> str:
@@ -126,7 +127,7 @@ def _checked(template: Any, where: str, warnings: list[str]) -> str:
     try:
         with TemplateProcess() as process:
             process.compile(template)
-    except TemplateFailed as error:
+    except (TemplateFailed, LlxError) as error:
         _warn(warnings, f"{where} does not compile ({error}): --chat will not work")
     return template
 

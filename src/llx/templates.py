@@ -148,9 +148,9 @@ class TemplateProcess:
                     env={name: os.environ[name] for name in KEPT if name in os.environ},
                     start_new_session=True,  # Ctrl-C is for the caller, who then closes
                 )
-        except BaseException:
+        except OSError as error:
             ours.close()
-            raise
+            raise TemplateFailed(f"no process can be started for it ({error.strerror})") from None
         self._socket, self._owner = ours, os.getpid()
         self._end = weakref.finalize(self, _end, self._process, ours, self._owner)
 

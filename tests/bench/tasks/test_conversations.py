@@ -65,6 +65,8 @@ def test_a_conversation_reads_as_in_the_hugging_face_backend(with_template, mode
             try:
                 wanted = theirs.apply_chat_template(chat, add_generation_prompt=generation)
             except Exception:
+                wanted = ""
+            if not wanted:  # what renders nothing is refused here
                 with pytest.raises(BadInput):
                     ours.apply_chat_template(chat, add_generation_prompt=generation)
             else:

@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 
+import gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,8 @@ from llx.exporter.sources import open_source
 from llx.exporter.vocabulary.templates import chat_template_of, gguf_template
 from llx.precision import PRECISIONS
 from llx.templates import MOST_TEMPLATE_BYTES
-from tests.checkpoints import byte_tokenizer, write_checkpoint
+from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint, write_gguf
+from tests.exporter.vocabularies import byte_level_fields
 
 ABSENT = object()
 FIELDS = {
@@ -207,3 +209,41 @@ def test_a_gguf_names_its_template_by_its_keys(case):
     assert gguf_template(fields, warnings) == wanted
     assert words in "".join(warnings)
     assert bool(warnings) == bool(words)
+
+
+def smallest(path, describe):
+    """A GGUF file whose vocabulary is of bytes."""
+    fields = byte_level_fields({bytes([i]): i for i in range(256)}, "gpt-2")
+
+    def described(writer):
+        for name, value in fields.items():
+            getattr(writer, name)(value)
+        describe(writer)
+
+    return open_source(write_gguf(path, TINY, random_tensors(TINY), describe=described))
+
+
+def test_a_gguf_files_default_template_is_the_one_of_several(tmp_path):
+    named = [{"name": "rag", "template": "r"}, {"name": "default", "template": "é"}]
+    source = smallest(tmp_path / "a.gguf", lambda writer: writer.add_chat_template(named))
+    assert (source.text().chat_template, source.warnings) == ("é", [])
+
+
+def test_a_gguf_file_of_named_templates_alone_has_none(tmp_path):
+    named = [{"name": "rag", "template": "r"}]
+    source = smallest(tmp_path / "a.gguf", lambda writer: writer.add_chat_template(named))
+    assert source.text().chat_template is None
+    assert "names rag" in " ".join(source.warnings)
+
+
+def test_a_gguf_file_whose_template_is_not_utf_8_keeps_its_tokenizer(tmp_path):
+    source = smallest(
+        tmp_path / "a.gguf",
+        lambda writer: writer.add_key_value(
+            "tokenizer.chat_template", "é".encode("latin-1"), gguf.GGUFValueType.STRING
+        ),
+    )
+    text = source.text()
+    assert text.tokenizer
+    assert text.chat_template is None
+    assert "not UTF-8" in " ".join(source.warnings)
