@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from llx.artifact import CHAT_TEMPLATE, Artifact
+from llx.bench.chat import chat_prompt, render_chat
 from llx.bench.session import Session
 from llx.bench.speed import steps
 from llx.corpus import require_known
-from llx.errors import BadInput, GateFailed, Lacking
+from llx.errors import BadInput, GateFailed
+
+__all__ = ["Sampling", "chat_prompt", "choose", "generate", "render_chat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,39 +32,6 @@ class Sampling:
             raise BadInput("--temperature is below 0", "choose 0 for greedy, or more")
         if not 0 < self.top_p <= 1:
             raise BadInput("--top-p is outside 0…1", "choose a share of the probability")
-
-
-def chat_prompt(artifact: Artifact, question: str) -> str:
-    """The question as the chat template asks it."""
-    return render_chat(artifact, [{"role": "user", "content": question}])
-
-
-def render_chat(
-    artifact: Artifact,
-    messages: list[dict[str, str]],
-    add_generation_prompt: bool = True,
-    option: str = "--chat",
-) -> str:
-    """A conversation in the words of the chat template, which is untrusted: it runs sandboxed.
-
-    `option` is what asked for the template.
-    """
-    text = artifact.manifest.text
-    if not artifact.has(CHAT_TEMPLATE) or text is None:
-        raise Lacking(
-            f"{artifact.folder} has no chat template", f"leave out {option}: it is not a chat model"
-        )
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    source = artifact.path(CHAT_TEMPLATE).read_text(encoding="utf-8")
-    try:
-        return environment.from_string(source).render(
-            messages=messages,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=text.bos_token,
-            eos_token=text.eos_token,
-        )
-    except TemplateError as error:
-        raise BadInput(f"the chat template fails ({error})", f"leave out {option}") from None
 
 
 def generate(

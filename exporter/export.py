@@ -400,8 +400,8 @@ def bind_weights(model: ir.Model, layout: Layout) -> None:
 def _write_text(folder: Path, text: Text) -> dict[str, FileRecord]:
     (folder / TOKENIZER).write_bytes(text.tokenizer)
     files = {TOKENIZER: record_of(folder / TOKENIZER)}
-    if text.chat_template:
-        (folder / CHAT_TEMPLATE).write_text(text.chat_template, encoding="utf-8")
+    if text.chat_template is not None:
+        (folder / CHAT_TEMPLATE).write_bytes(text.chat_template.encode())
         files[CHAT_TEMPLATE] = record_of(folder / CHAT_TEMPLATE)
     return files
 

@@ -60,5 +60,10 @@ def _conditions(evaluation: Evaluation) -> Iterator[str]:
             f"{count} {'context was' if count == 1 else 'contexts were'} cut from the left: the "
             f"cache holds {settings.capacity} positions."
         )
+    if evaluation.without_system:
+        yield (
+            "The chat template refuses a system turn: conversations go without it, as in lm-eval's "
+            f"Hugging Face backend ({evaluation.without_system} of them)."
+        )
     if settings.allow_code:
         yield "Tasks were allowed to run code."

@@ -28,9 +28,9 @@ FOLDERS = {
 # alone. A name is a module or a room (a folder with all that is in it): within a room modules
 # import one another freely, in no circle.
 FLOORS = """
-llx: errors progress lazy notebook conditions statistics probe
+llx: errors progress lazy notebook conditions statistics probe template_process
 llx: files gpu processes precision devices corpus
-llx: runtime jetpack llama
+llx: runtime jetpack llama templates
 llx: plans
 llx.graphs: contract
 llx.graphs: semantic
@@ -51,7 +51,7 @@ llx.exporter: load
 llx.exporter: quantization
 llx.exporter: export
 
-llx.bench: session cuda text
+llx.bench: session cuda text chat
 llx.bench: clock
 llx.bench: machine
 llx.bench: sessions

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import lm_eval.utils
@@ -24,9 +25,10 @@ from lm_eval.models.utils import (
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
+from llx.bench.chat import ChatTemplate, ConversationRefused
 from llx.bench.clock import timed_step
 from llx.bench.fidelity.observed import log_sum_exp
-from llx.bench.generate import Sampling, choose, render_chat
+from llx.bench.generate import Sampling, choose
 from llx.bench.sessions import Session
 from llx.bench.speed import steps
 from llx.bench.text import tokenizer_of
@@ -41,9 +43,19 @@ IDLE_WHEN_GREEDY = {"top_p", "top_k", "min_p", "typical_p"}
 
 
 class SessionLM(TemplateLM):  # type: ignore[misc]
-    """A session as lm-eval's language model. `truncated` counts what was cut from the left."""
+    """A session as lm-eval's language model. `now` is the time that a chat template is told.
 
-    def __init__(self, artifact: Artifact, session: Session, progress: Progress = silent) -> None:
+    `truncated` counts what was cut from the left, `without_system` the conversations whose system
+    turn the chat template refused, and which therefore go without it.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        session: Session,
+        progress: Progress = silent,
+        now: datetime | None = None,
+    ) -> None:
         super().__init__()
         self._artifact, self._session, self._progress = artifact, session, progress
         self._tokenizer = tokenizer_of(artifact)
@@ -55,7 +67,8 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
             self._eos = min(self._ends)
         self._held: list[int] = []  # what the cache of a session of one row holds
         self._rng = np.random.default_rng(DEFAULT_OTHER_SEED)
-        self.truncated = 0
+        self._chat = ChatTemplate(artifact, CHAT_OPTION, now)
+        self.truncated = self.without_system = 0
 
     @property
     def max_length(self) -> int:
@@ -99,27 +112,20 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """The conversation as text; without a generation prompt its last message is left open."""
+        written = self._chat.render if add_generation_prompt else self._chat.left_open
         try:
-            text = self._rendered(chat_history, add_generation_prompt)
-        except BadInput:
+            return written(chat_history)
+        except ConversationRefused:
             rest = [message for message in chat_history if message["role"] != "system"]
             if len(rest) == len(chat_history):
                 raise
-            text = self._rendered(rest, add_generation_prompt)  # as the Hugging Face backend does
-        if add_generation_prompt:
+            text = written(rest)  # as the Hugging Face backend does
+            self.without_system += 1
             return text
-        last = chat_history[-1]["content"]
-        end = text.rfind(last.strip())
-        if end < 0:
-            raise BadInput(
-                "the chat template changes the words of a message, which cannot be continued then",
-                f"leave out {CHAT_OPTION}",
-            )
-        kept = last.lstrip() if text.startswith(last.lstrip(), end) else last.strip()
-        return text[: end + len(kept)]
 
-    def _rendered(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        return render_chat(self._artifact, messages, add_generation_prompt, CHAT_OPTION)
+    def close(self) -> None:
+        """End what renders conversations."""
+        self._chat.close()
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation, and whether it is what greedy decoding gives."""

@@ -31,6 +31,7 @@ from llx.errors import BadInput, one_line
 from llx.evaluation import EvalRequest, EvalSettings, Evaluation, Metric, TaskScore
 from llx.progress import Progress, silent
 from llx.result import ArtifactRecord
+from llx.templates import day_of
 
 BOOTSTRAP = 1000
 
@@ -43,7 +44,7 @@ def run_tasks(
     progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate an artifact. Tasks are made before the engine is opened: they fail sooner."""
-    began = now_ns()
+    began, now = now_ns(), day_of(request.date)  # the same time for every conversation
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # With its processes, a bootstrap would fork beside the engine's threads.
     os.environ["DISABLE_MULTIPROC"] = "1"
@@ -52,8 +53,11 @@ def run_tasks(
             loaded = load_tasks(request)
         session = engine.open(artifact, request.batch, built)
         try:
-            lm = SessionLM(artifact, session, progress)
-            found = _evaluated(lm, loaded, request)
+            lm = SessionLM(artifact, session, progress, now)
+            try:
+                found = _evaluated(lm, loaded, request)
+            finally:
+                lm.close()
             details = session.details()
             weights, capacity = session.weights, session.limits.capacity
         finally:
@@ -72,6 +76,7 @@ def run_tasks(
             batch=request.batch,
             capacity=capacity,
             chat_template=request.chat,
+            date=str(now.date()) if request.chat else None,
             fewshot_as_multiturn=request.turns,
             allow_code=request.allow_code,
             seed=DEFAULT_RANDOM_SEED,
@@ -87,6 +92,7 @@ def run_tasks(
             Counter(i.request_type for task in loaded["tasks"].values() for i in task.instances)
         ),
         truncated=lm.truncated,
+        without_system=lm.without_system,
         seconds=(now_ns() - began) / 1e9,
     )
 

@@ -17,6 +17,7 @@ from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows
 from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
 from llx.exporter.vocabulary.read import read_gguf
+from llx.exporter.vocabulary.templates import GGUF_KEY
 from llx.llama.spec import LlamaSpec
 
 # GGUF's names by Hugging Face's, outside of and within a block.
@@ -165,7 +166,7 @@ class GgufSource:
         """The file's own vocabulary as a tokenizer.json, for the kinds known so far."""
         try:
             fields = {
-                name: field.contents()
+                name: _contents(name, field)
                 for name, field in self._reader.fields.items()
                 if name.startswith("tokenizer.")
             }
@@ -173,7 +174,17 @@ class GgufSource:
             raise BadInput(
                 f"{self.path} holds no whole tokenizer ({error})", "download it again"
             ) from None
-        return read_gguf(self.path, fields)
+        return read_gguf(self.path, fields, self.warnings)
+
+
+def _contents(name: str, field: gguf.ReaderField) -> Any:
+    """A field's value; a chat template that is not UTF-8 as its bytes: the tokenizer needs none."""
+    try:
+        return field.contents()
+    except UnicodeDecodeError:
+        if not name.startswith(GGUF_KEY) or not field.parts:
+            raise
+        return bytes(field.parts[-1])
 
 
 def _values(data: NDArray[Any], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, read_json
 from llx.exporter.sources.files import ALL, SafetensorsFile, TensorFile, TorchFile
 from llx.exporter.vocabulary.read import read_folder
+from llx.exporter.vocabulary.templates import chat_template_of
 from llx.files import is_plain_name
 from llx.llama.spec import LlamaSpec, spec_from_config
 
@@ -117,16 +118,8 @@ class HuggingFaceSource:
             bos_token=_token_text(settings.get("bos_token")) or found.record.bos_token,
             eos_token=_token_text(settings.get("eos_token")) or found.record.eos_token,
         )
-        return Text(found.tokenizer, record, self._template(settings))
-
-    def _template(self, settings: Mapping[str, Any]) -> str | None:
-        file = self.path / "chat_template.jinja"
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-        template = settings.get("chat_template")
-        if isinstance(template, list):  # several by name: the one called default
-            template = {t.get("name"): t.get("template") for t in template}.get("default")
-        return template if isinstance(template, str) else None
+        template = chat_template_of(self.path, settings, self.warnings)
+        return Text(found.tokenizer, record, template)
 
     def _optional_json(self, name: str) -> dict[str, Any]:
         return read_json(self.path / name) if (self.path / name).is_file() else {}

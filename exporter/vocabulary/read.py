@@ -34,6 +34,7 @@ from llx.exporter.vocabulary.bpe import (
     derive_merges,
     sentencepiece_tokenizer,
 )
+from llx.exporter.vocabulary.templates import gguf_template
 
 __all__ = ["Text", "read_folder", "read_gguf", "read_tokenizer_model"]
 
@@ -175,11 +176,14 @@ def _from_ranks(path: Path, data: bytes, vocab: int | None) -> Text:
     return vocabulary.text(tokenizer, ends)
 
 
-def read_gguf(path: Path, fields: Mapping[str, Any]) -> Text | None:
+def read_gguf(
+    path: Path, fields: Mapping[str, Any], warnings: list[str] | None = None
+) -> Text | None:
     """The vocabulary of a GGUF file, out of its fields `tokenizer.…`.
 
     Keys and defaults are llama.cpp's (src/llama-vocab.cpp there). None where the vocabulary is of a
-    kind that llx does not read. Raises `BadInput` where it is damaged.
+    kind that llx does not read. What is wrong with its chat template is added to `warnings`. Raises
+    `BadInput` where the vocabulary is damaged.
     """
 
     def get(name: str, default: Any = None) -> Any:
@@ -223,8 +227,8 @@ def read_gguf(path: Path, fields: Mapping[str, Any]) -> Text | None:
         control = vocabulary.of(Kind.CONTROL)
         ends += [vocabulary.tokens.index(name) for name in LLAMA3_ENDS if name in control]
     text = vocabulary.text(tokenizer, (i for i in ends if i is not None))
-    template = fields.get("tokenizer.chat_template")
-    return replace(text, chat_template=str(template) if template else None)
+    template = gguf_template(fields, warnings if warnings is not None else [])
+    return replace(text, chat_template=template)
 
 
 def _llama3_words() -> Any:

@@ -75,11 +75,15 @@ class SourceRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecord:
-    """What generation needs beside the tokenizer: where text ends, the template's words."""
+    """What generation needs beside the tokenizer: where text ends, the template's words.
+
+    `special_tokens`: those beside BOS and EOS that are set, such as `pad_token`, by name.
+    """
 
     eos_ids: tuple[int, ...] = ()
     bos_token: str = ""
     eos_token: str = ""
+    special_tokens: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

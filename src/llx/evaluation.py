@@ -10,6 +10,7 @@ import msgspec
 
 from llx.errors import BadInput
 from llx.result import ArtifactRecord
+from llx.templates import day_of
 
 CHAT_OPTION = "--apply-chat-template"
 
@@ -25,10 +26,16 @@ class EvalRequest:
     include_path: Path | None = None
     chat: bool = False
     multiturn: bool | None = None  # with a chat template by default, as lm-eval has it
+    date: str | None = None  # YYYY-MM-DD, told to the chat template; today's where it is None
     allow_code: bool = False
     command: str = "llx eval"
 
     def __post_init__(self) -> None:
+        if self.date is not None and not self.chat:
+            raise BadInput(
+                "--date is what a chat template is told", f"add {CHAT_OPTION}, or leave it out"
+            )
+        day_of(self.date)
         if self.multiturn and not self.chat:
             raise BadInput(
                 "--fewshot-as-multiturn needs a chat template",
@@ -80,6 +87,7 @@ class EvalSettings:
     batch: int
     capacity: int  # positions: longer contexts are cut from the left
     chat_template: bool
+    date: str | None = None  # YYYY-MM-DD, that the chat template was told
     fewshot_as_multiturn: bool
     allow_code: bool
     seed: int
@@ -104,6 +112,7 @@ class Evaluation:
     tasks: list[TaskScore]
     requests: dict[str, int]
     truncated: int  # requests whose context was cut from the left
+    without_system: int = 0  # conversations whose system turn the chat template refused
     seconds: float
 
 

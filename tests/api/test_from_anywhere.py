@@ -58,6 +58,18 @@ def test_a_thread_may_measure(tiny, tmp_path):
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
+def test_a_thread_may_chat(tiny, tmp_path):
+    text = (
+        COUNTED + "import threading, llx\n"
+        "def work():\n"
+        f"    print(len(list(llx.generate({str(tiny.folder)!r}, 'hi', chat=True, tokens=2))) > 0)\n"
+        "work()\nthread = threading.Thread(target=work)\nthread.start()\nthread.join()\n"
+    )
+    ended = run_script(text, tmp_path)
+    assert (ended.stdout, ended.stderr) == ("True\nTrue\n", "")
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
 def run_notebook(cells, folder):
     """The outputs of cells in Jupyter's own kernel."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -68,7 +80,13 @@ def run_notebook(cells, folder):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_notebook_measures_and_shows_its_results(tiny, tmp_path):
     outputs = run_notebook(
-        ["import llx", BENCH.format(folder=str(tiny.folder)), "results", "results.to_frame()"],
+        [
+            "import llx",
+            BENCH.format(folder=str(tiny.folder)),
+            "results",
+            "results.to_frame()",
+            f"text = list(llx.generate({str(tiny.folder)!r}, 'hi', chat=True, tokens=2))",
+        ],
         tmp_path,
     )
     streams = [out for cell in outputs for out in cell if out.output_type == "stream"]

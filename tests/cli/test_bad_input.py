@@ -235,6 +235,43 @@ def test_chat_with_a_model_that_has_no_template(llx, tmp_path):
     assert_refused(llx("generate", "out", "hi", "--chat"), 3, "no chat template", "--chat")
 
 
+def with_template(folder, template):
+    """An artifact in the folder `out` whose checkpoint has this chat template."""
+    checkpoint = write_checkpoint(folder / "checkpoint", replace(MHA, layers=1))
+    (checkpoint / "chat_template.jinja").write_bytes(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (b"{{ raise_exception('Only\nuser') }}", "refuses the conversation (Only user)"),
+        (b"{{ 'n' + 1 }}", "TypeError"),
+        (b"{% if %}", "Expected an expression"),
+        (b"{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "2 s"),
+        (b"{{ 'x' * 10 ** 10 }}", "MiB of memory"),
+        (b"", "renders nothing"),
+    ],
+)
+def test_a_chat_template_that_fails_is_quoted_in_one_line(llx, tmp_path, template, words):
+    with_template(tmp_path, template)
+    assert llx("export", "--weights", "checkpoint", "-o", "out").code == 0
+    assert_refused(llx("generate", "out", "hi", "--chat"), 2, words, "leave out --chat")
+
+
+def test_a_chat_template_of_another_encoding_is_none(llx, tmp_path):
+    with_template(tmp_path, "é".encode("latin-1"))
+    ended = llx("export", "--weights", "checkpoint", "-o", "out")
+    assert ended.code == 0
+    assert "chat_template.jinja is not UTF-8 (byte 0 is 0xe9)" in ended.stderr
+    assert_refused(llx("generate", "out", "hi", "--chat"), 3, "no chat template")
+
+
+def test_a_date_is_for_a_chat_template(llx, tiny):
+    assert_refused(llx("generate", tiny.folder, "hi", "--date", "2026-01-31"), 2, "add --chat")
+    chat = ("--chat", "--date", "31.1.2026")
+    assert_refused(llx("generate", tiny.folder, "hi", *chat), 2, "31.1.2026", "YYYY-MM-DD")
+
+
 def test_generation_without_a_tokenizer(llx, tmp_path):
     write_checkpoint(tmp_path / "checkpoint", tokenizer=False)
     ended = llx("export", "--weights", "checkpoint", "-o", "out")

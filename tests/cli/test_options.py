@@ -253,6 +253,11 @@ CALLS = (
         "generate artifact Hello --chat -n 5",
         {"--chat": matters("--chat", 0), "-n": matters("-n")},
     ),
+    Call(
+        "generate artifact Hello --chat --date 2026-02-30",
+        {"--date": lacks("2026-02-30")},
+        codes=(2,),
+    ),
     Call("generate artifact Hello --engine trt", {"--engine": lacks("trt")}, codes=(3,)),
     Call(
         "reference bare --window 32 --windows 2",
@@ -358,7 +363,8 @@ CALLS = (
     Call("selftest -o sent --gpu", {"-o": lacks("needs an NVIDIA GPU")}, codes=(3,)),
     Call(
         "eval artifact --tasks llx_choice --engine torch --limit 3 --num-fewshot 1 --batch 2"
-        " --include-path own --apply-chat-template --fewshot-as-multiturn --allow-code"
+        " --include-path own --apply-chat-template --fewshot-as-multiturn --date 2024-02-29"
+        " --allow-code"
         " --trust-engine --output json",
         {
             "FOLDER": lambda seen: seen.json["artifact"]["name"].startswith("tiny"),
@@ -370,6 +376,7 @@ CALLS = (
             "--include-path": lambda seen: bool(seen.json["tasks"]),
             "--apply-chat-template": lambda seen: seen.json["settings"]["chat_template"],
             "--fewshot-as-multiturn": lambda seen: seen.json["settings"]["fewshot_as_multiturn"],
+            "--date": lambda seen: seen.json["settings"]["date"] == "2024-02-29",
             "--allow-code": lambda seen: seen.json["settings"]["allow_code"],
             "--trust-engine": anything,
             "--output": lambda seen: seen.json["schema"] == "llx.eval/1",

@@ -24,6 +24,7 @@ def evaluate(
     include_path: str | Path | None = None,
     chat: bool = False,
     multiturn: bool | None = None,
+    date: str | None = None,
     allow_code: bool = False,
     trust_engine: bool = False,
     progress: Progress | None = None,
@@ -41,6 +42,7 @@ def evaluate(
         include_path: A folder with task files of your own.
         chat: Ask through the chat template.
         multiturn: Examples as turns of the chat. None: with a chat template.
+        date: The day that the chat template is told, as YYYY-MM-DD. None: today.
         allow_code: Run tasks that bring code, or run what a model writes.
         trust_engine: Load a built engine that is not this user's own.
         progress: Called with what is done, how much of how much, and the unit. None: bars.
@@ -80,6 +82,7 @@ def evaluate(
         include_path=Path(include_path) if include_path is not None else None,
         chat=chat,
         multiturn=multiturn,
+        date=date,
         allow_code=allow_code,
         command=command,
     )

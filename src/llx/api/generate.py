@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from llx.api.watching import AnyArtifact, Tell, opened, telling
 from llx.bench import generate as generation
+from llx.bench.chat import chat_prompt
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
+from llx.errors import BadInput
 
 
 def generate(
@@ -16,6 +18,7 @@ def generate(
     *,
     engine: str | None = None,
     chat: bool = False,
+    date: str | None = None,
     tokens: int = 128,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -30,6 +33,7 @@ def generate(
         prompt: What to continue; with `chat`, what to ask through the chat template.
         engine: One of `llx.bench`'s. None: "ort", else "torch".
         chat: Ask through the chat template.
+        date: The day that the chat template is told, as YYYY-MM-DD. None: today.
         tokens: Most new tokens.
         temperature: 0 is greedy.
         top_p: Nucleus sampling: the share of the probability that is drawn from, 0…1.
@@ -42,15 +46,18 @@ def generate(
         An iterator of pieces of text. The engine is opened by the call and closed at its end.
 
     Raises:
-        BadInput: A prompt that is empty or leaves no room in the cache, an unknown engine.
+        BadInput: A prompt that is empty or leaves no room in the cache, an unknown engine, a chat
+            template that fails.
         Lacking: No tokenizer, no chat template, no such engine here.
         GateFailed: The engine's logits are not finite.
 
     """
+    if date is not None and not chat:
+        raise BadInput("--date is what a chat template is told", "add --chat, or leave it out")
     sampling = generation.Sampling(temperature=temperature, top_p=top_p, seed=seed)
     found = opened(artifact)
     tokenizer = tokenizer_of(found)
-    words = generation.chat_prompt(found, prompt) if chat else prompt
+    words = chat_prompt(found, prompt, date) if chat else prompt
     chosen = engine_named(engine) if engine else default_engine()
     chosen.require()
     session = chosen.open(found, 1, Built(trust=trust_engine))

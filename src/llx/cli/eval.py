@@ -42,6 +42,12 @@ def eval_tasks(
             show_default=False,
         ),
     ] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD", help="The day that the chat template is told. [default: today]"
+        ),
+    ] = None,
     allow_code: Annotated[
         bool,
         typer.Option("--allow-code", help="Run tasks that bring code, or run what a model writes."),
@@ -72,6 +78,7 @@ def eval_tasks(
         include_path=include_path,
         chat=chat,
         multiturn=multiturn,
+        date=date,
         allow_code=allow_code,
         trust_engine=trust_engine,
         command=command_line(),

@@ -20,6 +20,12 @@ def generate(
         ),
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the chat template.")] = False,
+    date: Annotated[
+        str | None,
+        typer.Option(
+            metavar="YYYY-MM-DD", help="The day that the chat template is told. [default: today]"
+        ),
+    ] = None,
     most: Annotated[int, typer.Option("--tokens", "-n", min=1, help="Most new tokens.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
@@ -45,6 +51,7 @@ def generate(
         words[-1],
         engine=engine,
         chat=chat,
+        date=date,
         tokens=most,
         temperature=temperature,
         top_p=top_p,
