@@ -29,9 +29,9 @@ FOLDERS = {
 # import one another freely, in no circle.
 FLOORS = """
 llx: errors progress lazy notebook conditions statistics probe
-llx: files gpu processes precision devices corpus
-llx: runtime jetpack llama
-llx: plans
+llx: files gpu processes precision devices
+llx: runtime jetpack llama tokenizer
+llx: plans corpus
 llx.graphs: contract
 llx.graphs: semantic
 llx.graphs: linear inspect

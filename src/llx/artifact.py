@@ -69,11 +69,16 @@ class SourceRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecord:
-    """What generation needs beside the tokenizer: where text ends, the template's words."""
+    """What generation needs beside the tokenizer: where text ends, the template's words.
+
+    `special_tokens`: the other tokens that a chat template knows by name, such as `pad_token`;
+    only those that are set.
+    """
 
     eos_ids: tuple[int, ...] = ()
     bos_token: str = ""
     eos_token: str = ""
+    special_tokens: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llx.exporter.sources import open_source
-from llx.exporter.vocabulary import bpe
-from llx.exporter.vocabulary import read as vocabulary
+from llx.exporter.vocabulary import bpe, words
 from tests.checkpoints import TINY, random_tensors, write_gguf
 
 PROSE = "\n".join(pydoc_data.topics.topics.values())
@@ -98,7 +97,7 @@ VARIANTS = {
 def train_ranks(size=1200):
     """Ranks as tiktoken reads them, out of a byte-level BPE trained on words of Llama 3's split."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = vocabulary._llama3_words()
+    tokenizer.pre_tokenizer = words.llama3_words()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(LINES[:6000], trainer)
@@ -142,7 +141,7 @@ def byte_level_fields(ranks, pre):
     spelled = bpe.byte_characters()
     tokens = ["".join(spelled[byte] for byte in token) for token in ranks]
     merges = [" ".join(merge) for merge in bpe.derive_merges(Path("x"), tokens)]
-    special = list(vocabulary.LLAMA3_SPECIAL)
+    special = list(words.LLAMA3_SPECIAL)
     return {
         "add_tokenizer_model": "gpt2",
         "add_tokenizer_pre": pre,

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llx.errors import BadInput
-from llx.exporter.vocabulary import bpe
-from llx.exporter.vocabulary.read import read_gguf, read_tokenizer_model
+from llx.exporter.vocabulary import bpe, read_gguf, read_tokenizer_model
 from tests.exporter.vocabularies import (
     MANY,
     built,

@@ -16,9 +16,7 @@ from tokenizers.decoders import DecodeStream
 
 from llx.errors import BadInput
 from llx.exporter.sources import open_source
-from llx.exporter.vocabulary import bpe
-from llx.exporter.vocabulary import read as vocabulary
-from llx.exporter.vocabulary.read import read_gguf, read_tokenizer_model
+from llx.exporter.vocabulary import bpe, read_gguf, read_tokenizer_model, words
 from tests.checkpoints import TINY, write_checkpoint
 from tests.exporter.vocabularies import (
     CASES,
@@ -109,7 +107,7 @@ def test_overlapping_joins_are_made_from_the_left():
         vocabulary_,
         [0, -9, -9, -1, -2, -3, -4],
         byte_fallback=False,
-        add_prefix=False,
+        prefix="never",
         squeeze=False,
     )
     assert tokenizer.encode("aaaaa").tokens == ["aa", "aaa"]
@@ -146,7 +144,7 @@ def test_tiktokens_own_ids_for_any_text(llama3, text):
 def test_llama3s_special_tokens_follow_its_ranks(llama3, ranks):
     theirs, tokenizer, text = llama3
     first = len(ranks)
-    assert len(set(vocabulary.LLAMA3_SPECIAL)) == 256
+    assert len(set(words.LLAMA3_SPECIAL)) == 256
     assert tokenizer.get_vocab_size() == theirs.n_vocab == first + 256
     for name, place in {
         "<|begin_of_text|>": 0,
