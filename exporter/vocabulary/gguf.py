@@ -57,6 +57,11 @@ NAMED = {
 # What a file says that was written before there were names for the ways to cut words.
 UNSAID = ("", "default")
 
+LISTED: Mapping[str, type | tuple[type, ...]] = {
+    "texts": str,
+    "integers": int,
+    "numbers": (int, float),
+}
 T = TypeVar("T", bool, int, str)
 
 
@@ -67,13 +72,13 @@ class _Fields:
         self.path, self.tell = path, tell
         self._fields = fields
 
-    def list_of(self, name: str, kind: type | tuple[type, ...]) -> list[Any] | None:
-        """A list, or None where there is none. Raises `BadInput` where it holds anything else."""
+    def list_of(self, name: str, what: str) -> list[Any] | None:
+        """A list of texts or numbers, or None. Raises `BadInput` where it holds anything else."""
         value = self._fields.get(f"tokenizer.ggml.{name}")
         if value is None:
             return None
-        if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
-            raise damaged(self.path, f"tokenizer.ggml.{name} is no list of what belongs there")
+        if not isinstance(value, list) or not all(isinstance(v, LISTED[what]) for v in value):
+            raise damaged(self.path, f"tokenizer.ggml.{name} is no list of {what}")
         return value
 
     def one(self, name: str, kind: type[T], key: str = "tokenizer.ggml.") -> T | None:
@@ -125,7 +130,7 @@ def _own_text(of: _Fields, vocab: int | None) -> Text:
     """The file's own vocabulary. Raises `BadInput` where it cannot be read."""
     path = of.path
     model, pre = of.one("model", str), of.one("pre", str) or ""
-    stored = of.list_of("tokens", str)
+    stored = of.list_of("tokens", "texts")
     if pre in UNSAID and model == "gpt2" and set(LLAMA3_SIGNS) <= set(stored or ()):
         said = f"is {pre!r}" if pre else "is not there"
         of.tell(f"{path}: tokenizer.ggml.pre {said}; the tokens are Llama 3's, and read as such")
@@ -168,7 +173,7 @@ def _own_text(of: _Fields, vocab: int | None) -> Text:
 
 def _kinds(of: _Fields, tokens: Sequence[str], special: set[int], unknown: int | None) -> list[int]:
     """What each token is for. A file without `token_type` says it by ids, and by bytes' names."""
-    kinds = of.list_of("token_type", int)
+    kinds = of.list_of("token_type", "integers")
     if kinds is None:
         bytes_ = set(BYTE_PIECES) if unknown is not None else set()
         kinds = [Kind.BYTE if token in bytes_ else Kind.NORMAL for token in tokens]
@@ -186,7 +191,7 @@ def _kinds(of: _Fields, tokens: Sequence[str], special: set[int], unknown: int |
 
 
 def _byte_level(of: _Fields, vocabulary: Vocabulary, pre: str) -> Tokenizer:
-    pairs = [tuple(merge.split(" ", 1)) for merge in of.list_of("merges", str) or []]
+    pairs = [tuple(merge.split(" ", 1)) for merge in of.list_of("merges", "texts") or []]
     if any(len(pair) != 2 for pair in pairs):
         raise damaged(of.path, "one of its merges is no pair")
     return byte_level_tokenizer(
@@ -198,7 +203,7 @@ def _byte_level(of: _Fields, vocabulary: Vocabulary, pre: str) -> Tokenizer:
 
 
 def _scored(of: _Fields, vocabulary: Vocabulary) -> Tokenizer:
-    scores = of.list_of("scores", (int, float))
+    scores = of.list_of("scores", "numbers")
     space = of.one("add_space_prefix", bool)
     return sentencepiece_tokenizer(
         vocabulary,

@@ -6,6 +6,7 @@ import base64
 import io
 import pydoc_data.topics
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import sentencepiece
@@ -119,7 +120,8 @@ def gguf_text(path, **fields):
         for name, value in fields.items():
             getattr(writer, name)(value)
 
-    return open_source(write_gguf(path, TINY, random_tensors(TINY), describe=describe)).text()
+    spec = replace(TINY, vocab=len(fields["add_token_list"]))
+    return open_source(write_gguf(path, spec, random_tensors(spec), describe=describe)).text()
 
 
 def sentencepiece_fields(path):
