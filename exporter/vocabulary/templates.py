@@ -8,6 +8,7 @@ hands it out, and `--chat` says why it fails.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,20 @@ def _checked(template: Any, where: str, warnings: list[str]) -> str:
         raise _Unusable(f"{where} holds half of a surrogate pair, which is no character") from None
     if length > MOST_TEMPLATE_BYTES:
         raise _Unusable(f"{where} is longer than {MOST_TEMPLATE_BYTES >> 20} MiB")
+    if (problem := _problem(template)) is not None:
+        _warn(warnings, f"{where} does not compile ({problem}): --chat will not work")
+    return template
+
+
+@lru_cache(maxsize=8)
+def _problem(template: str) -> str | None:
+    """Why a template does not compile: a process is started to find out."""
     try:
         with TemplateProcess() as process:
             process.compile(template)
     except (TemplateFailed, LlxError) as error:
-        _warn(warnings, f"{where} does not compile ({error}): --chat will not work")
-    return template
+        return str(error)
+    return None
 
 
 def _warn(warnings: list[str], line: str) -> None:

@@ -153,7 +153,9 @@ class Renderer:
             return {kind: _words(error)}
         if len(text) > self._most:
             return {"error": f"it renders {len(text)} characters, and {self._most} are allowed"}
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
             return {"error": "it renders half of a surrogate pair, which is no character"}
         return {"text": text}
 
@@ -195,6 +197,7 @@ def _lower(kind: int, most: int) -> None:
 
 def serve(requests: IO[bytes], answers: IO[bytes], settings: dict[str, Any]) -> None:
     """Answer every request, in `cpu_s` seconds each: the signal of the timer ends the process."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever the parent made of it
     renderer = Renderer(settings["most_characters"])
     renderer.answer({"source": WARM_UP, "variables": {}, "now": "2000-01-01"})
     limit(settings["memory_bytes"])
