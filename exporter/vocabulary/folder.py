@@ -6,6 +6,7 @@ tokenizer.model; else GPT-2's vocab.json and merges.txt.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.exporter.vocabulary.beside import (
+    NAMES,
     OF_CLASS,
     Beside,
     SpecialToken,
@@ -45,6 +47,7 @@ class _Found:
     record: TextRecord
     data: bytes  # the tokenizer.json that it is
     prepared_here: bool = False  # transformers prepares text otherwise than the tokenizer does
+    pad: str = ""  # the token that its padding, which is switched off, would take
 
 
 def read_folder(folder: Path, vocab: int | None = None) -> Text | None:
@@ -87,7 +90,7 @@ def _find(folder: Path, vocab: int | None, beside: Beside) -> _Found:
         tokenizer = parse_tokenizer(data, folder / JSON)
         # Of a byte-level tokenizer transformers knows better than its class says.
         prepared = llama and b'"ByteLevel"' not in data
-        return _Found(folder / JSON, tokenizer, TextRecord(), data, prepared)
+        return _Found(folder / JSON, tokenizer, TextRecord(), data, prepared, _pad(data))
     if (folder / MODEL).is_file():
         text = read_tokenizer_model(folder / MODEL, vocab, _prefix(beside))
         tokenizer = parse_tokenizer(text.tokenizer, folder / MODEL)
@@ -97,6 +100,13 @@ def _find(folder: Path, vocab: int | None, beside: Beside) -> _Found:
     tokenizer = _gpt2(folder, bool(beside.switch("add_prefix_space")))
     data = tokenizer.to_str().encode()
     return _Found(folder / VOCAB, parse_tokenizer(data, folder / VOCAB), TextRecord(), data)
+
+
+def _pad(data: bytes) -> str:
+    """The token that a tokenizer.json pads with, which transformers takes for `pad_token`."""
+    padding = json.loads(data).get("padding")
+    token = padding.get("pad_token") if isinstance(padding, dict) else None
+    return token if isinstance(token, str) else ""
 
 
 def _prefix(beside: Beside) -> Prefix | None:
@@ -150,7 +160,10 @@ def _named(found: _Found, beside: Beside) -> dict[str, SpecialToken]:
     of_class = usual.get(beside.kind, {}).items()
     has = found.tokenizer.token_to_id
     default = {name: SpecialToken(text) for name, text in of_class if has(text) is not None}
-    return default | dict(beside.named)
+    if found.pad and "pad_token" not in beside.settings:
+        default["pad_token"] = SpecialToken(found.pad, special=True)
+    named = default | dict(beside.named)
+    return {name: named[name] for name in (*NAMES, *named) if name in named}
 
 
 def _add_special(
@@ -171,8 +184,9 @@ def _add_special(
         for content, mine in own.items():
             if content in names and not mine.special:
                 wanted[content] = _special(mine)
-    for token in (*named.values(), *beside.extra):
-        if token.content not in own and token.content not in wanted:
+    settled = own.keys() | wanted.keys()
+    for token in (*named.values(), *beside.extra):  # of two with one text the last counts
+        if token.content not in settled:
             special = token.content in names or token.special is not False
             wanted[token.content] = token.added(special, normalized)
     changed = [t for t in wanted.values() if repr(own.get(t.content)) != repr(t)]
