@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 from llx.bench.chat import chat_prompt, render_chat
 from llx.bench.session import Session
 from llx.bench.speed import steps
+from llx.bench.text import PieceDecoder
 from llx.corpus import require_known
 from llx.errors import BadInput, GateFailed
+from llx.tokenizer import encode
 
 __all__ = ["Sampling", "chat_prompt", "choose", "generate", "render_chat"]
 
@@ -49,7 +50,7 @@ def generate(
     `tell` is told where the text ends because the cache is full. Raises `BadInput` where the prompt
     is empty or leaves no room in the cache.
     """
-    ids = tokenizer.encode(prompt, add_special_tokens=add_special_tokens).ids
+    ids = encode(tokenizer, prompt, add_special_tokens)
     capacity = session.limits.capacity
     room = capacity - len(ids)
     if not ids:
@@ -64,21 +65,21 @@ def generate(
         )
     require_known(max(ids), session.limits.vocab)
     rng = np.random.default_rng(sampling.seed)
-    stream = DecodeStream(skip_special_tokens=True)
-    for token in ids:  # SentencePiece's first space is no text where text begins, and is one here
-        stream.step(tokenizer, token)
+    decoder = PieceDecoder(tokenizer, ids)
     session.reset()
     steps.prefill(session, np.array([ids], dtype=np.int64))
     position = len(ids)
     for count in range(1, min(most, room) + 1):
         token = choose(session.logits()[0, -1], sampling, rng)
         if token in ends:
-            return
-        if piece := stream.step(tokenizer, token):
+            break
+        if piece := decoder.step(token):
             yield piece
         if count < min(most, room):
             steps.decode_step(session, np.array([[token]], dtype=np.int64), position)
             position += 1
+    if rest := decoder.rest():
+        yield rest
     if room < most:
         tell(
             f"the text ends here because the cache of {capacity} positions is full: export with a "

@@ -29,9 +29,9 @@ FOLDERS = {
 # import one another freely, in no circle.
 FLOORS = """
 llx: errors progress lazy notebook conditions statistics probe template_process
-llx: files gpu processes precision devices corpus
-llx: runtime jetpack llama templates
-llx: plans
+llx: files gpu processes precision devices
+llx: runtime jetpack llama tokenizer templates
+llx: plans corpus
 llx.graphs: contract
 llx.graphs: semantic
 llx.graphs: linear inspect

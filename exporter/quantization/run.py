@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from llx.artifact import BudgetRecord, QuantizationRecord
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of, cut_windows, require_known
@@ -28,9 +27,11 @@ from llx.exporter.quantization.sensitivity import sensitivities
 from llx.exporter.quantization.store import CalibrationStore
 from llx.exporter.quantize import Ready
 from llx.exporter.sources import TensorSource
+from llx.exporter.sources.base import UNREAD
 from llx.exporter.sources.generated import RandomSource
 from llx.precision import Precision
 from llx.progress import Progress, silent
+from llx.tokenizer import parse_tokenizer
 
 WINDOWS = 48  # of calibration; 16 cost SmolLM2's int8 a quarter more KLD (reports/LOG.md)
 JUDGED_WINDOWS = 4  # beside them, for weighing up: never calibrated on
@@ -151,12 +152,14 @@ def _texts(source: TensorSource, windows: int, length: int, text: Path | None) -
     else:
         vocabulary = source.text()
         if vocabulary is None:
+            why = [line.removeprefix(UNREAD) for line in source.warnings if line.startswith(UNREAD)]
             raise BadInput(
-                f"{source.path} has no tokenizer that llx reads, and calibration is on text",
+                f"{source.path} has no tokenizer that llx reads, and calibration is on text"
+                + "".join(f" ({line})" for line in why),
                 "put its tokenizer.json beside the weights, or export with --precision fp16",
             )
         corpus = corpus_of(text) if text else calibration_text()
-        tokenizer = Tokenizer.from_buffer(vocabulary.tokenizer)
+        tokenizer = parse_tokenizer(vocabulary.tokenizer, source.path)
         tokens = cut_windows(tokenizer, corpus, length, count).tokens
         require_known(int(tokens.max()), spec.vocab)
     return _Texts(np.delete(tokens, judged, 0), tokens[judged], corpus)

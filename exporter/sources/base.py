@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,21 +13,24 @@ import torch
 from numpy.typing import NDArray
 
 from llx.errors import BadInput
-from llx.exporter.vocabulary.read import Text
+from llx.exporter.vocabulary.bpe import Text
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
 
 __all__ = [
     "COLUMN_STEP",
+    "UNREAD",
     "TensorInfo",
     "TensorSource",
     "Text",
     "check_coverage",
     "interleaved_rows",
     "read_json",
+    "read_text",
 ]
 
 MOST_JSON_BYTES = 64 << 20
+UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 COLUMN_STEP = 256  # the largest block that GGUF quantizes together
 
 
@@ -40,7 +43,10 @@ class TensorInfo:
 
 
 class TensorSource(Protocol):
-    """A checkpoint: its spec, its tensors by their Hugging Face names, its tokenizer."""
+    """A checkpoint: its spec, its tensors by their Hugging Face names, its tokenizer.
+
+    `warnings`: what the user is to know of it, one line each.
+    """
 
     format: str
     path: Path
@@ -67,7 +73,22 @@ class TensorSource(Protocol):
         """
 
     def text(self) -> Text | None:
-        """The tokenizer, where the checkpoint has one that llx reads."""
+        """The tokenizer, where the checkpoint has one that llx reads; else `warnings` has why."""
+
+
+def read_text(read: Callable[[], Text | None], warnings: list[str]) -> Text | None:
+    """A checkpoint's tokenizer, where it can be read; what is to be known of it joins `warnings`.
+
+    A tokenizer that cannot be read never stops the weights.
+    """
+    try:
+        text = read()
+    except BadInput as error:
+        text, found = None, [f"{UNREAD}{error}"]
+    else:
+        found = list(text.warnings) if text else []
+    warnings += [line for line in found if line not in warnings]
+    return text
 
 
 def read_json(path: Path) -> dict[str, Any]:

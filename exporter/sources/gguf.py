@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows
+from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_text
 from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
-from llx.exporter.vocabulary.read import read_gguf
+from llx.exporter.vocabulary.gguf import read_gguf
 from llx.exporter.vocabulary.templates import GGUF_KEY
 from llx.llama.spec import LlamaSpec
 
@@ -163,7 +163,10 @@ class GgufSource:
         return int(self._value(f"llama.{key}"))
 
     def text(self) -> Text | None:
-        """The file's own vocabulary as a tokenizer.json, for the kinds known so far."""
+        """The file's own vocabulary as a tokenizer.json, or else the one that lies beside it."""
+        return read_text(self._read_text, self.warnings)
+
+    def _read_text(self) -> Text:
         try:
             fields = {
                 name: _contents(name, field)
@@ -174,7 +177,7 @@ class GgufSource:
             raise BadInput(
                 f"{self.path} holds no whole tokenizer ({error})", "download it again"
             ) from None
-        return read_gguf(self.path, fields, self.warnings)
+        return read_gguf(self.path, fields, self.spec.vocab)
 
 
 def _contents(name: str, field: gguf.ReaderField) -> Any:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, Text, read_json
+from llx.exporter.sources.base import TensorInfo, Text, read_json, read_text
 from llx.exporter.sources.files import ALL, SafetensorsFile, TensorFile, TorchFile
-from llx.exporter.vocabulary.read import read_folder
+from llx.exporter.vocabulary.folder import read_folder
 from llx.exporter.vocabulary.templates import chat_template_of
 from llx.files import is_plain_name
 from llx.llama.spec import LlamaSpec, spec_from_config
@@ -104,27 +104,12 @@ class HuggingFaceSource:
 
     def text(self) -> Text | None:
         """The folder's tokenizer, with the template and end tokens named beside it."""
-        found = read_folder(self.path, self.spec.vocab)
-        if found is None:
+        text = read_text(lambda: read_folder(self.path, self.spec.vocab), self.warnings)
+        if text is None:
             return None
         settings = self._optional_json("tokenizer_config.json")
-        ends = self._optional_json("generation_config.json").get("eos_token_id")
-        if ends is None:
-            ends = self._optional_json("config.json").get("eos_token_id")
-        if ends is None:
-            ends = [*found.record.eos_ids]
-        record = TextRecord(
-            eos_ids=tuple(ends) if isinstance(ends, list) else (ends,),
-            bos_token=_token_text(settings.get("bos_token")) or found.record.bos_token,
-            eos_token=_token_text(settings.get("eos_token")) or found.record.eos_token,
-        )
         template = chat_template_of(self.path, settings, self.warnings)
-        return Text(found.tokenizer, record, template)
+        return replace(text, chat_template=template)
 
     def _optional_json(self, name: str) -> dict[str, Any]:
         return read_json(self.path / name) if (self.path / name).is_file() else {}
-
-
-def _token_text(token: Any) -> str:
-    """A special token's text: older files wrap it in an object."""
-    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")

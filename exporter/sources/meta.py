@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json
+from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json, read_text
 from llx.exporter.sources.files import ALL, TorchFile
-from llx.exporter.vocabulary.read import read_folder
+from llx.exporter.vocabulary.folder import read_folder
 from llx.llama.presets import PRESETS
 from llx.llama.spec import LlamaSpec
 
@@ -168,7 +168,7 @@ class MetaSource:
 
     def text(self) -> Text | None:
         """The folder's tokenizer.model."""
-        return read_folder(self.path, self.spec.vocab)
+        return read_text(lambda: read_folder(self.path, self.spec.vocab), self.warnings)
 
 
 def _hugging_face_name(name: str) -> str:

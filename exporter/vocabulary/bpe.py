@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import (
     AddedToken,
@@ -40,14 +40,21 @@ MOST_SPECIAL = 1 << 14
 SPACE = "▁"  # U+2581, as which SentencePiece writes a space
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 
+Prefix = Literal["always", "first", "never"]
+"""Where a space is put in front: of a text and what follows a special token, of a text, nowhere."""
+
 
 @dataclass(frozen=True)
 class Text:
-    """A checkpoint's tokenizer, as the bytes of a tokenizer.json, and its chat template."""
+    """A checkpoint's tokenizer, as the bytes of a tokenizer.json, and its chat template.
+
+    `warnings`: what its reader is to know, one line each.
+    """
 
     tokenizer: bytes
     record: TextRecord
     chat_template: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Kind(IntEnum):
@@ -71,6 +78,7 @@ class Vocabulary:
     bos: int | None
     eos: int | None
     add_bos: bool
+    add_eos: bool = False
 
     def __post_init__(self) -> None:
         """Raise `BadInput` where this is no vocabulary, or an absurd one."""
@@ -86,10 +94,13 @@ class Vocabulary:
         return [t for t, kind in zip(self.tokens, self.kinds, strict=True) if kind in kinds]
 
     def text(self, tokenizer: Tokenizer, ends: Iterable[int] = ()) -> Text:
-        """The tokenizer as the bytes of its file, after the beginning's token was put in front."""
+        """The tokenizer as the bytes of its file, which begins and ends a text as is said here."""
         bos = self.tokens[self.bos] if self.bos is not None else ""
-        if self.bos is not None and self.add_bos:
-            put_first(tokenizer, bos, self.bos)
+        put_around(
+            tokenizer,
+            self.bos if self.add_bos else None,
+            self.eos if self.add_eos else None,
+        )
         eos_ids = [self.eos, *ends] if self.eos is not None else ends
         record = TextRecord(
             eos_ids=tuple(dict.fromkeys(eos_ids)),
@@ -104,13 +115,14 @@ def sentencepiece_tokenizer(
     scores: Sequence[float],
     *,
     byte_fallback: bool,
-    add_prefix: bool,
+    prefix: Prefix,
     squeeze: bool,
 ) -> Tokenizer:
     """SentencePiece's BPE: pieces are joined by score, unknown characters fall back to bytes.
 
-    `add_prefix` puts a space in front of the text, and of what follows a special token, as LLaMA's
-    published tokenizers do; `squeeze` makes one space of several and none of those at the ends.
+    `prefix`: LLaMA's published tokenizers always put a space in front; transformers has those with
+    `"legacy": false` do so at the text's beginning alone. `squeeze` makes one space of several and
+    none of those at the ends.
     """
     path, tokens = vocabulary.path, vocabulary.tokens
     if byte_fallback and set(BYTE_PIECES) - set(vocabulary.of(Kind.BYTE)):
@@ -136,16 +148,21 @@ def sentencepiece_tokenizer(
     tokenizer.normalizer = normalizers.Sequence(
         [
             *([normalizers.Replace(Regex(r"\A +| +(?= )"), "")] if squeeze else []),
-            *([normalizers.Prepend(SPACE)] if add_prefix else []),
+            *([normalizers.Prepend(SPACE)] if prefix == "always" else []),
             normalizers.Replace(" ", SPACE),
             *([normalizers.Replace(Regex(rf"{SPACE}+\z"), "")] if squeeze else []),
         ]
     )
+    words: list[Any] = []
+    if prefix == "first":
+        words.append(pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False))
     if user:
         longest_first = sorted(user, key=len, reverse=True)
         pattern = Regex("|".join(map(_literal, longest_first)))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
-    strip = [decoders.Strip(" ", 1, 0)] if add_prefix else []
+        words.append(pre_tokenizers.Split(pattern, "isolated"))
+    if words:
+        tokenizer.pre_tokenizer = words[0] if len(words) == 1 else pre_tokenizers.Sequence(words)
+    strip = [decoders.Strip(" ", 1, 0)] if prefix != "never" else []
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
@@ -196,13 +213,20 @@ def derive_merges(path: Path, pieces: Iterable[str]) -> list[tuple[str, str]]:
     return merges
 
 
-def put_first(tokenizer: Tokenizer, token: str, token_id: int) -> None:
-    """Make the tokenizer begin every text with a token."""
-    # The template's words have a syntax, which a file's token could break: it goes by another name.
+def put_around(tokenizer: Tokenizer, first: int | None, last: int | None) -> None:
+    """Make the tokenizer begin and end every text with a token, or with none."""
+    if first is None and last is None:
+        return
+    # The template's words have a syntax, which a file's token could break: they go by other names.
+    ids = {name: i for name, i in (("bos", first), ("eos", last)) if i is not None}
+    single = [*(["bos"] if "bos" in ids else []), "$A", *(["eos"] if "eos" in ids else [])]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=["bos", "$A"],
-        pair=["bos", "$A", "bos:1", "$B:1"],
-        special_tokens=[{"id": "bos", "ids": [token_id], "tokens": [token]}],
+        single=single,
+        pair=[*single, *(f"{word.replace('$A', '$B')}:1" for word in single)],
+        special_tokens=[
+            {"id": name, "ids": [i], "tokens": [tokenizer.id_to_token(i)]}
+            for name, i in ids.items()
+        ],
     )
 
 
@@ -230,7 +254,15 @@ def damaged(path: Path, why: str) -> BadInput:
     """The error for a file whose tokenizer cannot be used."""
     return BadInput(
         f"{path} holds no whole tokenizer ({why})",
-        "download it again, not as a Git LFS pointer, or put a tokenizer.json beside it",
+        "download it again, or put a tokenizer.json beside it",
+    )
+
+
+def unreadable(path: Path, kind: str) -> BadInput:
+    """The error for a tokenizer that may well be whole, but is of a kind that llx does not read."""
+    return BadInput(
+        f"llx does not read the tokenizer of {path}: it is {kind}",
+        "put a tokenizer.json beside it, which transformers writes: save_pretrained",
     )
 
 

@@ -77,7 +77,8 @@ class SourceRecord:
 class TextRecord:
     """What generation needs beside the tokenizer: where text ends, the template's words.
 
-    `special_tokens`: those beside BOS and EOS that are set, such as `pad_token`, by name.
+    `special_tokens`: the other tokens that a chat template knows by name, such as `pad_token`;
+    only those that are set.
     """
 
     eos_ids: tuple[int, ...] = ()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from llx.errors import BadInput
+from llx.tokenizer import added_around, encode
 
 WINDOW = 512
 WINDOWS = 5
@@ -98,11 +99,11 @@ class Windows:
 def cut_windows(tokenizer: Tokenizer, corpus: Corpus, window: int, count: int) -> Windows:
     """Cut `count` windows, spread evenly over the corpus and not overlapping.
 
-    A tokenizer that begins a text with special tokens begins each window with them. Raises
-    `BadInput` where the corpus is too short.
+    A tokenizer that begins a text with special tokens begins each window with them; what it puts
+    behind a text is in no window. Raises `BadInput` where the corpus is too short.
     """
-    prefix = tokenizer.encode("").ids
-    ids = tokenizer.encode(corpus.text, add_special_tokens=False).ids
+    prefix, _ = added_around(tokenizer, corpus.text[:100])
+    ids = encode(tokenizer, corpus.text, add_special_tokens=False)
     body = window - len(prefix)
     stride = len(ids) // count
     if body < 2 or stride < body:

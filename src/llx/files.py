@@ -17,6 +17,7 @@ import msgspec
 from llx.errors import BadInput, Lacking, one_line
 
 CHUNK_BYTES = 8 << 20
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def sha256_of(path: Path) -> str:
@@ -26,6 +27,26 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is a Git LFS pointer: what stands in a clone for a file that was not fetched.
+
+    Its first line is the specification's: docs/spec.md of github.com/git-lfs/git-lfs.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
+
+
+def lfs_pointer(path: Path) -> BadInput:
+    """The error for a file that is a Git LFS pointer."""
+    return BadInput(
+        f"{path} is a Git LFS pointer, not the file that it stands for",
+        "fetch the file itself: `git lfs pull` in its folder, or a download",
+    )
 
 
 def is_plain_name(name: str) -> bool:

@@ -41,7 +41,7 @@ def test_the_space_before_an_answers_first_word_is_kept():
         add_bos=False,
     )
     tokenizer = sentencepiece_tokenizer(
-        vocabulary, [0.0] * 6, byte_fallback=False, add_prefix=True, squeeze=False
+        vocabulary, [0.0] * 6, byte_fallback=False, prefix="always", squeeze=False
     )
     limits = Limits(capacity=96, max_new_tokens=16, max_rows=1, vocab=6)
     assert [*generate(FakeSession(limits), tokenizer, "a", (), 1, Sampling())] == [" b"]

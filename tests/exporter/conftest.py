@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import tiktoken
 
-from llx.exporter.vocabulary import read as vocabulary
-from llx.exporter.vocabulary.read import read_tokenizer_model
+from llx.exporter.vocabulary import read_tokenizer_model, words
 from tests.exporter.vocabularies import (
     built,
     train,
@@ -30,7 +29,7 @@ def ranks():
 @pytest.fixture(scope="session")
 def llama3(ranks, tmp_path_factory):
     """tiktoken's own encoding; the tokenizer and text that were read from a file of its ranks."""
-    special = {name: len(ranks) + i for i, name in enumerate(vocabulary.LLAMA3_SPECIAL)}
+    special = {name: len(ranks) + i for i, name in enumerate(words.LLAMA3_SPECIAL)}
     # As llama-models and the published tokenizer.json have it.
     split = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"

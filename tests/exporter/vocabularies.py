@@ -6,6 +6,7 @@ import base64
 import io
 import pydoc_data.topics
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import sentencepiece
@@ -14,8 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from llx.exporter.sources import open_source
-from llx.exporter.vocabulary import bpe
-from llx.exporter.vocabulary import read as vocabulary
+from llx.exporter.vocabulary import bpe, words
 from tests.checkpoints import TINY, random_tensors, write_gguf
 
 PROSE = "\n".join(pydoc_data.topics.topics.values())
@@ -98,7 +98,7 @@ VARIANTS = {
 def train_ranks(size=1200):
     """Ranks as tiktoken reads them, out of a byte-level BPE trained on words of Llama 3's split."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = vocabulary._llama3_words()
+    tokenizer.pre_tokenizer = words.llama3_words()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(LINES[:6000], trainer)
@@ -120,7 +120,8 @@ def gguf_text(path, **fields):
         for name, value in fields.items():
             getattr(writer, name)(value)
 
-    return open_source(write_gguf(path, TINY, random_tensors(TINY), describe=describe)).text()
+    spec = replace(TINY, vocab=len(fields["add_token_list"]))
+    return open_source(write_gguf(path, spec, random_tensors(spec), describe=describe)).text()
 
 
 def sentencepiece_fields(path):
@@ -142,7 +143,7 @@ def byte_level_fields(ranks, pre):
     spelled = bpe.byte_characters()
     tokens = ["".join(spelled[byte] for byte in token) for token in ranks]
     merges = [" ".join(merge) for merge in bpe.derive_merges(Path("x"), tokens)]
-    special = list(vocabulary.LLAMA3_SPECIAL)
+    special = list(words.LLAMA3_SPECIAL)
     return {
         "add_tokenizer_model": "gpt2",
         "add_tokenizer_pre": pre,

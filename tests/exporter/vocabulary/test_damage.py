@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llx.errors import BadInput
-from llx.exporter.vocabulary import bpe
-from llx.exporter.vocabulary.read import read_gguf, read_tokenizer_model
+from llx.exporter.vocabulary import bpe, read_gguf, read_tokenizer_model
 from tests.exporter.vocabularies import (
     MANY,
     built,
@@ -59,7 +58,7 @@ def lines(*changed):
     ("text", "match"),
     [
         ("", "empty"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:0", "line 1 is not a token"),
+        ("<!DOCTYPE html>", "line 1 is not a token"),
         (lines("!!!! 256"), "line 257 is not a token in base64"),
         (lines("YWI"), "line 257 is not"),
         (lines("YWI= x"), "line 257 is not"),
@@ -122,8 +121,6 @@ def test_a_small_gguf_vocabulary_is_read():
         ({"scores": [0.0]}, "not every token has a score"),
         ({"scores": [float("nan")] * 262}, "not every token has a score"),
         ({"scores": ["0"] * 262}, "no list of numbers"),
-        ({"eos_token_id": 262}, "the text's end, is none"),
-        ({"bos_token_id": -1}, "the text's beginning, is none"),
         ({"model": "gpt2", "pre": "smollm", "merges": ["a"]}, "no pair"),
         ({"model": "gpt2", "pre": "smollm", "merges": [3]}, "no list of texts"),
         ({"model": "gpt2", "pre": "smollm", "merges": ["a c"]}, "out of vocabulary"),
@@ -132,6 +129,24 @@ def test_a_small_gguf_vocabulary_is_read():
 def test_a_damaged_gguf_vocabulary_is_refused(changed, match):
     with pytest.raises(BadInput, match=match):
         read_gguf(Path("x.gguf"), gguf_fields(**changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "taken"),
+    [
+        ({"eos_token_id": 262}, "eos_token_id is 262, none of its 262 tokens: 2 is taken", 2),
+        ({"eos_token_id": "2"}, "eos_token_id is '2', no int: ignored", 2),
+        ({"eot_token_id": -1}, "eot_token_id is -1, none of its 262 tokens: ignored", 2),
+        ({"add_eos_token": 3}, "add_eos_token is '3', no bool: ignored", 2),
+        ({"add_space_prefix": "no"}, "add_space_prefix is 'no', no bool: ignored", 2),
+        ({"padding_token_id": 9.5}, "padding_token_id is '9.5', no int: ignored", 2),
+    ],
+)
+def test_a_wrong_field_of_a_gguf_is_told_and_as_if_not_there(changed, said, taken):
+    text = read_gguf(Path("x.gguf"), gguf_fields(**changed))
+    assert text.record.eos_ids == (taken,)
+    assert [said in line for line in text.warnings] == [True]
+    assert text.tokenizer == read_gguf(Path("x.gguf"), gguf_fields()).tokenizer
 
 
 def test_absurd_vocabularies_are_refused_before_they_are_built():

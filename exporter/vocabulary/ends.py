@@ -1,0 +1,53 @@
+"""Where text ends: the ids that a folder's configuration names, each held against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llx.errors import BadInput
+from llx.exporter.vocabulary.beside import optional_json
+
+# In transformers' order: what the first says of the end, the others do not.
+FILES = ("generation_config.json", "config.json")
+MOST_ENDS = 256
+
+
+def configured_ends(folder: Path, vocab: int, tell: Callable[[str], None]) -> list[int]:
+    """The ids at which transformers' `generate` stops, of a model with `vocab` tokens.
+
+    `tell` is told of every value that means nothing; a file of such values alone is passed over.
+    """
+    for name in FILES:
+        try:
+            value = optional_json(folder / name).get("eos_token_id")
+        except BadInput as error:
+            tell(f"{error.message}: what it says of the text's end is ignored")
+            continue
+        ends = known_ids(value, vocab, f"{folder / name}: eos_token_id", tell)
+        if ends:
+            return ends
+    return []
+
+
+def known_ids(value: Any, vocab: int, where: str, tell: Callable[[str], None]) -> list[int]:
+    """Ids out of what should be one or a list of them; `tell` is told what is none of the model."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    found = []
+    for entry in values[:MOST_ENDS]:
+        i = _whole(entry)
+        if i is None or not 0 <= i < vocab:
+            tell(f"{where}: {str(entry)[:40]!r} is none of the model's {vocab} tokens: ignored")
+        else:
+            found.append(i)
+    return list(dict.fromkeys(found))
+
+
+def _whole(value: Any) -> int | None:
+    """An integer, however a converter wrote it: 2, 2.0 or "2"."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
+        return int(value)
+    return value if type(value) is int else None
