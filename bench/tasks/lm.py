@@ -36,6 +36,7 @@ from llx.corpus import require_known
 from llx.errors import BadInput, GateFailed, Lacking
 from llx.evaluation import CHAT_OPTION
 from llx.progress import Progress, silent
+from llx.tokenizer import decode, encode
 
 MOST_NEW = 256  # tokens, where a task names no number: as in the Hugging Face backend
 BLOCK = 64  # positions whose logits are normalised at once
@@ -103,7 +104,7 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
         if add_special_tokens is None:
             bos = self._tokenizer.id_to_token(self.prefix_token_id)
             add_special_tokens = not has_bos_prefix(string, bos)
-        ids = self._tokenizer.encode(string, add_special_tokens=add_special_tokens).ids
+        ids = encode(self._tokenizer, string, add_special_tokens)
         if ids:
             require_known(max(ids), self._session.limits.vocab)
         return ids
@@ -241,7 +242,7 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
             job, token = jobs[row], choose(logits, jobs[row].sampling, self._rng)
             out[row].append(token)
             if token not in self._ends:
-                texts[row] = self._tokenizer.decode(out[row], skip_special_tokens=True)
+                texts[row] = decode(self._tokenizer, out[row])
             stopped = token in self._ends or any(stop in texts[row] for stop in job.until if stop)
             if stopped or len(out[row]) >= job.most:
                 live.discard(row)

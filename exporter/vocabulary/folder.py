@@ -262,10 +262,19 @@ def _record(record: TextRecord, named: Mapping[str, SpecialToken]) -> TextRecord
 
 
 def _bytes(found: _Found) -> bytes:
-    """The tokenizer.json: as it was, where nothing changed; what did change is parsed once more."""
-    now = found.tokenizer.to_str()
-    if now == Tokenizer.from_buffer(found.data).to_str():
+    """The tokenizer.json: as it was, but for what changed beside the model's vocabulary.
+
+    The library writes a vocabulary by its ids, and would lose tokens of one that repeats an id.
+    """
+    now = json.loads(found.tokenizer.to_str())
+    was = json.loads(Tokenizer.from_buffer(found.data).to_str())
+    dropout = now["model"].get("dropout") != was["model"].get("dropout")
+    changed = {key: now[key] for key in now if key != "model" and now[key] != was[key]}
+    if not changed and not dropout:
         return found.data
-    data = now.encode()
+    document = json.loads(found.data)
+    if dropout:
+        document["model"]["dropout"] = None
+    data = json.dumps(document | changed, ensure_ascii=False, separators=(",", ":")).encode()
     parse_tokenizer(data, found.path)
     return data
