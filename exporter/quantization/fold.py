@@ -91,6 +91,7 @@ class FoldedSource:
         self.format: str = source.format
         self.path: Path = source.path
         self.spec: LlamaSpec = source.spec
+        self.warnings, self.skipped = source.warnings, source.skipped
         for i in range(self.spec.layers):
             self._fold_layer(i, folds)
 
