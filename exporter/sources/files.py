@@ -55,9 +55,9 @@ class TensorFile(Protocol):
 
 
 def tensor_file(path: Path) -> TensorFile:
-    """A file by what it is, else by its name's ending: safetensors, or what torch.save wrote."""
-    by_name = "safetensors" if path.suffix.lower() == ".safetensors" else "PyTorch"
-    return TorchFile(path) if (kind_of(path) or by_name) == "PyTorch" else SafetensorsFile(path)
+    """A safetensors file, by its name or its beginning, else one that torch.save wrote."""
+    named = path.suffix.lower() == ".safetensors"
+    return SafetensorsFile(path) if named or kind_of(path) == "safetensors" else TorchFile(path)
 
 
 class SafetensorsFile:

@@ -20,7 +20,10 @@ from llx.exporter.sources.find import SHARD, missing_shards, require_shards, sha
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # What the reader raises on a file that is cut off or is no GGUF at all.
-DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, OSError, MemoryError)
+DAMAGE = (
+    *(ValueError, IndexError, KeyError, OverflowError, TypeError, OSError, MemoryError),
+    FloatingPointError,  # a sum of places that wraps around
+)
 MERGE = "put every part into one folder, or merge them with llama.cpp's `llama-gguf-split --merge`"
 ELSEWHERE = "export from the Hugging Face checkpoint"
 ARRAY = gguf.GGUFValueType.ARRAY
@@ -158,7 +161,8 @@ def _siblings(path: Path, count: int) -> list[Path]:
 
 def _opened(path: Path) -> Any:
     try:
-        reader = _Reader(path)
+        with np.errstate(over="raise"):
+            reader = _Reader(path)
     except DAMAGE as error:
         unknown = "is not a valid GGMLQuantizationType" in str(error)
         if unknown:

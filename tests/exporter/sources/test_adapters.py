@@ -78,5 +78,5 @@ def test_an_adapter_without_its_config_is_one_where_it_lies_alone(tmp_path):
     ids=["peft's prefix", "an adapter within", "base layers"],
 )
 def test_a_state_that_was_not_merged_is_refused(tmp_path, tensors):
-    with pytest.raises(BadInput, match="an adapter that is not merged.*merge_and_unload"):
+    with pytest.raises(BadInput, match=r"an adapter that is not merged.*merge_and_unload"):
         check_coverage(open_source(write_checkpoint(tmp_path, TINY, tensors)))

@@ -218,7 +218,7 @@ def test_a_tensor_in_two_shards_must_be_the_same_in_both(tmp_path, change):
     torch.save(torch.load(other, weights_only=True) | twice, other)
     if change:
         with pytest.raises(
-            BadInput, match=r"in pytorch_model-00001-of-00002\.bin and in pyt.*-00002"
+            BadInput, match=r"in pytorch_model-00001-of.* and in pytorch_model-00002"
         ):
             open_source(tmp_path)
         return
