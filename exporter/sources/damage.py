@@ -9,7 +9,7 @@ from llx.errors import BadInput
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HEAD_BYTES = 512
-AGAIN = "download or copy it again, whole"
+AGAIN = "download it again, or copy it again from where it is whole"
 
 
 def kind_of(path: Path) -> str:
