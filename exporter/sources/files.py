@@ -7,6 +7,8 @@ pages count as memory.
 from __future__ import annotations
 
 import pickle  # noqa: TID251  for the name of its error; nothing is unpickled with it
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ TORCH_FLOATS = {
 DAMAGE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError),
     *(TypeError, AttributeError, IndexError, OverflowError, MemoryError, AssertionError),
+    struct.error,
 )
 
 
@@ -197,19 +200,24 @@ class TorchFile:
             raise unreadable(self.path, "file of PyTorch", "torch.save writes no such file")
         try:
             if self._is_old:
-                return torch.load(self.path, map_location="cpu", weights_only=True)
+                return self._unpickled()
             with zipfile.ZipFile(self.path) as archive:
                 packed = [e.filename for e in archive.infolist() if e.compress_type]
             if packed:
                 raise self._damaged("it is compressed")
             with FakeTensorMode():
-                return torch.load(self.path, map_location="cpu", weights_only=True)
+                return self._unpickled()
         except zipfile.BadZipFile as error:
             raise unreadable(self.path, "file of PyTorch", error) from None
         except RecursionError:
             raise self._damaged("it is nested too deeply") from None
         except DAMAGE as error:
             raise self._damaged(str(error).split(". ")[0] or "PyTorch finds it damaged") from None
+
+    def _unpickled(self) -> Any:
+        with warnings.catch_warnings():  # of what ends in a refusal, or in nothing
+            warnings.simplefilter("ignore")
+            return torch.load(self.path, map_location="cpu", weights_only=True)
 
     def _damaged(self, why: str) -> BadInput:
         return BadInput(

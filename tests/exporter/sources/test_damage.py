@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,13 +61,29 @@ def told(folder):
     return None
 
 
-@pytest.fixture(scope="module", params=FORMATS)
-def folder(request, tmp_path_factory):
+@dataclass(frozen=True)
+class Whole:
     """A folder of a format, the file of its weights, and that file's bytes."""
+
+    place: Path
+    file: Path
+    bytes: bytes = field(repr=False)
+
+    def told_of(self, content):
+        """What the folder is refused with where its file holds something else."""
+        self.file.write_bytes(content)
+        try:
+            return told(self.place)
+        finally:
+            self.file.write_bytes(self.bytes)
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def whole(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     FORMATS[request.param](folder)
     file = weights_in(folder)
-    return folder, file, file.read_bytes()
+    return Whole(folder, file, file.read_bytes())
 
 
 WRONG = {
@@ -78,27 +96,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("content", "what", "remedy"), WRONG.values(), ids=WRONG)
-def test_what_lies_in_the_place_of_weights_is_called_what_it_is(folder, content, what, remedy):
-    place, file, whole = folder
-    file.write_bytes(content)
-    try:
-        said = told(place)
-    finally:
-        file.write_bytes(whole)
+def test_what_lies_in_the_place_of_weights_is_called_what_it_is(whole, content, what, remedy):
+    said = whole.told_of(content)
     assert what in said
     assert remedy in said
-    assert file.name in said
+    assert whole.file.name in said
 
 
-def test_the_first_half_of_a_file_is_not_taken_for_it(folder):
-    place, file, whole = folder
-    for keep in (len(whole) // 2, len(whole) - 1, 300, 20):
-        file.write_bytes(whole[:keep])
-        try:
-            said = told(place)
-        finally:
-            file.write_bytes(whole)
-        assert "again" in said
+def test_the_first_half_of_a_file_is_not_taken_for_it(whole):
+    for keep in (len(whole.bytes) // 2, len(whole.bytes) - 1, 300, 20):
+        assert "again" in whole.told_of(whole.bytes[:keep])
 
 
 def test_a_file_of_another_format_than_its_name_says_is_called_what_it_is(tmp_path):
@@ -138,13 +145,8 @@ def damaged(whole, edits):
     return bytes(broken)
 
 
-def require_read_or_refused(folder, edits):
-    place, file, whole = folder
-    file.write_bytes(damaged(whole, edits))
-    try:
-        said = told(place)
-    finally:
-        file.write_bytes(whole)
+def require_read_or_refused(whole, edits):
+    said = whole.told_of(damaged(whole.bytes, edits))
     assert said is None or "\n" not in said
 
 
@@ -152,8 +154,8 @@ def require_read_or_refused(folder, edits):
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_a_file_that_was_damaged_is_read_or_refused(folder, edits):
-    require_read_or_refused(folder, edits)
+def test_a_file_that_was_damaged_is_read_or_refused(whole, edits):
+    require_read_or_refused(whole, edits)
 
 
 @pytest.mark.slow
@@ -161,8 +163,8 @@ def test_a_file_that_was_damaged_is_read_or_refused(folder, edits):
 @settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_many_damaged_files_are_read_or_refused(folder, edits):
-    require_read_or_refused(folder, edits)
+def test_many_damaged_files_are_read_or_refused(whole, edits):
+    require_read_or_refused(whole, edits)
 
 
 @given(data=st.data())
