@@ -267,11 +267,19 @@ def _source_record(
     return SourceRecord(
         label=preset.hub_id if preset else request.label or weights.name,
         format=source.format,
-        path=str(weights.resolve()),
+        path=str(_kept_path(weights)),
         files=tuple(_source_file(file) for file in source.files),
         ignored=ignored,
         warnings=tuple(source.warnings),
     )
+
+
+def _kept_path(weights: Path) -> Path:
+    """Where the same checkpoint is found again: a file keeps its name, whatever that links to.
+
+    In the hub's cache it links to a file named by its hash, beside which there is no config.json.
+    """
+    return weights.resolve() if weights.is_dir() else weights.parent.resolve() / weights.name
 
 
 def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from llx.artifact import SourceRecord
+from llx.errors import BadInput, Lacking
 from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource, check_coverage, open_source
 from llx.exporter.weights import blocks_of
@@ -24,6 +26,34 @@ def llama_from_checkpoint(
     source = open_source(path, spec)
     check_coverage(source)
     return llama_from_source(source, positions)
+
+
+def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
+    """The very checkpoint that an artifact was exported from.
+
+    Raises `Lacking` where it is not here, not readable any more, or other than it was then: nothing
+    is to be judged by other weights.
+    """
+    path = Path(record.path)
+    if not record.path or not path.exists():
+        raise Lacking(
+            f"the checkpoint {record.path or record.label} is not here", "bring the checkpoint back"
+        )
+    try:
+        source = open_source(path, spec)
+        check_coverage(source)
+    except BadInput as error:
+        raise Lacking(
+            f"the checkpoint cannot be read any more: {error.message}", error.remedy
+        ) from None
+    then = [(file.bytes, file.mtime_ns) for file in record.files]
+    stats = [file.stat() for file in source.files]
+    if then != [(stat.st_size, stat.st_mtime_ns) for stat in stats] or source.spec != spec:
+        raise Lacking(
+            f"the checkpoint {path} has changed since the export, in size, time or configuration",
+            "export it again",
+        )
+    return source
 
 
 def llama_from_source(source: TensorSource, positions: int | None = None) -> Llama:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from llx.llama.presets import Preset
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
 HUB_FILES_ELSE = ("*.json", "pytorch_model*.bin", "tokenizer.model", "*.jinja")
+# The same weights once more, in Meta's format, and those of other models beside.
+HUB_NOT = ("original/*", "consolidated*", "*/*.bin", "*/*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
             folder = huggingface_hub.snapshot_download(
                 hub_id,
                 allow_patterns=list(patterns),
-                ignore_patterns=["original/*", "*/*.bin"],
+                ignore_patterns=list(HUB_NOT),
                 local_files_only=only_local,
             )
             if any(Path(folder).glob("*.safetensors")) or any(Path(folder).glob("*.bin")):
@@ -95,7 +98,8 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
     except LocalEntryNotFoundError:
         found = None
     try:
-        found = found or fetch(only_local=False)
+        if found is None or not _is_whole(found):  # a download that was broken off goes on
+            found = fetch(only_local=False)
     except GatedRepoError:
         raise Lacking(
             f"{hub_id} is gated, and this machine has no token that may read it",
@@ -117,5 +121,20 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
             f"connect to the network and try again, or {ways}",
         ) from None
     if found is None:
-        raise Lacking(f"the hub's {hub_id} holds no weights that llx reads", ways)
+        raise Lacking(
+            f"the hub's {hub_id} holds neither safetensors nor pytorch_model.bin",
+            "name another, or download one of its GGUF files, if it has any, and give its path",
+        )
     return found
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file is there that an index in the folder names."""
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+            if not all((folder / str(name)).exists() for name in names):
+                return False
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return False
+    return True

@@ -88,6 +88,7 @@ class MemorySource:
     path = Path("memory")
     files: list[Path] = []  # noqa: RUF012
     warnings: list[str] = []  # noqa: RUF012
+    skipped: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, spec: LlamaSpec, tensors: dict[str, torch.Tensor] | None = None) -> None:
         self.spec = spec

@@ -93,7 +93,7 @@ class FoldedSource:
         self.format: str = source.format
         self.path: Path = source.path
         self.spec: LlamaSpec = source.spec
-        self.warnings: list[str] = source.warnings
+        self.warnings, self.skipped = source.warnings, source.skipped
         for i in range(self.spec.layers):
             self._fold_layer(i, folds)
 

@@ -1,4 +1,4 @@
-"""`TensorSource`: what every checkpoint format answers, and the check of coverage."""
+"""`TensorSource`: what every checkpoint format answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from llx.errors import BadInput
 from llx.exporter.vocabulary.bpe import Text
 from llx.llama.spec import LlamaSpec
-from llx.llama.weights import weights_of
 
 __all__ = [
     "COLUMN_STEP",
@@ -23,7 +22,6 @@ __all__ = [
     "TensorInfo",
     "TensorSource",
     "Text",
-    "check_coverage",
     "interleaved_rows",
     "read_json",
     "read_text",
@@ -36,10 +34,11 @@ COLUMN_STEP = 256  # the largest block that GGUF quantizes together
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and stored dtype of a checkpoint's tensor."""
+    """Shape and stored dtype of a checkpoint's tensor, and whether it is read as floats."""
 
     shape: tuple[int, ...]
     dtype: str
+    is_float: bool = True
 
 
 class TensorSource(Protocol):
@@ -53,6 +52,8 @@ class TensorSource(Protocol):
     spec: LlamaSpec
     warnings: list[str]
     """What the user is to know of it, a line each; `text` may add to them."""
+    skipped: dict[str, str]
+    """What is stored and never handed out, and why."""
 
     @property
     def files(self) -> list[Path]:
@@ -111,51 +112,3 @@ def interleaved_rows(rows: int, heads: int) -> NDArray[np.int64]:
     layout has the first of all pairs in one half of a head and the second in the other.
     """
     return np.asarray(np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).ravel())
-
-
-def check_coverage(source: TensorSource) -> dict[str, str]:
-    """Hold the checkpoint against the model, both ways; return the tensors left out and why.
-
-    Raises `BadInput` where a tensor is missing, extra or of another shape: a model that exports
-    with a weight left out answers fluently and wrongly.
-    """
-    found = source.tensors
-    needed = {part.name: part.shape for w in weights_of(source.spec) for part in w.parts}
-    missing = [name for name in needed if name not in found]
-    if missing:
-        raise BadInput(
-            f"{source.path} lacks {_some(missing)}",
-            "use a complete checkpoint: download it again, or check config.json",
-        )
-    wrong = [
-        f"{name} is {list(found[name].shape)} where the model needs {list(shape)}"
-        for name, shape in needed.items()
-        if found[name].shape != shape
-    ]
-    if wrong:
-        raise BadInput(
-            f"{source.path}: {_some(wrong)}", "use the config.json that belongs to these weights"
-        )
-    ignored = {name: _reason(name, source.spec) for name in found if name not in needed}
-    extra = [name for name, reason in ignored.items() if reason is None]
-    if extra:
-        raise BadInput(
-            f"{source.path} holds {_some(extra)}, which a LLaMA has no place for",
-            "export the plain model: merge adapters and drop extra heads first",
-        )
-    return {name: reason for name, reason in ignored.items() if reason}
-
-
-def _reason(name: str, spec: LlamaSpec) -> str | None:
-    """Why a tensor may be left out, or None where it may not."""
-    if name.endswith("rotary_emb.inv_freq"):
-        return "RoPE frequencies are computed from the configuration"
-    if name == "lm_head.weight" and spec.tied:
-        return "tied to model.embed_tokens.weight"
-    return None
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    """The first few of a list, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

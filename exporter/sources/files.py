@@ -6,10 +6,12 @@ pages count as memory.
 
 from __future__ import annotations
 
-import os
 import pickle  # noqa: TID251  for the name of its error; nothing is unpickled with it
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # named by torch.load'
 
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo
+from llx.exporter.sources.damage import kind_of, one_line, unreadable
 
 ALL = slice(None)
 SAFETENSORS_FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -29,6 +32,12 @@ TORCH_FLOATS = {
     torch.float16: "F16",
     torch.bfloat16: "BF16",
 }
+# What torch.load raises on a file that is cut off, changed, or wants more than tensors.
+DAMAGE = (
+    *(pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError),
+    *(TypeError, AttributeError, IndexError, OverflowError, MemoryError, AssertionError),
+    struct.error,
+)
 
 
 class TensorFile(Protocol):
@@ -40,8 +49,18 @@ class TensorFile(Protocol):
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Shape and dtype of every tensor. Raises `BadInput` where the file is damaged."""
 
+    @property
+    def others(self) -> Mapping[str, str]:
+        """What the file holds beside tensors, and what it is."""
+
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
         """A tensor, or a block of one, in its stored dtype: a view of the file."""
+
+
+def tensor_file(path: Path) -> TensorFile:
+    """A safetensors file, by its name or its beginning, else one that torch.save wrote."""
+    named = path.suffix.lower() == ".safetensors"
+    return SafetensorsFile(path) if named or kind_of(path) == "safetensors" else TorchFile(path)
 
 
 class SafetensorsFile:
@@ -49,16 +68,17 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.others: Mapping[str, str] = {}
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Shape and dtype of every tensor; `BadInput` where one holds no floats."""
+        """Shape and dtype of every tensor, whether or not it holds floats."""
         infos = {}
         file = self._open()
         for name in file.keys():
             view = file.get_slice(name)
-            infos[name] = TensorInfo(tuple(view.get_shape()), view.get_dtype())
-            _require_float(name, infos[name].dtype in SAFETENSORS_FLOATS, infos[name].dtype)
+            dtype = view.get_dtype()
+            infos[name] = TensorInfo(tuple(view.get_shape()), dtype, dtype in SAFETENSORS_FLOATS)
         return infos
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
@@ -71,94 +91,143 @@ class SafetensorsFile:
         try:
             return safe_open(self.path, framework="pt")
         except (SafetensorError, OSError) as error:
-            if not os.access(self.path, os.R_OK):
-                raise BadInput(
-                    f"{self.path} may not be read by this user", "check its permissions"
-                ) from None
-            raise BadInput(
-                f"{self.path} is not a whole safetensors file ({error})", "download it again"
-            ) from None
+            raise unreadable(self.path, "safetensors file", error) from None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A tensor without its values, and where in the file they begin; None where it is in memory."""
+
+    tensor: torch.Tensor
+    offset: int | None
 
 
 class TorchFile:
-    """A file that `torch.save` wrote. It is a pickle, so only tensors are admitted, never code."""
+    """A file that `torch.save` wrote. It is a pickle, so only tensors are admitted, never code.
+
+    Tensors may be views: transposed, strided, or sharing their values. A file from before PyTorch
+    1.6 has no places to read from, so the whole of it is held in memory.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Shape and dtype of every tensor; `BadInput` where one holds no floats."""
+        """Shape and dtype of every tensor, whether or not it holds floats."""
         infos = {}
-        for name, (tensor, _) in self._places.items():
-            dtype = TORCH_FLOATS.get(tensor.dtype)
-            _require_float(name, dtype is not None, str(tensor.dtype))
-            infos[name] = TensorInfo(tuple(tensor.shape), dtype or "")
+        for name, value in self._state.items():
+            if name in self._places:
+                dtype = TORCH_FLOATS[value.dtype]
+                infos[name] = TensorInfo(tuple(value.shape), dtype)
+            elif isinstance(value, torch.Tensor):
+                sparse = "" if value.layout == torch.strided else f" ({value.layout})"
+                dtype = f"{str(value.dtype).removeprefix('torch.')}{sparse}"
+                infos[name] = TensorInfo(tuple(value.shape), dtype, is_float=False)
         return infos
+
+    @cached_property
+    def others(self) -> Mapping[str, str]:
+        """What the file holds beside tensors, such as the number of a step."""
+        return {
+            name: f"no tensor: Python's {type(value).__name__}"
+            for name, value in self._state.items()
+            if not isinstance(value, torch.Tensor)
+        }
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
         """A tensor, or a block of one, in its stored dtype: a view of the file."""
-        tensor, offset = self._places[name]
-        storage = torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
-        empty: Any = torch.empty(0, dtype=tensor.dtype)
-        stored: torch.Tensor = empty.set_(storage, offset // tensor.element_size(), tensor.shape)
-        return stored[rows] if columns == ALL else stored[rows, columns]
+        tensor, offset = self._places[name].tensor, self._places[name].offset
+        if offset is not None:
+            whole = torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
+            empty: Any = torch.empty(0, dtype=tensor.dtype)
+            start = offset // tensor.element_size()
+            tensor = empty.set_(whole, start, tensor.shape, tensor.stride())
+        return tensor.detach()[rows] if columns == ALL else tensor.detach()[rows, columns]
 
     @cached_property
-    def _places(self) -> dict[str, tuple[torch.Tensor, int]]:
-        """Every tensor without its values, and the byte of the file where they begin."""
-        state = self._load()
-        state = state.get("state_dict", state.get("model", state))
-        places = {}
-        size = self.path.stat().st_size
-        for name, tensor in state.items():
-            if not isinstance(tensor, torch.Tensor):
-                raise self._damaged(f"{name} is no tensor")
-            start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
-            if start is None or not tensor.is_contiguous():
-                raise self._damaged(f"{name} does not lie in one piece")
-            offset = start + tensor.storage_offset() * tensor.element_size()
-            if offset + tensor.nbytes > size or offset % tensor.element_size():
-                raise self._damaged(f"{name} does not lie within it")
-            places[str(name)] = (tensor, offset)
-        return places
+    def _places(self) -> dict[str, _Place]:
+        """Where every tensor of floats lies."""
+        return {
+            name: self._place(name, value)
+            for name, value in self._state.items()
+            if isinstance(value, torch.Tensor)
+            and value.layout == torch.strided
+            and value.dtype in TORCH_FLOATS
+        }
 
-    def _load(self) -> dict[Any, Any]:
+    def _place(self, name: str, tensor: torch.Tensor) -> _Place:
+        if self._is_old:
+            return _Place(tensor, None)
+        storage, size = tensor.untyped_storage(), self.path.stat().st_size
+        start = getattr(storage, "_checkpoint_offset", None)
+        if start is None:
+            raise self._damaged(f"{name} has no place in it")
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        extent = 1 + sum((n - 1) * step for n, step in steps) if tensor.numel() else 0
+        inner = (tensor.storage_offset() + extent) * tensor.element_size()
+        if inner > storage.nbytes() or start + storage.nbytes() > size:
+            raise self._damaged(f"{name} does not lie within it")
+        offset = start + tensor.storage_offset() * tensor.element_size()
+        if offset % tensor.element_size():
+            raise self._damaged(f"{name} does not begin at a whole number of its values")
+        return _Place(tensor, offset)
+
+    @cached_property
+    def _state(self) -> dict[str, Any]:
+        """What the file holds by name, looked through what a trainer wraps it in."""
+        state = self._load()
+        if not isinstance(state, dict):
+            raise self._damaged(f"it holds a {type(state).__name__}, not a dictionary of tensors")
+        if not any(str(name).endswith(".weight") for name in state):
+            inner = [name for name, value in state.items() if _is_state(value)]
+            if len(inner) > 1:
+                raise BadInput(
+                    f"{self.path} holds several models, called {', '.join(map(str, inner))}",
+                    "save the one that is meant by itself, as safetensors",
+                )
+            state = state[inner[0]] if inner else state
+        return {str(name): value for name, value in state.items()}
+
+    @cached_property
+    def _is_old(self) -> bool:
+        with self.path.open("rb") as file:
+            return file.read(2) != b"PK"
+
+    def _load(self) -> Any:
         """The pickle's tensors as shapes and places: `weights_only` admits nothing that runs."""
+        if kind_of(self.path) != "PyTorch":
+            raise unreadable(self.path, "file of PyTorch", "torch.save writes no such file")
         try:
+            if self._is_old:
+                return self._unpickled()
             with zipfile.ZipFile(self.path) as archive:
                 packed = [e.filename for e in archive.infolist() if e.compress_type]
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-            raise BadInput(
-                f"{self.path} is not a whole file of torch.save",
-                "download it again; a file from before PyTorch 1.6 must be saved anew with a "
-                "newer one, since it cannot be read in parts",
-            ) from None
-        if packed:
-            raise self._damaged("it is compressed")
-        try:
+            if packed:
+                raise self._damaged("it is compressed")
             with FakeTensorMode():
-                state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
-            raise self._damaged(str(error).split(".")[0]) from None
-        except (TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
-            raise self._damaged(str(error).split(".")[0]) from None
-        except AssertionError:  # PyTorch's own, with no words
-            raise self._damaged("PyTorch finds it inconsistent") from None
-        if not isinstance(state, dict):
-            raise self._damaged("it holds no dictionary of tensors")
-        return state
+                return self._unpickled()
+        except zipfile.BadZipFile as error:
+            raise unreadable(self.path, "file of PyTorch", error) from None
+        except RecursionError:
+            raise self._damaged("it is nested too deeply") from None
+        except DAMAGE as error:
+            raise self._damaged(str(error).split(". ")[0] or "PyTorch finds it damaged") from None
+
+    def _unpickled(self) -> Any:
+        with warnings.catch_warnings():  # of what ends in a refusal, or in nothing
+            warnings.simplefilter("ignore")
+            return torch.load(self.path, map_location="cpu", weights_only=True)
 
     def _damaged(self, why: str) -> BadInput:
         return BadInput(
-            f"{self.path} cannot be read as weights ({why})",
-            "export from the model's safetensors files",
+            f"{self.path} cannot be read as weights ({one_line(why)})",
+            "export from the model's safetensors files, or download it again if it was cut off",
         )
 
 
-def _require_float(name: str, is_float: bool, dtype: str) -> None:
-    if not is_float:
-        raise BadInput(
-            f"{name} is stored as {dtype}, not as a float",
-            "export from the checkpoint before it was quantized",
-        )
+def _is_state(value: Any) -> bool:
+    """Whether a value is a dictionary of tensors by name, as a model's state is."""
+    return isinstance(value, dict) and any(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    )

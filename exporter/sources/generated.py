@@ -36,6 +36,7 @@ class RandomSource:
         self.spec, self.seed = spec, seed
         self.files: list[Path] = []
         self.warnings: list[str] = []
+        self.skipped: dict[str, str] = {}
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:

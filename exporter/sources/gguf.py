@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_text
+from llx.exporter.sources.gguf_parts import DAMAGE, GgufFile, Stored
 from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
 from llx.exporter.vocabulary.gguf import read_gguf
 from llx.exporter.vocabulary.templates import GGUF_KEY
@@ -37,36 +38,30 @@ INNER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-# What the reader raises on a file that is cut off or is no GGUF at all.
-DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, OSError, MemoryError)
 
 
 class GgufSource:
-    """One GGUF file of architecture `llama`."""
+    """A GGUF file of architecture `llama`, or the parts that one was split into."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: list[str] = []
-        try:
-            self._reader = gguf.GGUFReader(path)
-        except DAMAGE as error:
-            raise BadInput(
-                f"{path} is not a whole GGUF file ({error})", "download it again"
-            ) from None
-        self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
+        self.skipped: dict[str, str] = {}
+        self._reader = GgufFile(path)
+        self._stored = self._reader.tensors
         self.spec = self._read_spec()
-        kinds = Counter(
-            tensor.tensor_type.name for tensor in self._stored.values() if len(tensor.shape) > 1
-        )
+        if self.spec.tied and self._reader.part_by_name:
+            raise BadInput(
+                f"{self._reader.part_by_name} and holds no output.weight: whether the model is "
+                "tied, or another part holds it, cannot be told",
+                "rename the file if it is whole, else merge its parts into one",
+            )
+        kinds = Counter(one.kind.name for one in self._stored.values() if len(one.shape) > 1)
         self.format = f"GGUF {kinds.most_common(1)[0][0]}" if kinds else "GGUF"
-
-    @property
-    def files(self) -> list[Path]:
-        """The file itself."""
-        return [self.path]
+        self.files = self._reader.paths
 
     @cached_property
-    def _places(self) -> dict[str, Any]:
+    def _places(self) -> dict[str, Stored]:
         # The spec holds what the table of RoPE divisors says: it is no weight.
         stored = {name: tensor for name, tensor in self._stored.items() if name != DIVISORS}
         return {_hugging_face_name(name): tensor for name, tensor in stored.items()}
@@ -75,39 +70,24 @@ class GgufSource:
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of the file, by its Hugging Face name."""
         return {
-            name: TensorInfo(tuple(map(int, reversed(t.shape))), t.tensor_type.name)
-            for name, t in self._places.items()
+            name: TensorInfo(stored.shape, stored.kind.name, stored.is_float)
+            for name, stored in self._places.items()
         }
 
     def read(
         self, name: str, rows: slice = slice(None), columns: slice = slice(None)
     ) -> torch.Tensor:
-        """A tensor, or a block of one, dequantized to float32; float16 stays what it is.
+        """A tensor, or a block of one, dequantized to float32; float16 stays what it is."""
+        order = self._row_order(name)
+        found = self._places[name].values(rows if order is None else order[rows], columns)
+        return torch.from_numpy(found)
 
-        The file is mapped anew each time: its pages count as memory for as long as it is mapped.
-        """
-        stored = self._places[name]
-        kind, width = stored.tensor_type, self.tensors[name].shape[-1]
-        data = np.memmap(
-            self.path, stored.data.dtype, "r", int(stored.data_offset), stored.data.shape
-        )
-        if data.ndim == 1:
-            return torch.from_numpy(_values(data[rows], kind))
-        start, stop, _ = columns.indices(width)
-        block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-        # Quantized rows are counted in bytes, others in values.
-        scale = block_bytes / block / data.itemsize
-        part = data[self._row_order(name)[rows], int(start * scale) : int(stop * scale)]
-        return torch.from_numpy(_values(part, kind))
-
-    def _row_order(self, name: str) -> NDArray[np.int64]:
-        """Where each row lies in the file."""
+    def _row_order(self, name: str) -> NDArray[np.int64] | None:
+        """Where each row of q and k lies, of weights and of biases; None for all others."""
         rows = self.tensors[name].shape[0]
         heads = {"q_proj": self.spec.heads, "k_proj": self.spec.kv_heads}
         projection = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
-        if projection not in heads:
-            return np.arange(rows)
-        return interleaved_rows(rows, heads[projection])
+        return interleaved_rows(rows, heads[projection]) if projection in heads else None
 
     def _value(self, key: str, default: Any = None) -> Any:
         field = self._reader.get_field(key)
@@ -135,7 +115,7 @@ class GgufSource:
                 kv_heads=int(self._value("llama.attention.head_count_kv", heads)),
                 head_dim=head_dim,
                 ffn_dim=self._int("feed_forward_length"),
-                vocab=int(self._stored["token_embd.weight"].shape[1]),
+                vocab=self._stored["token_embd.weight"].shape[0],
                 context=context,
                 norm_eps=_shortest(self._value("llama.attention.layer_norm_rms_epsilon")),
                 rope=rope_of(self._rope_value, head_dim, context, self._divisors()),
@@ -157,7 +137,7 @@ class GgufSource:
         stored = self._stored.get(DIVISORS)
         if stored is None:
             return None
-        return np.asarray(_values(stored.data, stored.tensor_type), np.float32)
+        return np.asarray(stored.values(), np.float32)
 
     def _int(self, key: str) -> int:
         return int(self._value(f"llama.{key}"))
@@ -188,13 +168,6 @@ def _contents(name: str, field: gguf.ReaderField) -> Any:
         if not name.startswith(GGUF_KEY) or not field.parts:
             raise
         return bytes(field.parts[-1])
-
-
-def _values(data: NDArray[Any], kind: gguf.GGMLQuantizationType) -> NDArray[Any]:
-    """Values of stored ones, in memory of their own."""
-    if data.dtype in (np.float16, np.float32):
-        return np.array(data)
-    return np.asarray(gguf.quants.dequantize(np.array(data), kind))
 
 
 def _shortest(value: Any) -> float:

@@ -12,95 +12,90 @@ import torch
 
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, read_json, read_text
-from llx.exporter.sources.files import ALL, SafetensorsFile, TensorFile, TorchFile
+from llx.exporter.sources.files import ALL, TensorFile, TorchFile, tensor_file
+from llx.exporter.sources.find import find_weights, some, weight_files
+from llx.exporter.sources.ties import EMBEDDING, HEAD, same_values
 from llx.exporter.vocabulary.folder import read_folder
 from llx.exporter.vocabulary.templates import chat_template_of
-from llx.files import is_plain_name
 from llx.llama.spec import LlamaSpec, spec_from_config
-
-# In order of preference: the format, its one file, its index, what else may lie there, its reader.
-FORMATS: tuple[tuple[str, str, str, str, type[SafetensorsFile] | type[TorchFile]], ...] = (
-    (
-        "safetensors",
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "*.safetensors",
-        SafetensorsFile,
-    ),
-    (
-        "PyTorch",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-        "pytorch_model-*.bin",
-        TorchFile,
-    ),
-)
+from llx.llama.weights import weights_of
 
 
 class HuggingFaceSource:
-    """A folder with config.json and model.safetensors or pytorch_model.bin, single or sharded."""
+    """A folder with config.json and weights as safetensors or PyTorch's, in a file or in shards.
 
-    def __init__(self, path: Path) -> None:
+    `named`: the file of it that was named, which counts then instead of transformers' choice.
+    """
+
+    def __init__(self, path: Path, named: Path | None = None) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self.spec: LlamaSpec = spec_from_config(read_json(path / "config.json"))
-        self.format, self._shards = self._find()
-
-    @property
-    def files(self) -> list[Path]:
-        """The weights' files, in order of name."""
-        return [shard.path for shard in self._shards]
-
-    def _find(self) -> tuple[str, list[TensorFile]]:
-        for name, single, index, pattern, reader in FORMATS:
-            if (self.path / index).is_file():
-                paths = self._named_by(self.path / index)
-            elif (self.path / single).is_file():
-                paths = [self.path / single]
-            else:
-                paths = sorted(self.path.glob(pattern))
-            if paths:
-                return name, [reader(path) for path in paths]
-        raise BadInput(
-            f"{self.path / 'model.safetensors'} is missing", "download the whole checkpoint"
-        )
-
-    def _named_by(self, index: Path) -> list[Path]:
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise BadInput(f"{index} has no weight_map", "download it again")
-        names = sorted({str(name) for name in weight_map.values()})
-        for name in names:
-            if not is_plain_name(name):
-                raise BadInput(
-                    f"{index} names {name!r}, outside its folder",
-                    "use an index whose files lie beside it",
-                )
-            if not (self.path / name).is_file():
-                raise BadInput(f"{self.path / name} is missing", "download the whole checkpoint")
-        return [self.path / name for name in names]
-
-    @cached_property
-    def _places(self) -> dict[str, TensorFile]:
-        places: dict[str, TensorFile] = {}
+        config = read_json(path / "config.json")
+        self.spec: LlamaSpec = spec_from_config(config)
+        configured = config.get("transformers_weights")
+        found = find_weights(path, named, configured if isinstance(configured, str) else None)
+        self._shards = [tensor_file(file) for file in found.paths]
+        pytorch = all(isinstance(shard, TorchFile) for shard in self._shards)
+        self.format = "PyTorch" if pytorch else "safetensors"
+        self.files = list(found.paths)
+        unused = [file.name for file in weight_files(path) if file not in found.paths]
+        if unused and not named:
+            self.warnings.append(f"{found.name} is read, and not {some(unused)}, beside it")
+        self.skipped: dict[str, str] = {}
         for shard in self._shards:
-            for name in shard.tensors:
+            self.skipped.update(shard.others)
+        self._places = self._find(dict(found.where))
+
+    def _find(self, where: Mapping[str, str]) -> dict[str, tuple[TensorFile, str]]:
+        """The file of each tensor and its name there, by the name that the model has for it."""
+        wanted = {part.name for weight in weights_of(self.spec) for part in weight.parts} | {HEAD}
+        places: dict[str, tuple[TensorFile, str]] = {}
+        for shard in self._shards:
+            for stored in shard.tensors:
+                name = _model_name(stored, wanted)
                 if name in places:
-                    raise BadInput(
-                        f"{name} is in {places[name].path.name} and in {shard.path.name}",
-                        "keep the files of one checkpoint in the folder, and only those",
-                    )
-                places[name] = shard
+                    self._require_same(places[name], (shard, stored))
+                else:
+                    places[name] = (shard, stored)
+        stored_names = {stored for _, stored in places.values()} | self.skipped.keys()
+        for stored, file in where.items():
+            if stored not in stored_names and _model_name(stored, wanted) in wanted - places.keys():
+                raise BadInput(
+                    f"{self.path / file} lacks {stored}, which the index says it holds",
+                    "download that file again, or use the index that belongs to it",
+                )
+        if self.spec.tied and EMBEDDING not in places and HEAD in places:
+            places[EMBEDDING] = places.pop(HEAD)  # of two that share values one is saved
         return places
+
+    def _require_same(self, one: tuple[TensorFile, str], other: tuple[TensorFile, str]) -> None:
+        """Raise `BadInput` where two tensors that mean the same one differ."""
+        (file, stored), (other_file, other_stored) = one, other
+        here, there = file.tensors[stored], other_file.tensors[other_stored]
+        same = here == there and here.is_float
+        if same and same_values(
+            lambda rows: file.read(stored, rows),
+            lambda rows: other_file.read(other_stored, rows),
+            here.shape,
+        ):
+            self.skipped[f"{other_stored} in {other_file.path.name}"] = f"equal to {stored}"
+            return
+        names = stored if stored == other_stored else f"{stored}, which is {other_stored} too,"
+        raise BadInput(
+            f"{self.path}: {names} is in {file.path.name} and in {other_file.path.name}, with "
+            "other values",
+            "keep the files of one checkpoint in the folder, and only those",
+        )
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor of every shard."""
-        return {name: shard.tensors[name] for name, shard in self._places.items()}
+        """Every tensor of every shard, those of the model by the model's names."""
+        return {name: shard.tensors[stored] for name, (shard, stored) in self._places.items()}
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
         """A tensor, or a block of one, in its stored dtype: a view of the file."""
-        return self._places[name].read(name, rows, columns)
+        shard, stored = self._places[name]
+        return shard.read(stored, rows, columns)
 
     def text(self) -> Text | None:
         """The folder's tokenizer, with the template and end tokens named beside it."""
@@ -113,3 +108,14 @@ class HuggingFaceSource:
 
     def _optional_json(self, name: str) -> dict[str, Any]:
         return read_json(self.path / name) if (self.path / name).is_file() else {}
+
+
+def _model_name(stored: str, wanted: set[str]) -> str:
+    """The model's name of a tensor: transformers drops one `model.` too many, or adds one too few.
+
+    As in `rename_source_key` of its core_model_loading.
+    """
+    fewer = stored.removeprefix("model.")
+    if fewer != stored and fewer in wanted:
+        return fewer
+    return f"model.{stored}" if f"model.{stored}" in wanted else stored

@@ -7,6 +7,7 @@ columns (Llama 1 and 2) or rows (Llama 3), and norms are in every shard alike.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,8 @@ from llx.exporter.vocabulary.folder import read_folder
 from llx.llama.presets import PRESETS
 from llx.llama.spec import LlamaSpec
 
-SHARDS = "consolidated.*.pth"
+SHARD = re.compile(r"consolidated\.(\d\d)\.pth", re.ASCII)
+MOST_SHARDS = 100  # two digits number them
 PARAMS = "params.json"
 # Meta's names by Hugging Face's, outside of and within a block, and the axis that shards split.
 OUTER = {
@@ -51,9 +53,32 @@ class MetaSource:
     def __init__(self, path: Path, spec: LlamaSpec | None) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self.files = sorted(path.glob(SHARDS))
+        self.files = shards_of(path)
+        self._require_shards()
         self._shards = [TorchFile(file) for file in self.files]
+        self._require_shards(self._shards_by_shape(spec))
         self.spec = spec or self._fitting_spec()
+        self.skipped = {name: what for shard in self._shards for name, what in shard.others.items()}
+
+    def _shards_by_shape(self, spec: LlamaSpec | None) -> int:
+        """Into how many shards the queries' rows were split, or 0 where that cannot be told."""
+        queries = self._shards[0].tensors.get("layers.0.attention.wq.weight")
+        whole = spec.q_dim if spec else self._params.get("dim")
+        if queries is None or not queries.shape or not isinstance(whole, int):
+            return 0
+        return 0 if whole % queries.shape[0] else whole // queries.shape[0]
+
+    def _require_shards(self, count: int = 0) -> None:
+        """Raise `BadInput` where shards are missing: of `count`, or between those that are here."""
+        here = [file.name for file in self.files]
+        count = max(min(count, MOST_SHARDS), int(here[-1].split(".")[1]) + 1)
+        names = (f"consolidated.{n:02}.pth" for n in range(count))
+        missing = [name for name in names if name not in here]
+        if missing:
+            raise BadInput(
+                f"{self.path / missing[0]} is missing: of {count} shards {len(here)} are here",
+                "download the whole checkpoint",
+            )
 
     @cached_property
     def _stored(self) -> dict[str, str]:
@@ -65,7 +90,23 @@ class MetaSource:
                     f"{shard.path} holds other tensors than {self._shards[0].path.name}",
                     "use the shards of one checkpoint: download them again",
                 )
+        for name, stored in names.items():
+            self._require_alike(stored, self._axis_of(name, stored))
         return names
+
+    def _require_alike(self, stored: str, axis: int | None) -> None:
+        """Raise `BadInput` where a tensor of another shard would not fit beside the first's."""
+        first = self._shards[0].tensors[stored]
+        for shard in self._shards[1:]:
+            other = shard.tensors[stored]
+            sizes = zip(first.shape, other.shape, strict=False)
+            fits = len(first.shape) == len(other.shape) and first.is_float == other.is_float
+            if not fits or any(a != b for i, (a, b) in enumerate(sizes) if i != axis):
+                raise BadInput(
+                    f"{shard.path}: {stored} is {list(other.shape)}, which does not go with "
+                    f"{list(first.shape)} in {self._shards[0].path.name}",
+                    "use the shards of one checkpoint: download them again",
+                )
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -77,16 +118,19 @@ class MetaSource:
             shape = list(first.shape)
             if axis is not None:
                 shape[axis] = sum(shard.tensors[stored].shape[axis] for shard in self._shards)
-            infos[name] = TensorInfo(tuple(shape), first.dtype)
+            infos[name] = TensorInfo(tuple(shape), first.dtype, first.is_float)
         return infos
 
     def _axis(self, name: str) -> int | None:
+        return self._axis_of(name, self._stored[name])
+
+    def _axis_of(self, name: str, stored: str) -> int | None:
         """The axis along which shards split a tensor, or None where each has all of it."""
-        shape = self._shards[0].tensors[self._stored[name]].shape
-        if len(shape) == 1 or len(self._shards) == 1:
+        shape = self._shards[0].tensors[stored].shape
+        if len(shape) < 2 or len(self._shards) == 1:
             return None
         if name == "model.embed_tokens.weight":
-            return 0 if shape[1] == self._params["dim"] else 1
+            return 0 if shape[1] == self._params.get("dim") else 1
         return 1 if name.endswith(SPLIT_BY_COLUMNS) else 0
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
@@ -176,8 +220,12 @@ def _hugging_face_name(name: str) -> str:
         return OUTER[name]
     if name == "rope.freqs":
         return "rotary_emb.inv_freq"
-    if name.startswith("layers.") and name.endswith(".weight"):
-        _, layer, module = name.removesuffix(".weight").split(".", 2)
-        if module in INNER:
-            return f"model.layers.{layer}.{INNER[module]}.weight"
+    inner = re.fullmatch(r"layers\.(\d+)\.(.+)\.weight", name, re.ASCII)
+    if inner and inner[2] in INNER:
+        return f"model.layers.{inner[1]}.{INNER[inner[2]]}.weight"
     return name
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The shards of a folder in Meta's format, in order."""
+    return sorted(path for path in folder.iterdir() if SHARD.fullmatch(path.name))

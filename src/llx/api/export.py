@@ -171,8 +171,18 @@ def run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np
 
 
 def _name_of(weights: str) -> str:
-    """What a checkpoint without a preset is called: a GGUF file's name, a folder's, an id's."""
-    path = Path(weights).resolve()
+    """What a checkpoint without a preset is called: a GGUF file's name, a folder's, an id's.
+
+    A file is called by what it was named, whatever it links to, and a snapshot of the hub's cache,
+    models--OWNER--NAME/snapshots/HASH, by its model's name.
+    """
+    path = Path(weights)
     if path.is_file():
-        return (path.stem if path.suffix == ".gguf" else path.parent.name).lower()
+        path = path.parent.resolve() / path.name
+        if path.suffix.lower() == ".gguf":
+            return path.stem.lower()
+        path = path.parent
+    path = path.resolve()
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.split("--", 2)[-1].lower()
     return path.name.lower()

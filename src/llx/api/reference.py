@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from llx.api.watching import AnyArtifact, Tell, opened, telling, watched
 from llx.artifact import REFERENCE, Artifact
 from llx.bench.fidelity.reference import capture
@@ -72,22 +70,24 @@ def with_reference(
 def open_reference(artifact: Artifact) -> Session:
     """PyTorch in fp32 over the checkpoint itself, else over the artifact's own fp32 weights.
 
-    Raises `Lacking` where there is no PyTorch, or neither checkpoint nor fp32 weights.
+    A checkpoint that has changed since the export is not used. Raises `Lacking` where there is no
+    PyTorch, or neither checkpoint nor fp32 weights.
     """
     require_modules("the PyTorch reference", "export", "torch", "gguf")
     from llx.bench.sessions.torch import TorchSession
-    from llx.exporter.load import llama_from_checkpoint
+    from llx.exporter.load import exported_source, llama_from_source
 
-    source, precision = artifact.manifest.source, artifact.manifest.precision
-    if source.path and Path(source.path).exists():
-        limits = artifact.manifest.contract.limits
-        model = llama_from_checkpoint(Path(source.path), artifact.manifest.spec, limits.capacity)
-        weights = f"the checkpoint {source.label}, {source.format}"
-        return TorchSession(model, limits, weights=weights)
-    if precision.compute != "fp32" or precision.linear != "dense":
+    manifest = artifact.manifest
+    limits = manifest.contract.limits
+    try:
+        source = exported_source(manifest.source, manifest.spec)
+        model = llama_from_source(source, limits.capacity)
+    except Lacking as why:
+        if manifest.precision.compute == "fp32" and manifest.precision.linear == "dense":
+            return TorchSession.open(artifact)
         raise Lacking(
-            f"the checkpoint {source.path or source.label} is not here, and the artifact's "
-            "weights are not fp32",
-            "bring the checkpoint back, or export it with --precision fp32",
-        )
-    return TorchSession.open(artifact)
+            f"{why.message}, and the artifact's weights are not fp32",
+            f"{why.remedy}, or export it with --precision fp32",
+        ) from None
+    weights = f"the checkpoint {manifest.source.label}, {manifest.source.format}"
+    return TorchSession(model, limits, weights=weights)

@@ -6,6 +6,7 @@ import pytest
 
 from llx.bench.fidelity.parity import compare
 from llx.bench.sessions import ENGINES
+from llx.errors import Lacking
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import RandomWeights, locate
 from llx.llama.presets import Preset
@@ -92,3 +93,29 @@ def test_the_hubs_local_cache_is_used_without_the_network(tmp_path, monkeypatch)
     write_checkpoint(repository / "snapshots" / "abc123", TINY)
     found = locate("nobody/tiny", None)
     assert found == repository / "snapshots" / "abc123"
+
+
+def test_a_download_that_was_broken_off_goes_on(tmp_path, monkeypatch):
+    asked = []
+    folder = write_checkpoint(tmp_path, TINY, shards=3)
+    shard = folder / "model-00002-of-00003.safetensors"
+    whole = shard.read_bytes()
+    shard.unlink()
+
+    def download(hub_id, local_files_only, **_):
+        asked.append(local_files_only)
+        if not local_files_only:
+            shard.write_bytes(whole)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert locate("nobody/tiny", None) == folder
+    assert asked == [True, False]
+    assert locate("nobody/tiny", None) == folder
+    assert asked == [True, False, True]
+
+
+def test_a_repository_of_other_files_says_which_are_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(Lacking, match=r"holds neither safetensors nor pytorch_model\.bin"):
+        locate("nobody/tiny-GGUF", None)

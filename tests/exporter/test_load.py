@@ -1,0 +1,93 @@
+"""The checkpoint that an artifact was exported from is found again: the very same, or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llx.api.export import export
+from llx.api.reference import open_reference
+from llx.errors import Lacking
+from llx.exporter.load import exported_source
+from tests.checkpoints import TINY, random_tensors, write_checkpoint
+
+ONE, OTHER = random_tensors(TINY, 1), random_tensors(TINY, 2)
+
+
+def read_again(artifact):
+    manifest = artifact.manifest
+    source = exported_source(manifest.source, manifest.spec)
+    return {name: source.read(name) for name in source.tensors}
+
+
+def same(found, model):
+    return all(torch.equal(found[name], tensor) for name, tensor in model.items())
+
+
+def hub_cache(root, checkpoint):
+    """A checkpoint as the hub's cache keeps it: links to files named by their hashes."""
+    blobs, snapshot = root / "blobs", root / "snapshots" / ("a" * 40)
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(checkpoint.iterdir())):
+        shutil.copy(file, blobs / f"{number:040x}")
+        os.symlink(f"../../blobs/{number:040x}", snapshot / file.name)
+    return snapshot
+
+
+@pytest.mark.parametrize("named", ["", "model.safetensors", "config.json"])
+def test_a_snapshot_of_the_hubs_cache_is_found_again_and_called_by_its_model(tmp_path, named):
+    checkpoint = write_checkpoint(tmp_path / "plain", TINY, ONE)
+    snapshot = hub_cache(tmp_path / "models--some--Tiny-Llama", checkpoint)
+    artifact = export(weights=snapshot / named, precision="fp16", output=tmp_path / "out")
+    assert artifact.manifest.source.label == "tiny-llama"
+    assert same(read_again(artifact), ONE)
+    open_reference(artifact).close()
+
+
+def test_a_file_that_was_named_is_the_one_that_is_read_again(tmp_path):
+    folder = write_checkpoint(tmp_path / "two", TINY, ONE)
+    save_file(OTHER, folder / "other.safetensors")
+    artifact = export(weights=folder / "other.safetensors", output=tmp_path / "out")
+    assert same(read_again(artifact), OTHER)
+
+
+def configured(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def first(folder):
+    """model.safetensors comes before an index in transformers."""
+    file = folder / "model.safetensors"
+    file.rename(folder / "model-00001-of-00001.safetensors")
+    save_file(OTHER, file)
+
+
+CHANGES = {
+    "other weights": lambda folder: save_file(OTHER, folder / "model.safetensors"),
+    "a later time": lambda folder: os.utime(folder / "model.safetensors", ns=(0, 0)),
+    "another configuration": lambda folder: configured(folder, rope_theta=123.0),
+    "another file that is taken first": first,
+    "no configuration": lambda folder: (folder / "config.json").unlink(),
+    "no weights": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_checkpoint_that_has_changed_judges_nothing(tmp_path, change):
+    folder = write_checkpoint(tmp_path / "model", TINY, ONE)
+    half = export(weights=folder, precision="fp16", output=tmp_path / "half")
+    whole = export(weights=folder, precision="fp32", output=tmp_path / "whole")
+    change(folder)
+    with pytest.raises(Lacking, match=r"checkpoint .*(changed since|not here|read any more)"):
+        open_reference(half)
+    # What was exported in fp32 is there itself.
+    session = open_reference(whole)
+    assert "checkpoint" not in session.weights
+    session.close()
