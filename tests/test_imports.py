@@ -29,7 +29,7 @@ FOLDERS = {
 # import one another freely, in no circle.
 FLOORS = """
 llx: errors progress lazy notebook conditions statistics probe
-llx: files gpu processes precision devices corpus
+llx: files gpu processes precision devices corpus typed
 llx: runtime jetpack llama
 llx: plans
 llx.graphs: contract

@@ -14,10 +14,13 @@ from llx.llama.spec import LlamaSpec
 __all__ = ["COLUMN_STEP", "TensorInfo", "TensorSource", "Text", "check_coverage", "open_source"]
 
 
-def open_source(path: Path, spec: LlamaSpec | None = None) -> TensorSource:
+def open_source(
+    path: Path, spec: LlamaSpec | None = None, context: int | None = None
+) -> TensorSource:
     """Open a checkpoint: a Hugging Face folder, one in Meta's format, or a GGUF file.
 
-    `spec` is what is known of the model beforehand: Meta's format does not say everything itself.
+    `spec` is what is known of the model beforehand, and `context` the positions that are asked for:
+    Meta's format does not say everything itself.
     Raises `BadInput` where there is none, or where it is damaged or of another architecture.
     """
     if not path.exists():
@@ -29,7 +32,7 @@ def open_source(path: Path, spec: LlamaSpec | None = None) -> TensorSource:
     if (path / "config.json").is_file():
         return HuggingFaceSource(path)
     if (path / PARAMS).is_file() and any(path.glob(SHARDS)):
-        return MetaSource(path, spec)
+        return MetaSource(path, spec, context)
     gguf_files = sorted(path.glob("*.gguf"))
     if len(gguf_files) == 1:
         return GgufSource(gguf_files[0])

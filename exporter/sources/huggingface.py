@@ -15,7 +15,8 @@ from llx.exporter.sources.base import TensorInfo, Text, read_json
 from llx.exporter.sources.files import ALL, SafetensorsFile, TensorFile, TorchFile
 from llx.exporter.vocabulary.read import read_folder
 from llx.files import is_plain_name
-from llx.llama.spec import LlamaSpec, spec_from_config
+from llx.llama.config import spec_from_config
+from llx.llama.spec import LlamaSpec
 
 # In order of preference: the format, its one file, its index, what else may lie there, its reader.
 FORMATS: tuple[tuple[str, str, str, str, type[SafetensorsFile] | type[TorchFile]], ...] = (
@@ -41,7 +42,10 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spec: LlamaSpec = spec_from_config(read_json(path / "config.json"))
+        self.warnings: list[str] = []
+        self.spec: LlamaSpec = spec_from_config(
+            read_json(path / "config.json"), self.warnings.append
+        )
         self.format, self._shards = self._find()
 
     @property

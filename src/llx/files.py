@@ -29,6 +29,15 @@ def is_plain_name(name: str) -> bool:
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0:")
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in its place until `git lfs pull`."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def state_folder() -> Path:
     """The user's folder for what a program remembers: XDG Base Directory Specification 0.8."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
