@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,16 +75,24 @@ def generate(
     most: int,
     sampling: Sampling,
     add_special_tokens: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
     """Yield the continuation of a prompt piece by piece, up to an end token or `most` tokens.
 
-    Raises `BadInput` where the prompt is empty or leaves no room in the cache.
+    `tell` is told where the text ends because the cache is full. Raises `BadInput` where the prompt
+    is empty or leaves no room in the cache.
     """
     ids = tokenizer.encode(prompt, add_special_tokens=add_special_tokens).ids
-    room = session.limits.capacity - len(ids)
-    if not ids or room < 1:
+    capacity = session.limits.capacity
+    room = capacity - len(ids)
+    if not ids:
         raise BadInput(
-            f"the prompt has {len(ids)} tokens, and the cache {session.limits.capacity} positions",
+            "the prompt is empty, and this tokenizer puts no token before a text",
+            "begin the text with a word",
+        )
+    if room < 1:
+        raise BadInput(
+            f"the prompt has {len(ids)} tokens, and the cache {capacity} positions",
             "shorten it, or export with a larger --context",
         )
     require_known(max(ids), session.limits.vocab)
@@ -104,6 +112,11 @@ def generate(
         if count < min(most, room):
             steps.decode_step(session, np.array([[token]], dtype=np.int64), position)
             position += 1
+    if room < most:
+        tell(
+            f"the text ends here because the cache of {capacity} positions is full: export with a "
+            "larger --context for a longer one"
+        )
 
 
 def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:

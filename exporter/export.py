@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from llx.exporter.weights import Layout
 
 # Read by the no-op check: an export made by other rules is not the same export.
-RULES = 4
+RULES = 5
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 # Of the budget, to keep to where the graph costs more than its values in PyTorch: tried in turn.
 MARGINS = (0.9, 0.8)
@@ -102,12 +102,16 @@ def export(
 
     source = _open(request)
     ignored = check_coverage(source) if source else {}
+    text = source.text() if source else None
+    for warning in source.warnings if source else ():
+        tell(warning)
     record = _source_record(request, source, ignored)
     made = True
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
         if _standing(request.folder, key, overwrite) is None:
-            _write_artifact(folder, request, key, source, record, progress, run_windows)
+            _write_artifact(folder, request, key, source, text, record, progress, run_windows)
+            open_artifact(folder)  # what cannot be read again takes nothing's place
         else:
             made = False
             shutil.rmtree(folder)  # nothing takes the place of what stands there
@@ -120,6 +124,7 @@ def _write_artifact(
     request: ExportRequest,
     key: str,
     source: TensorSource | None,
+    text: Text | None,
     record: SourceRecord,
     progress: Progress,
     run_windows: RunWindows | None,
@@ -129,7 +134,6 @@ def _write_artifact(
 
     spec = source.spec if source else _preset_of(request).spec
     contract = contract_for(spec, request.precision.compute, request.context)
-    text = source.text() if source else None
     manifest = Manifest(
         name=request.folder.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -146,7 +150,8 @@ def _write_artifact(
     )
     quantized = request.precision.linear != "dense"
     if source:
-        file_bytes = layout_of(spec, request.precision).file_bytes
+        capacity = contract.limits.capacity
+        file_bytes = layout_of(spec, request.precision, positions=capacity).file_bytes
         # A calibration keeps every value until the weights are written.
         require_space(request.folder, file_bytes * (1 + quantized) + OTHER_FILES_BYTES)
     if source and quantized:
@@ -208,7 +213,8 @@ def _write_model(
 
     spec, precision = manifest.spec, manifest.precision
     record = quantization.record if quantization else None
-    layout = layout_of(spec, precision, frozenset(record.dense if record else ()))
+    dense = frozenset(record.dense if record else ())
+    layout = layout_of(spec, precision, dense, manifest.contract.limits.capacity)
     files = manifest.files | _write_graphs(folder, spec, manifest.contract, layout, progress)
     casts = CastCounts()
     if quantization:
@@ -264,6 +270,7 @@ def _source_record(
         path=str(weights.resolve()),
         files=tuple(_source_file(file) for file in source.files),
         ignored=ignored,
+        warnings=tuple(source.warnings),
     )
 
 

@@ -14,17 +14,22 @@ from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, weights_of
 
 
-def llama_from_checkpoint(path: Path, spec: LlamaSpec | None = None) -> Llama:
-    """Open a checkpoint and load all of it. Raises `BadInput` where it is damaged or incomplete."""
+def llama_from_checkpoint(
+    path: Path, spec: LlamaSpec | None = None, positions: int | None = None
+) -> Llama:
+    """Open a checkpoint and load all of it. Raises `BadInput` where it is damaged or incomplete.
+
+    `positions`: how many the RoPE tables hold; None for the whole context.
+    """
     source = open_source(path, spec)
     check_coverage(source)
-    return llama_from_source(source)
+    return llama_from_source(source, positions)
 
 
-def llama_from_source(source: TensorSource) -> Llama:
+def llama_from_source(source: TensorSource, positions: int | None = None) -> Llama:
     """The model with the source's weights and its own RoPE tables, in fp32."""
     with torch.device("meta"):
-        model = Llama(source.spec)
+        model = Llama(source.spec, positions)
     state = {weight.name: _whole(source, weight) for weight in weights_of(source.spec)}
     model.load_state_dict(state, strict=False, assign=True)
     model.rope.fill(source.spec, torch.float32)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from llx.artifact import CastCounts, FileRecord
+from llx.errors import BadInput
 from llx.exporter.direct import DirectWriter
 from llx.exporter.graph.trace import TORCH_DTYPES
 from llx.exporter.quantize import (
@@ -43,6 +44,7 @@ from llx.progress import Progress
 
 PAGE_BYTES = 4096
 ALIGN_BYTES = 64
+ALL = slice(None)
 TABLE_CHUNK_ROWS = 4096
 CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
@@ -77,17 +79,23 @@ class Layout:
         return max(place.offset + place.length for place in self.places.values())
 
 
-def layout_of(spec: LlamaSpec, precision: Precision, dense: frozenset[str] = frozenset()) -> Layout:
+def layout_of(
+    spec: LlamaSpec,
+    precision: Precision,
+    dense: frozenset[str] = frozenset(),
+    positions: int | None = None,
+) -> Layout:
     """Lay out every weight and the RoPE tables of a model, in the order they are written.
 
-    `dense`: modules, such as `layers.3.down`, that are stored as they are computed in.
+    `dense`: modules, such as `layers.3.down`, that are stored as they are computed in. `positions`:
+    how many the tables hold, the cache's capacity; None for the whole context.
     """
     unknown = dense - {weight.module for weight in weights_of(spec)}
     assert not unknown, f"the model has no {', '.join(sorted(unknown))}"
     entries: dict[str, dict[str, object]] = {}
     places: dict[str, Place] = {}
     end = 0
-    for name, shape, dtype in _tensors(spec, precision, dense):
+    for name, shape, dtype in _tensors(spec, precision, dense, positions or spec.context):
         if pad := -end % ALIGN_BYTES:
             entries[f"_pad.{len(entries)}"] = _entry("U8", (pad,), end, pad)
             end += pad
@@ -103,7 +111,7 @@ def layout_of(spec: LlamaSpec, precision: Precision, dense: frozenset[str] = fro
 
 
 def _tensors(
-    spec: LlamaSpec, precision: Precision, dense: frozenset[str]
+    spec: LlamaSpec, precision: Precision, dense: frozenset[str], positions: int
 ) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Name, shape and dtype of all that the file holds; a quantized weight has its scales.
 
@@ -111,7 +119,7 @@ def _tensors(
     """
     dtype = SAFETENSORS_DTYPES[precision.compute]
     for name in ("rope.cos", "rope.sin"):
-        yield name, (spec.context, spec.head_dim // 2), dtype
+        yield name, (positions, spec.head_dim // 2), dtype
     for weight in weights_of(spec):
         linear = linear_of(weight, precision, dense)
         if linear == "dense":
@@ -218,8 +226,9 @@ class _Chunks:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         spec = self.source.spec
         for part, name in enumerate(("rope.cos", "rope.sin")):
-            for start in range(0, spec.context, TABLE_CHUNK_ROWS):
-                positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, spec.context))
+            rows = self.layout.places[name].shape[0]
+            for start in range(0, rows, TABLE_CHUNK_ROWS):
+                positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, rows))
                 table = rope_tables(spec.rope, spec.head_dim, positions)[part]
                 # Rounded once: to float32 by NumPy, to the half types from float64 by PyTorch.
                 rounded = table.astype(np.float32) if self.dtype == torch.float32 else table
@@ -325,15 +334,30 @@ def blocks_of(source: TensorSource, weight: Weight) -> Iterator[list[torch.Tenso
     """A weight's parts, block by block: rows of a table, columns of a projection, else all.
 
     Blocks of a projection are [out, columns] each, to be put below one another and transposed.
+    Raises `BadInput` where one holds NaN or infinity: no model means them.
     """
     rows, *rest = weight.shape
     if weight.kind == "vector":
-        yield [source.read(part.name) for part in weight.parts]
+        yield [_finite(source, part.name) for part in weight.parts]
         return
     step = max(CHUNK_VALUES // rest[0] // COLUMN_STEP, 1) * COLUMN_STEP
     for start in range(0, rows, step):
         span = slice(start, min(start + step, rows))
         if weight.kind == "table":
-            yield [source.read(weight.parts[0].name, span)]
+            yield [_finite(source, weight.parts[0].name, span)]
         else:
-            yield [source.read(part.name, columns=span) for part in weight.parts]
+            yield [_finite(source, part.name, columns=span) for part in weight.parts]
+
+
+def _finite(
+    source: TensorSource, name: str, rows: slice = ALL, columns: slice = ALL
+) -> torch.Tensor:
+    """A block of a checkpoint's tensor, every value of it looked at."""
+    block = source.read(name, rows, columns)
+    if not torch.stack(torch.aminmax(block)).isfinite().all():
+        raise BadInput(
+            f"{source.path}: {name} holds {int((~block.isfinite()).sum())} values that are NaN or "
+            "infinite",
+            "export a checkpoint that was saved before it diverged, or an undamaged copy",
+        )
+    return block

@@ -19,7 +19,7 @@ from llx.graphs.contract import PAST, PRESENT
 from llx.graphs.dialects.common import CAPACITY, SLOTS
 from llx.graphs.semantic import PRODUCER
 
-ROPE_TABLE = "rope.cos"  # [context, D/2]
+ROPE_TABLE = "rope.cos"  # [positions, D/2]: what the graph was exported for
 
 
 def stamped(graph: Path, capacity: int) -> bytes:
@@ -34,7 +34,7 @@ def restamp(model: ir.Model, capacity: int) -> None:
     """Give a graph, of whichever dialect, a cache of `capacity` positions. In place.
 
     It may have been loaded from a file: weights that are external stay so. Raises `BadInput` where
-    llx wrote no such graph, or the capacity is outside the model's context.
+    llx wrote no such graph, or the capacity is more than its RoPE tables hold.
     """
     graph = model.graph
     constants = graph.initializers
@@ -43,11 +43,11 @@ def restamp(model: ir.Model, capacity: int) -> None:
             "a cache's capacity can be stamped only into a graph that this version of llx wrote",
             "name a graph of an artifact, or export again with --overwrite",
         )
-    context = _sizes(constants[ROPE_TABLE])[0]
-    if not isinstance(context, int) or not 1 <= capacity <= context:
+    most = _sizes(constants[ROPE_TABLE])[0]
+    if not isinstance(most, int) or not 1 <= capacity <= most:
         raise BadInput(
-            f"a cache of {capacity} positions is outside the model's 1…{context}",
-            f"choose a capacity of at most {context} positions",
+            f"a cache of {capacity} positions is outside the graph's 1…{most}",
+            f"choose at most {most}, or export again with --context {capacity}",
         )
     for value in (*graph.inputs, *graph.outputs):
         if (value.name or "").startswith((f"{PAST}.", f"{PRESENT}.")):

@@ -90,6 +90,7 @@ class MemorySource:
 
     def __init__(self, spec: LlamaSpec, tensors: dict[str, torch.Tensor] | None = None) -> None:
         self.spec = spec
+        self.warnings: list[str] = []
         self.state = tensors or random_tensors(spec)
 
     @property

@@ -123,7 +123,11 @@ def _int4(stored: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.int8]
 
 
 def _off(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    """Largest error as a share of the largest product. A layer of zeros may err by nothing."""
+    error, largest = float(np.abs(found - wanted).max()), float(np.abs(wanted).max())
+    if largest == 0:
+        return 0.0 if error == 0 else float("inf")
+    return error / largest
 
 
 def _require_layers(artifact: Artifact, found: Iterable[str], dialect: str) -> None:

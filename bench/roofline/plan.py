@@ -73,7 +73,7 @@ def plans_for(
     command: str,
 ) -> Plans:
     """Predictions for each device, and the disk space that an export needs here."""
-    needed = roofline.stored_bytes(spec, precision)
+    needed = roofline.stored_bytes(spec, precision, sizes.capacity)
     return Plans(
         command=command,
         model=model,
@@ -119,7 +119,7 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
 
 def memory_of(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) -> Memory:
     """What an engine needs of the device's memory, and whether it is there."""
-    weights = roofline.stored_bytes(spec, precision)
+    weights = roofline.stored_bytes(spec, precision, sizes.capacity)
     cache = roofline.cache_bytes(spec, precision, sizes.capacity, sizes.rows)
     activations = roofline.activation_bytes(
         spec, precision, sizes.max_new_tokens, sizes.capacity, sizes.rows

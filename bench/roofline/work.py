@@ -70,17 +70,17 @@ def weights_bytes(
     return sum(weight_bytes(weight, precision, dense) for weight in weights_of(spec))
 
 
-def rope_table_bytes(spec: LlamaSpec, precision: Precision) -> int:
-    """Bytes of the cosines and sines of the model's whole context, [context, D/2] each."""
-    return BYTES[precision.compute] * spec.context * spec.head_dim
+def rope_table_bytes(spec: LlamaSpec, precision: Precision, capacity: int) -> int:
+    """Bytes of the cosines and sines of the cache's positions, [capacity, D/2] each."""
+    return BYTES[precision.compute] * capacity * spec.head_dim
 
 
-def stored_bytes(spec: LlamaSpec, precision: Precision) -> int:
+def stored_bytes(spec: LlamaSpec, precision: Precision, capacity: int) -> int:
     """Bytes of all that a weights file holds: weights and RoPE tables.
 
     The file adds a header and padding of some 150 bytes for each tensor.
     """
-    return weights_bytes(spec, precision) + rope_table_bytes(spec, precision)
+    return weights_bytes(spec, precision) + rope_table_bytes(spec, precision, capacity)
 
 
 def cache_bytes(spec: LlamaSpec, precision: Precision, positions: int, rows: int) -> int:

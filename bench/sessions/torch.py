@@ -32,10 +32,10 @@ def load_llama(
 
     The file decides what is computed in; `precision` and `dense`, which layers are quantized.
     """
-    with torch.device("meta"):
-        model = quantize_modules(Llama(spec), precision, dense)
     with safe_open(weights, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("_pad")}
+    with torch.device("meta"):
+        model = quantize_modules(Llama(spec, len(state["rope.cos"])), precision, dense)
     model.load_state_dict(state, assign=True)
     return model.eval()
 

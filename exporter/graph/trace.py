@@ -87,7 +87,7 @@ def _export(spec: LlamaSpec, contract: GraphContract) -> torch.export.ExportedPr
     torch.set_default_dtype(dtype)
     try:
         with torch.device("meta"):
-            model = Llama(spec)
+            model = Llama(spec, contract.limits.capacity)
             tokens = torch.empty(b, t, dtype=torch.int64)
             index = torch.empty(b, k, dtype=torch.int64)
             past = empty_cache(spec, b, contract.limits.capacity, dtype)

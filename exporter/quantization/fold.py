@@ -38,8 +38,10 @@ def smoothquant(spec: LlamaSpec, module: str, weight: Tensor, seen: InputStatist
     s = max|x|^α / max|w|^(1-α), per channel (Xiao et al., 2022, arXiv:2211.10438, equation 4). Then
     one factor for all channels, which brings the largest input of every layer to `INPUT_MOST`:
     TensorRT-RTX writes each scale as a number into the source of its kernels, so that layers with
-    scales of their own share none.
+    scales of their own share none. A weight of zeros is right whatever its input is divided by.
     """
+    if not weight.any():
+        return torch.ones(len(weight))
     inputs = _tied(spec, module, seen.maxima).clamp_min(LEAST)
     weights = _tied(spec, module, weight.abs().amax(1)).clamp_min(LEAST)
     factors = inputs**SMOOTHING / weights ** (1 - SMOOTHING)
@@ -91,6 +93,7 @@ class FoldedSource:
         self.format: str = source.format
         self.path: Path = source.path
         self.spec: LlamaSpec = source.spec
+        self.warnings: list[str] = source.warnings
         for i in range(self.spec.layers):
             self._fold_layer(i, folds)
 

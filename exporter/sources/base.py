@@ -46,6 +46,8 @@ class TensorSource(Protocol):
     format: str
     path: Path
     spec: LlamaSpec
+    warnings: list[str]
+    """What the user is to know of it, a line each; `text` may add to them."""
 
     @property
     def files(self) -> list[Path]:

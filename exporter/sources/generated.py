@@ -35,6 +35,7 @@ class RandomSource:
     def __init__(self, spec: LlamaSpec, seed: int) -> None:
         self.spec, self.seed = spec, seed
         self.files: list[Path] = []
+        self.warnings: list[str] = []
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:

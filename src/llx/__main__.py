@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Any
@@ -22,6 +23,10 @@ def _run() -> int:
     import typer
 
     from llx.cli import app
+
+    # What a terminal's encoding lacks is shown as its code, and ends no command.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     # Newer typers carry a click of their own: the base of a public class is the right one in all.
     usage_error = typer.BadParameter.__mro__[1]

@@ -58,13 +58,17 @@ class SourceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecord:
-    """Where the weights came from. `path` is the checkpoint's folder or file."""
+    """Where the weights came from. `path` is the checkpoint's folder or file.
+
+    `warnings`: what the export told its user of the checkpoint, a line each.
+    """
 
     label: str
     format: str
     path: str
     files: tuple[SourceFile, ...]
     ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

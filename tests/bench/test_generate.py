@@ -62,10 +62,14 @@ def test_a_prompt_longer_than_a_step_is_cut():
     assert [tokens.shape[1] for tokens, _, _ in session.steps] == [16, 16, 8]
 
 
-@pytest.mark.parametrize("prompt", ["", "a" * 96])
-def test_a_prompt_that_leaves_no_room_is_refused(prompt):
-    with pytest.raises(BadInput, match=r"--context"):
-        continued(prompt)
+def test_a_prompt_that_leaves_no_room_is_refused():
+    with pytest.raises(BadInput, match=r"96 tokens, and the cache 96 positions.*--context"):
+        continued("a" * 96)
+
+
+def test_an_empty_prompt_is_refused_as_what_it_is():
+    with pytest.raises(BadInput, match=r"the prompt is empty.*begin the text with a word"):
+        continued("")
 
 
 def test_greedy_takes_the_likeliest_and_sampling_follows_the_probabilities():
@@ -107,3 +111,13 @@ def test_an_artifact_without_a_template_says_so(tmp_path):
 
 def test_the_artifacts_tokenizer_is_the_checkpoints(tiny):
     assert tokenizer_of(tiny).encode("abc").ids == TOKENIZER.encode("abc").ids
+
+
+@pytest.mark.parametrize(("most", "told"), [(5, 0), (6, 0), (7, 1), (100, 1)])
+def test_a_text_that_ends_because_the_cache_is_full_says_so(most, told):
+    session = FakeSession(Limits(capacity=16, max_new_tokens=16, max_rows=1, vocab=300))
+    news: list[str] = []
+    pieces = list(generate(session, TOKENIZER, "a" * 10, (), most, Sampling(), tell=news.append))
+    assert len(pieces) == min(most, 6)
+    assert len(news) == told
+    assert all("the cache of 16 positions is full" in line for line in news)

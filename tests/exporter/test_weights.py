@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from llx.errors import BadInput
 from llx.exporter import weights
 from llx.exporter.weights import ALIGN_BYTES, PAGE_BYTES, layout_of, write_weights
 from llx.llama.spec import LlamaSpec
@@ -99,3 +101,24 @@ def test_tensors_in_many_chunks_are_the_same_bytes_as_in_one(tmp_path, monkeypat
         write_weights(file, source, layout_of(spec, PRECISIONS["fp16"]), silent)
         files.append(file.read_bytes())
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-wo"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["embed_tokens", "layers.1.mlp.down_proj", "norm"])
+def test_a_weight_that_is_not_finite_is_named(tmp_path, name, value, precision):
+    tensors, name = random_tensors(TINY), f"model.{name}.weight"
+    tensors[name].view(-1)[[3, 7]] = value
+    layout = layout_of(TINY, PRECISIONS[precision])
+    with pytest.raises(BadInput, match=rf"{name} holds 2 values that are NaN or infinite"):
+        write_weights(tmp_path / "w", MemorySource(TINY, tensors), layout, silent)
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 96])
+def test_rope_tables_hold_what_the_cache_does(tmp_path, capacity):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    write_weights(whole, MemorySource(TINY), layout_of(TINY, PRECISIONS["fp32"]), silent)
+    layout = layout_of(TINY, PRECISIONS["fp32"], positions=capacity)
+    write_weights(part, MemorySource(TINY), layout, silent)
+    for name in ("rope.cos", "rope.sin"):
+        assert torch.equal(load_file(part)[name], load_file(whole)[name][:capacity])

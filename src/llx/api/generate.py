@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llx.api.watching import AnyArtifact, opened
+from llx.api.watching import AnyArtifact, Tell, opened, telling
 from llx.bench import generate as generation
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
@@ -21,6 +21,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     trust_engine: bool = False,
+    tell: Tell | None = None,
 ) -> Iterator[str]:
     """Continue a prompt, or answer a question, piece by piece.
 
@@ -34,6 +35,8 @@ def generate(
         top_p: Nucleus sampling: the share of the probability that is drawn from, 0…1.
         seed: Seed of the sampling.
         trust_engine: Load a built engine that is not this user's own.
+        tell: Called with a line where the text ends because the cache is full. None: the logger
+            `llx`.
 
     Returns:
         An iterator of pieces of text. The engine is opened by the call and closed at its end.
@@ -57,7 +60,9 @@ def generate(
     def pieces() -> Iterator[str]:
         try:
             yield from generation.generate(
-                session, tokenizer, words, ends, tokens, sampling, add_special_tokens=not chat
+                *(session, tokenizer, words, ends, tokens, sampling),
+                add_special_tokens=not chat,
+                tell=telling(tell),
             )
         finally:
             session.close()

@@ -80,9 +80,10 @@ def open_reference(artifact: Artifact) -> Session:
 
     source, precision = artifact.manifest.source, artifact.manifest.precision
     if source.path and Path(source.path).exists():
-        model = llama_from_checkpoint(Path(source.path), artifact.manifest.spec)
+        limits = artifact.manifest.contract.limits
+        model = llama_from_checkpoint(Path(source.path), artifact.manifest.spec, limits.capacity)
         weights = f"the checkpoint {source.label}, {source.format}"
-        return TorchSession(model, artifact.manifest.contract.limits, weights=weights)
+        return TorchSession(model, limits, weights=weights)
     if precision.compute != "fp32" or precision.linear != "dense":
         raise Lacking(
             f"the checkpoint {source.path or source.label} is not here, and the artifact's "

@@ -31,6 +31,7 @@ def generate(
     """Continue a prompt, or answer a question with --chat."""
     from llx.api.generate import generate as continued
     from llx.errors import BadInput
+    from llx.reports.console import warn
 
     if len(words) > 2:
         raise BadInput(
@@ -38,6 +39,7 @@ def generate(
         )
     if len(words) == 1 and Path(words[0]).is_dir():
         raise BadInput(f"{words[0]} is a folder, and no prompt", "give the prompt after it")
+    news: list[str] = []
     pieces = continued(
         words[0] if len(words) == 2 else None,
         words[-1],
@@ -48,7 +50,10 @@ def generate(
         top_p=top_p,
         seed=seed,
         trust_engine=trust_engine,
+        tell=news.append,
     )
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+    for line in news:
+        warn(line)

@@ -109,16 +109,19 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """A LLaMA of any size. Weights are uninitialised: load them, or trace it without any."""
+    """A LLaMA of any size. Weights are uninitialised: load them, or trace it without any.
 
-    def __init__(self, spec: LlamaSpec) -> None:
+    `positions`: how many its RoPE tables hold; None for those of the whole context.
+    """
+
+    def __init__(self, spec: LlamaSpec, positions: int | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.embed = Table(spec.vocab, spec.dim)
         self.layers = nn.ModuleList(Block(spec) for _ in range(spec.layers))
         self.norm = Norm(spec.dim, spec.norm_eps)
         self.unembed = None if spec.tied else Table(spec.vocab, spec.dim)
-        self.rope = Rope(spec, spec.context)
+        self.rope = Rope(spec, positions or spec.context)
 
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, logit_index: Tensor, past: Cache

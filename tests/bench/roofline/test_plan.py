@@ -41,7 +41,7 @@ def predict(precision, device, sizes=USUAL, spec=LLAMA2):
 
 def test_memory_of_llama_2_7b_on_orin_nx_16():
     memory = predict("fp16", "orin-nx-16").memory
-    assert memory.weights_bytes == 2 * 6738415616 + 2 * 4096 * 128  # and the RoPE tables
+    assert memory.weights_bytes == 2 * 6738415616 + 2 * 2048 * 128  # and the RoPE tables
     assert memory.cache_bytes == 2048 * 524288
     assert memory.activation_bytes == 512 * (32000 * 6 + 2048)
     needed = memory.weights_bytes + memory.cache_bytes + memory.activation_bytes

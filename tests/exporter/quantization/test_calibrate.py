@@ -161,10 +161,9 @@ def test_int8_layers_have_one_largest_input_and_an_outlier_is_survived(store):
 
 
 @pytest.mark.parametrize("precision", QUANTIZED, ids=lambda precision: precision.name)
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_activation_that_is_not_finite_names_the_layer(store, precision, value):
+def test_an_activation_that_is_not_finite_names_the_layer(store, precision):
     tensors = random_tensors(TINY)
-    tensors["model.layers.1.self_attn.v_proj.weight"][3, 4] = value
+    tensors["model.layers.1.self_attn.v_proj.weight"][3] = 3e38
     with pytest.raises(BadInput, match=r"the input of layers\.1\.o is not finite"):
         calibrate(MemorySource(TINY, tensors), precision, random_tokens(TINY), store)
 
