@@ -175,7 +175,7 @@ def hold(key, value, checkpoint, as_written):
     (checkpoint / "params.json").write_text(json.dumps(params))
     source = opened(checkpoint, None, 2048)
     if isinstance(source, BadInput):
-        words = (key, "the model needs", "lacks", "has no place for")
+        words = (key, "the model needs", "lacks", "has no place for", "KV heads", "head_dim")
         assert any(word in str(source) for word in words), (key, value, source)
         return "refused"
     spec = source.spec
