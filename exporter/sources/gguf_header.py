@@ -29,7 +29,9 @@ TEXT, ARRAY = 8, 9
 def require_readable(path: Path) -> None:
     """Raise `BadInput` for what is no GGUF file of this byte order, and `ValueError` for damage."""
     if is_lfs_pointer(path):
-        raise BadInput(f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`")
+        raise BadInput(
+            f"{path} is a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"
+        )
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
