@@ -183,7 +183,6 @@ def test_every_name_of_the_model_is_taken(names):
         ({"text_config": {"model_type": "llama"}}, "text_config wraps"),
         ({"per_layer_config": {"0": {"num_key_value_heads": 1}}}, "per_layer_config"),
         ({"is_causal": False}, "is_causal is False"),
-        ({"transformers_weights": "other.safetensors"}, "transformers_weights"),
         ({"quantization_config": {"quant_method": "fp8"}}, r"quantized \(fp8\)"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
         ({"quantization_config": {"load_in_8bit": True}}, r"quantized \(quantization_config\)"),

@@ -126,7 +126,6 @@ NOT_READ = {
     "text_config": "wraps another model's configuration",
     "per_layer_config": "makes layers differ from one another",
     "configuration_files": "names other configurations, by release of transformers",
-    "transformers_weights": "names a weights file of its own",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from llx.typed import plainly
 
-# What `llx.llama.config` reads or refuses.
+# What `llx.llama.config` reads or refuses; the last says where the weights are.
 READ = frozenset(
     {
         *("architectures", "model_type", "hidden_act", "quantization_config"),
