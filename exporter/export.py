@@ -248,7 +248,7 @@ def _open(request: ExportRequest) -> TensorSource | None:
     if isinstance(request.weights, RandomWeights):
         return RandomSource(_preset_of(request).spec, request.weights.seed)
     preset = request.preset
-    source = open_source(request.weights, preset.spec if preset else None)
+    source = open_source(request.weights, preset.spec if preset else None, request.context)
     if preset:
         _require_preset(source, preset)
     return source

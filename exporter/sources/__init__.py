@@ -22,18 +22,21 @@ __all__ = ["COLUMN_STEP", "TensorInfo", "TensorSource", "Text", "check_coverage"
 CONFIG = "config.json"
 
 
-def open_source(path: Path, spec: LlamaSpec | None = None) -> TensorSource:
+def open_source(
+    path: Path, spec: LlamaSpec | None = None, context: int | None = None
+) -> TensorSource:
     """Open a checkpoint: a Hugging Face folder, one in Meta's format, or a GGUF file.
 
     A file of weights that is named is the one that is read, or the shards that it is one of; of a
-    folder transformers' choice is. `spec` is what is known of the model beforehand: Meta's format
-    does not say everything itself. Raises `BadInput` where there is no checkpoint, where it cannot
-    be told which is meant, or where it is damaged or of another architecture.
+    folder transformers' choice is. `spec` is what is known of the model beforehand, and `context`
+    the positions that are asked for: Meta's format does not say everything itself. Raises
+    `BadInput` where there is no checkpoint, where it cannot be told which is meant, or where it is
+    damaged or of another architecture.
     """
     if not path.exists():
         raise BadInput(f"{path} does not exist", "name a checkpoint's folder or a GGUF file")
     try:
-        source = _opened_folder(path, spec) if path.is_dir() else _opened_file(path, spec)
+        source = (_opened_folder if path.is_dir() else _opened_file)(path, spec, context)
     except PermissionError as error:
         raise BadInput(
             f"{error.filename or path} may not be read by this user", "check its permissions"
@@ -47,14 +50,14 @@ def open_source(path: Path, spec: LlamaSpec | None = None) -> TensorSource:
     return source
 
 
-def _opened_file(path: Path, spec: LlamaSpec | None) -> TensorSource:
+def _opened_file(path: Path, spec: LlamaSpec | None, context: int | None) -> TensorSource:
     folder, kind = path.parent, kind_of(path)
     if path.name in (CONFIG, PARAMS):
-        return _opened_folder(folder, spec)
+        return _opened_folder(folder, spec, context)
     if kind == "GGUF" or path.suffix.lower() == ".gguf":
         return GgufSource(path)
     if SHARD.fullmatch(path.name) and (folder / PARAMS).is_file():
-        return MetaSource(folder, spec)
+        return MetaSource(folder, spec, context)
     is_index = path.name.endswith(INDEX)
     if not is_index and not kind and path.suffix.lower() not in (".safetensors", ".bin", ".pth"):
         raise unreadable(path, "file of weights", "neither safetensors, PyTorch's nor GGUF")
@@ -66,14 +69,14 @@ def _opened_file(path: Path, spec: LlamaSpec | None) -> TensorSource:
     return HuggingFaceSource(folder, path)
 
 
-def _opened_folder(folder: Path, spec: LlamaSpec | None) -> TensorSource:
+def _opened_folder(folder: Path, spec: LlamaSpec | None, context: int | None) -> TensorSource:
     require_no_adapter(folder)
     config, sets = (folder / CONFIG).is_file(), gguf_sets(folder)
     meta = shards_of(folder) if (folder / PARAMS).is_file() else []
     if config and ((not meta and not sets) or _has_weights(folder)):
         return HuggingFaceSource(folder)
     if meta and not sets:
-        return MetaSource(folder, spec)
+        return MetaSource(folder, spec, context)
     if len(sets) == 1 and not meta:
         return GgufSource(sets[0][0])
     if sets:

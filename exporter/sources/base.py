@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from llx.errors import BadInput
 from llx.exporter.vocabulary.bpe import Text
+from llx.files import is_lfs_pointer
 from llx.llama.spec import LlamaSpec
 
 __all__ = [
@@ -93,16 +94,45 @@ def read_text(read: Callable[[], Text | None], warnings: list[str]) -> Text | No
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of moderate size. Raises `BadInput` for anything else."""
+    """A JSON object of moderate size, in UTF-8. Raises `BadInput` for anything else.
+
+    Strict where transformers is: a byte order mark or another encoding is none that it reads. As
+    there, NaN is a number, and of a key that stands there twice the last one counts.
+    """
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
-            raise ValueError("absurdly long")
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not readable JSON ({error})", "download it again") from None
+            raise BadInput(
+                f"{path} has more than {MOST_JSON_BYTES >> 20} MiB: too much for JSON of a model",
+                "use the checkpoint's own file of that name",
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror})", "make it readable") from None
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(*_why_no_json(path, data, error)) from None
     if not isinstance(value, dict):
-        raise BadInput(f"{path} is not a JSON object", "download it again")
+        raise BadInput(f"{path} is not a JSON object", "use the checkpoint's own file of that name")
     return value
+
+
+def _why_no_json(path: Path, data: bytes, error: Exception) -> tuple[str, str]:
+    """What a file is instead of JSON, and what mends that."""
+    if is_lfs_pointer(path):
+        return f"{path} is a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"
+    if data.lstrip()[:1] == b"<":
+        return f"{path} is a web page, not JSON", "download it again, the file and not its page"
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return f"{path} begins with a byte order mark", "save it as UTF-8 without one"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path} is not readable JSON (not in UTF-8)", "save it as UTF-8"
+    if isinstance(error, RecursionError):
+        return f"{path} is not readable JSON (nested too deeply)", "use the checkpoint's own"
+    cut = isinstance(error, json.JSONDecodeError) and not error.doc[error.pos :].strip()
+    cut = cut or "Unterminated string" in str(error)
+    remedy = "download it again: it is cut off" if cut else "correct it there"
+    return f"{path} is not readable JSON ({error})", remedy
 
 
 def interleaved_rows(rows: int, heads: int) -> NDArray[np.int64]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llx.errors import BadInput
+from llx.errors import BadInput, one_line
+from llx.files import is_lfs_pointer
 
-# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 HEAD_BYTES = 512
 AGAIN = "download it again, or copy it again from where it is whole"
 
@@ -40,7 +39,7 @@ def unreadable(path: Path, wanted: str, why: object) -> BadInput:
         return BadInput(f"{path} cannot be read ({error.strerror})", "check the disk and the path")
     if not size:
         return BadInput(f"{path} is not a whole {wanted}: it is empty", AGAIN)
-    if head.startswith(LFS_POINTER):
+    if is_lfs_pointer(path):
         return BadInput(
             f"{path} is a Git LFS pointer, not a whole {wanted}",
             "run `git lfs pull` in its repository, or download the file itself",
@@ -57,12 +56,6 @@ def unreadable(path: Path, wanted: str, why: object) -> BadInput:
             "give it the name of what it is",
         )
     return BadInput(f"{path} is not a whole {wanted} ({one_line(why)})", AGAIN)
-
-
-def one_line(why: object, most: int = 200) -> str:
-    """An error's words in one line of moderate length."""
-    words = " ".join(str(why).split())
-    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _head(path: Path) -> bytes:

@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch._subclasses.fake_tensor import FakeTensorMode  # named by torch.load's documentation
 
-from llx.errors import BadInput
+from llx.errors import BadInput, one_line
 from llx.exporter.sources.base import TensorInfo
-from llx.exporter.sources.damage import kind_of, one_line, unreadable
+from llx.exporter.sources.damage import kind_of, unreadable
 
 ALL = slice(None)
 SAFETENSORS_FLOATS = {"F64", "F32", "F16", "BF16"}

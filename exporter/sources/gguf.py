@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_text
+from llx.exporter.sources.gguf_keys import (
+    PREFIX,
+    REMEDY,
+    keys_of,
+    of_every_layer,
+    require_llama,
+)
 from llx.exporter.sources.gguf_parts import DAMAGE, GgufFile, Stored
 from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
 from llx.exporter.vocabulary.gguf import read_gguf
@@ -89,36 +96,37 @@ class GgufSource:
         projection = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
         return interleaved_rows(rows, heads[projection]) if projection in heads else None
 
-    def _value(self, key: str, default: Any = None) -> Any:
-        field = self._reader.get_field(key)
-        if field is None:
-            if default is None:
-                raise BadInput(f"{self.path} does not say {key}", "use a complete GGUF file")
-            return default
-        return field.contents()
-
     def _read_spec(self) -> LlamaSpec:
-        architecture = self._value("general.architecture")
-        if architecture != "llama":
+        values = self._values_below("general.", PREFIX)
+        require_llama(self.path, values)
+        keys, rope = keys_of(self.path, values, self.warnings.append)
+
+        def each(value: int | list[int], key: str) -> int:
+            return of_every_layer(value, keys.block_count, self.path, key)
+
+        heads = each(keys.head_count, "attention.head_count")
+        kv_heads = heads
+        if keys.head_count_kv is not None:
+            kv_heads = each(keys.head_count_kv, "attention.head_count_kv")
+        head_dim = keys.key_length or keys.embedding_length // heads
+        if (keys.value_length or head_dim) != head_dim:
             raise BadInput(
-                f"the checkpoint's architecture is {architecture}, not llama",
-                "llx exports LLaMA models; `llx models` lists them",
+                f"{self.path} has values of {keys.value_length} a head (llama.attention."
+                f"value_length) and keys of {head_dim}",
+                "export a LLaMA, whose keys and values have one size",
             )
-        heads, dim = int(self._value("llama.attention.head_count")), self._int("embedding_length")
         try:
-            context = self._int("context_length")
-            head_dim = int(self._value("llama.attention.key_length", dim // heads))
             return LlamaSpec(
-                layers=self._int("block_count"),
-                dim=dim,
+                layers=keys.block_count,
+                dim=keys.embedding_length,
                 heads=heads,
-                kv_heads=int(self._value("llama.attention.head_count_kv", heads)),
+                kv_heads=kv_heads,
                 head_dim=head_dim,
-                ffn_dim=self._int("feed_forward_length"),
+                ffn_dim=each(keys.feed_forward_length, "feed_forward_length"),
                 vocab=self._stored["token_embd.weight"].shape[0],
-                context=context,
-                norm_eps=_shortest(self._value("llama.attention.layer_norm_rms_epsilon")),
-                rope=rope_of(self._rope_value, head_dim, context, self._divisors()),
+                context=keys.context_length,
+                norm_eps=keys.norm_eps,
+                rope=rope_of(rope, head_dim, keys.context_length, self._divisors()),
                 tied="output.weight" not in self._stored,
                 attention_bias="blk.0.attn_q.bias" in self._stored,
                 mlp_bias="blk.0.ffn_gate.bias" in self._stored,
@@ -128,9 +136,18 @@ class GgufSource:
                 f"{self.path} does not describe a LLaMA ({error})", "use a complete GGUF file"
             ) from None
 
-    def _rope_value(self, key: str, default: Any) -> Any:
-        value = self._value(f"llama.rope.{key}", default)
-        return _shortest(value) if isinstance(value, float) else value
+    def _values_below(self, *prefixes: str) -> dict[str, Any]:
+        """Values of the file's keys that begin so."""
+        try:
+            return {
+                name: field.contents()
+                for name, field in self._reader.fields.items()
+                if name.startswith(prefixes)
+            }
+        except DAMAGE as error:
+            raise BadInput(
+                f"{self.path} holds a key that cannot be read ({error})", REMEDY
+            ) from None
 
     def _divisors(self) -> NDArray[np.float32] | None:
         """llama.cpp's table of what each RoPE frequency is divided by, where there is one."""
@@ -138,9 +155,6 @@ class GgufSource:
         if stored is None:
             return None
         return np.asarray(stored.values(), np.float32)
-
-    def _int(self, key: str) -> int:
-        return int(self._value(f"llama.{key}"))
 
     def text(self) -> Text | None:
         """The file's own vocabulary as a tokenizer.json, or else the one that lies beside it."""
@@ -168,11 +182,6 @@ def _contents(name: str, field: gguf.ReaderField) -> Any:
         if not name.startswith(GGUF_KEY) or not field.parts:
             raise
         return bytes(field.parts[-1])
-
-
-def _shortest(value: Any) -> float:
-    """A float32 from the file as the decimal that was meant: 1e-5, not 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
 
 
 def _hugging_face_name(name: str) -> str:

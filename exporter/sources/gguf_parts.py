@@ -14,9 +14,10 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.errors import BadInput
-from llx.exporter.sources.damage import one_line, unreadable
+from llx.errors import BadInput, one_line
+from llx.exporter.sources.damage import unreadable
 from llx.exporter.sources.find import SHARD, missing_shards, require_shards, shard_sets
+from llx.exporter.sources.gguf_header import require_readable
 
 FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # What the reader raises on a file that is cut off or is no GGUF at all.
@@ -162,6 +163,7 @@ def _siblings(path: Path, count: int) -> list[Path]:
 def _opened(path: Path) -> Any:
     try:
         with np.errstate(over="raise"):
+            require_readable(path)
             reader = _Reader(path)
     except DAMAGE as error:
         unknown = "is not a valid GGMLQuantizationType" in str(error)

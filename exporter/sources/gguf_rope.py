@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from llx.errors import BadInput
+from llx.exporter.sources.gguf_keys import RopeKeys
 from llx.llama.rope import inverse_frequencies
-from llx.llama.spec import RopeSpec, yarn_attention
+from llx.llama.spec import LEAST_FACTOR, MOST_FACTOR, RopeSpec, yarn_attention
+from llx.typed import shown
 
 DIVISORS = "rope_freqs.weight"
 REMEDY = "export from the Hugging Face checkpoint"
@@ -26,49 +25,45 @@ YARN_EXTRAS = {
 # Divisors are stored as float32, computed in it, and steep where the rule blends.
 TOLERANCE = 1e-4
 
-Lookup = Callable[[str, Any], Any]
-
 
 def rope_of(
-    value: Lookup, head_dim: int, context: int, divisors: NDArray[np.float32] | None
+    keys: RopeKeys, head_dim: int, context: int, divisors: NDArray[np.float32] | None
 ) -> RopeSpec:
-    """RoPE of a file: `value` looks up a key of `llama.rope`, with its default.
+    """RoPE of a file's keys below `llama.rope.`.
 
     Raises `BadInput` for what this model does not have: half-rotated heads, unknown scaling, YaRN
     with llama.cpp's own multipliers, a table of divisors that is not Llama 3.1's rule.
     """
-    rotated = int(value("dimension_count", head_dim))
+    rotated = keys.dimension_count or head_dim
     if rotated != head_dim:
         raise BadInput(f"RoPE rotates {rotated} of the {head_dim} values of each head", REMEDY)
-    theta = float(value("freq_base", 10000.0))
     # llama.cpp takes a factor without a type as linear, and read it from scale_linear once.
-    kind = str(value("scaling.type", "linear"))
-    factor = float(value("scaling.factor", 0.0)) or float(value("scale_linear", 0.0)) or 1.0
+    kind, factor = keys.type, keys.factor or keys.scale_linear or 1.0
     if divisors is not None:
         if kind == "yarn" or (kind == "linear" and factor != 1.0):
             raise BadInput(f"RoPE is scaled twice, by {kind} and by {DIVISORS}", REMEDY)
-        return _llama3_rule(theta, head_dim, divisors)
+        return _llama3_rule(keys.freq_base, head_dim, divisors)
     if kind == "yarn":
-        return _yarn(value, theta, factor, context)
+        return _yarn(keys, factor, context)
     if kind not in ("none", "linear"):
-        raise BadInput(f"RoPE scaling {kind!r} is not supported in a GGUF file", REMEDY)
+        raise BadInput(f"RoPE scaling {shown(kind)} is not supported in a GGUF file", REMEDY)
     if kind == "linear" and factor != 1.0:
-        return RopeSpec(theta=theta, type="linear", factor=factor)
-    return RopeSpec(theta=theta)
+        return RopeSpec(theta=keys.freq_base, type="linear", factor=factor)
+    return RopeSpec(theta=keys.freq_base)
 
 
-def _yarn(value: Lookup, theta: float, factor: float, context: int) -> RopeSpec:
+def _yarn(keys: RopeKeys, factor: float, context: int) -> RopeSpec:
     for key, neutral in YARN_EXTRAS.items():
-        found = float(value(f"scaling.{key}", neutral[0]))
+        found = getattr(keys, key)
         if found not in neutral:
             raise BadInput(f"llama.rope.scaling.{key} is {found:g}, which is not supported", REMEDY)
     return RopeSpec(
-        theta=theta,
+        theta=keys.freq_base,
         type="yarn",
         factor=factor,
-        original_context=int(value("scaling.original_context_length", 0)) or context,
-        beta_fast=float(value("scaling.yarn_beta_fast", 32.0)),
-        beta_slow=float(value("scaling.yarn_beta_slow", 1.0)),
+        original_context=keys.original or context,
+        beta_fast=keys.yarn_beta_fast,
+        beta_slow=keys.yarn_beta_slow,
         attention_factor=yarn_attention(factor),
     )
 
@@ -79,7 +74,10 @@ def _llama3_rule(theta: float, head_dim: int, divisors: NDArray[np.float32]) -> 
     llama.cpp's converter stores what the rule makes of each frequency. The longest wavelengths are
     divided by the factor itself, so the table's largest value names it: 8 for 3.1, 32 for 3.2.
     """
-    rope = RopeSpec(theta=theta, type="llama3", factor=float(divisors.max()), original_context=8192)
+    factor = float(divisors.max(initial=0.0))
+    if not LEAST_FACTOR <= factor <= MOST_FACTOR:
+        raise BadInput(f"{DIVISORS} is not the table of Llama 3.1's RoPE scaling", REMEDY)
+    rope = RopeSpec(theta=theta, type="llama3", factor=factor, original_context=8192)
     plain = inverse_frequencies(RopeSpec(theta=theta), head_dim)
     wanted = plain / inverse_frequencies(rope, head_dim)
     if divisors.shape != wanted.shape or not np.allclose(divisors, wanted, rtol=TOLERANCE, atol=0):

@@ -17,7 +17,8 @@ from llx.exporter.sources.find import find_weights, some, weight_files
 from llx.exporter.sources.ties import EMBEDDING, HEAD, same_values
 from llx.exporter.vocabulary.folder import read_folder
 from llx.exporter.vocabulary.templates import chat_template_of
-from llx.llama.spec import LlamaSpec, spec_from_config
+from llx.llama.config import spec_from_config
+from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
 
 
@@ -31,7 +32,7 @@ class HuggingFaceSource:
         self.path = path
         self.warnings: list[str] = []
         config = read_json(path / "config.json")
-        self.spec: LlamaSpec = spec_from_config(config)
+        self.spec: LlamaSpec = spec_from_config(config, self.warnings.append)
         configured = config.get("transformers_weights")
         found = find_weights(path, named, configured if isinstance(configured, str) else None)
         self._shards = [tensor_file(file) for file in found.paths]

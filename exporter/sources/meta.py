@@ -18,8 +18,8 @@ import torch
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json, read_text
 from llx.exporter.sources.files import ALL, TorchFile
+from llx.exporter.sources.meta_params import params_of, require_agreement, spec_of
 from llx.exporter.vocabulary.folder import read_folder
-from llx.llama.presets import PRESETS
 from llx.llama.spec import LlamaSpec
 
 SHARD = re.compile(r"consolidated\.(\d\d)\.pth", re.ASCII)
@@ -50,21 +50,22 @@ class MetaSource:
 
     format = "Meta"
 
-    def __init__(self, path: Path, spec: LlamaSpec | None) -> None:
+    def __init__(self, path: Path, spec: LlamaSpec | None, context: int | None = None) -> None:
         self.path = path
         self.warnings: list[str] = []
+        self._params: dict[str, Any] = read_json(path / PARAMS)
         self.files = shards_of(path)
         self._require_shards()
         self._shards = [TorchFile(file) for file in self.files]
         self._require_shards(self._shards_by_shape(spec))
-        self.spec = spec or self._fitting_spec()
+        self.spec = self._read_spec(spec, context)
         self.skipped = {name: what for shard in self._shards for name, what in shard.others.items()}
 
     def _shards_by_shape(self, spec: LlamaSpec | None) -> int:
         """Into how many shards the queries' rows were split, or 0 where that cannot be told."""
         queries = self._shards[0].tensors.get("layers.0.attention.wq.weight")
         whole = spec.q_dim if spec else self._params.get("dim")
-        if queries is None or not queries.shape or not isinstance(whole, int):
+        if queries is None or not any(queries.shape[:1]) or not isinstance(whole, int):
             return 0
         return 0 if whole % queries.shape[0] else whole // queries.shape[0]
 
@@ -161,54 +162,25 @@ class MetaSource:
             return None
         return torch.from_numpy(interleaved_rows(self.tensors[name].shape[0], heads[projection]))
 
-    @cached_property
-    def _params(self) -> dict[str, Any]:
-        return read_json(self.path / PARAMS)
-
-    def _fitting_spec(self) -> LlamaSpec:
-        """params.json names neither context nor RoPE scaling: the model that it fits does."""
-        sizes = self._sizes()
-        theta = float(self._params.get("rope_theta") or 10000.0)
-        scaled = bool(self._params.get("use_scaled_rope"))
-        fitting = [
-            preset
-            for preset in PRESETS
-            if all(getattr(preset.spec, name) == size for name, size in sizes.items())
-            and preset.spec.rope.theta == theta
-            and (preset.spec.rope.type == "llama3") == scaled
-        ]
-        if not fitting:
-            raise BadInput(
-                f"{self.path / PARAMS} fits no model that llx knows ({sizes})",
-                "convert it to the Hugging Face format, whose config.json says everything",
-            )
-        if any(p.spec != fitting[0].spec for p in fitting):
-            raise BadInput(
-                f"{self.path / PARAMS} fits {', '.join(p.name for p in fitting)}",
-                "say which it is with --model",
-            )
-        return fitting[0].spec
-
-    def _sizes(self) -> dict[str, Any]:
-        params, tensors = self._params, self._shards[0].tensors
+    def _read_spec(self, spec: LlamaSpec | None, context: int | None) -> LlamaSpec:
+        params = params_of(self._params, self.path / PARAMS, self.warnings.append)
+        if spec is not None:
+            require_agreement(params, spec, self.path / PARAMS)
+            return spec
+        tensors, shards = self._shards[0].tensors, len(self._shards)
         try:
-            heads = int(params["n_heads"])
-            sizes = {
-                "layers": int(params["n_layers"]),
-                "dim": int(params["dim"]),
-                "heads": heads,
-                "kv_heads": int(params.get("n_kv_heads") or heads),
-                "norm_eps": float(params["norm_eps"]),
-            }
-            gate = tensors["layers.0.feed_forward.w1.weight"].shape
-            output = tensors["output.weight"].shape
-        except (KeyError, TypeError, ValueError) as error:
+            ffn_dim = tensors["layers.0.feed_forward.w1.weight"].shape[0] * shards
+            tied = "output.weight" not in tensors
+            rows = tensors["tok_embeddings.weight" if tied else "output.weight"].shape
+            # An embedding that is split by columns has all of its rows in every shard.
+            split = not tied or rows[1] == params.dim
+        except (KeyError, IndexError) as error:
             raise BadInput(
-                f"{self.path} is no complete Meta checkpoint ({error})", "download it again"
+                f"{self.path} is no complete Meta checkpoint ({error})",
+                "use the checkpoint's own params.json and consolidated.*.pth, all of them",
             ) from None
-        shards = len(self._shards)
-        sizes |= {"ffn_dim": gate[0] * shards, "vocab": output[0] * shards}
-        return sizes
+        vocab = rows[0] * (shards if split else 1)
+        return spec_of(params, ffn_dim, vocab, tied, context, self.warnings.append)
 
     def text(self) -> Text | None:
         """The folder's tokenizer.model."""

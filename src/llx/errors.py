@@ -51,9 +51,9 @@ class Lacking(LlxError):
     exit_code = EXIT_LACKING
 
 
-def one_line(error: BaseException) -> str:
-    """An error of another library on one line, not too long a one."""
-    words = " ".join(str(error).split()) or type(error).__name__
+def one_line(why: object) -> str:
+    """An error of another library, or its words, on one line, not too long a one."""
+    words = " ".join(str(why).split()) or type(why).__name__
     return words if len(words) <= 200 else words[:199] + "…"
 
 

@@ -12,8 +12,9 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from llx.llama.config import spec_from_config
 from llx.llama.rope import inverse_frequencies, rope_tables
-from llx.llama.spec import RopeSpec, spec_from_config
+from llx.llama.spec import RopeSpec
 from tests.checkpoints import TINY, config_of
 
 

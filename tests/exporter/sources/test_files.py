@@ -233,12 +233,6 @@ def test_meta_shards_of_two_checkpoints_are_refused(tmp_path):
         check_coverage(open_source(tmp_path, TINY))
 
 
-def test_a_meta_checkpoint_that_fits_no_model_asks_for_another_format(tmp_path):
-    write_meta(tmp_path, TINY, random_tensors(TINY))
-    with pytest.raises(BadInput, match="fits no model that llx knows"):
-        open_source(tmp_path)
-
-
 def test_a_meta_checkpoint_with_a_shard_missing_is_refused(tmp_path):
     write_meta(tmp_path, TINY, random_tensors(TINY))
     (tmp_path / "consolidated.01.pth").unlink()

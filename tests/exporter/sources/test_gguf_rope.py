@@ -12,13 +12,16 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llx.errors import BadInput
 from llx.exporter.sources import check_coverage, open_source
+from llx.exporter.sources.gguf_keys import RopeKeys
 from llx.exporter.sources.gguf_rope import rope_of
-from llx.llama.spec import RopeSpec, spec_from_config
+from llx.llama.config import spec_from_config
+from llx.llama.spec import RopeSpec
+from llx.typed import typed
 from tests.checkpoints import LINEAR, TINY, YARN, config_of, random_tensors, write_gguf
 
 
 def rope_in(keys, divisors=None, head_dim=64, context=131072):
-    return rope_of(keys.get, head_dim, context, divisors)
+    return rope_of(typed(keys, RopeKeys, "", ""), head_dim, context, divisors)
 
 
 def divisors_of(head_dim, factor, **changes):

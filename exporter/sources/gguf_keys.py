@@ -1,0 +1,146 @@
+"""Keys of a GGUF file that describe a LLaMA, each of its type and within its range.
+
+Which are needed, and what an absent one means, is as in llama.cpp's `load_hparams`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, field
+
+from llx.errors import BadInput
+from llx.llama.config import Eps, Layers, Rows, Width
+from llx.llama.config_rope import Context, NotNegative, Theta
+from llx.llama.spec import MOST_FACTOR, MOST_OTHER
+from llx.typed import checked, plainly, shown, typed
+
+REMEDY = "convert the checkpoint again, or export from the Hugging Face checkpoint"
+ARCHITECTURE = "general.architecture"
+PREFIX = "llama."
+Scale = Annotated[float, Meta(ge=-MOST_OTHER, le=MOST_OTHER)]
+Factor = Annotated[float, Meta(ge=0, le=MOST_FACTOR)]  # 0 says that there is none
+
+
+class Keys(msgspec.Struct):
+    """Keys below `llama.` beside RoPE's. A list has a value for each layer."""
+
+    block_count: Layers
+    context_length: Context
+    embedding_length: Width
+    feed_forward_length: Rows | list[Rows]
+    head_count: Width | list[Width] = field(name="attention.head_count")
+    norm_eps: Eps = field(name="attention.layer_norm_rms_epsilon")
+    head_count_kv: Width | list[Width] | None = field(default=None, name="attention.head_count_kv")
+    key_length: Width | None = field(default=None, name="attention.key_length")
+    value_length: Width | None = field(default=None, name="attention.value_length")
+    causal: bool = field(default=True, name="attention.causal")
+    expert_count: int = 0
+    vocab_size: Rows | None = None
+
+
+class RopeKeys(msgspec.Struct):
+    """Keys below `llama.rope.`. The defaults are llama.cpp's."""
+
+    dimension_count: Width | None = None
+    freq_base: Theta = 10000.0
+    scale_linear: Factor = 0.0
+    type: str = field(default="linear", name="scaling.type")
+    factor: Factor = field(default=0.0, name="scaling.factor")
+    original: Annotated[int, Meta(ge=0)] = field(default=0, name="scaling.original_context_length")
+    attn_factor: Scale = field(default=1.0, name="scaling.attn_factor")
+    yarn_attn_factor: Scale = field(default=-1.0, name="scaling.yarn_attn_factor")
+    yarn_ext_factor: Scale = field(default=-1.0, name="scaling.yarn_ext_factor")
+    yarn_log_multiplier: Scale = field(default=0.0, name="scaling.yarn_log_multiplier")
+    yarn_beta_fast: NotNegative = field(default=32.0, name="scaling.yarn_beta_fast")
+    yarn_beta_slow: NotNegative = field(default=1.0, name="scaling.yarn_beta_slow")
+
+
+# What changes no logits: how the tensors lie in the file, and what only a mixture of experts has.
+SILENT = frozenset(
+    {
+        *("tensor_data_layout", "rope.scaling.finetuned", "expert_used_count"),
+        *("attention.layer_norm_epsilon", "use_parallel_residual"),
+    }
+)
+
+
+def require_llama(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise `BadInput`, by its name, where a file is another model's, or no model."""
+    architecture = checked(values.get(ARCHITECTURE), str | None, ARCHITECTURE, REMEDY)
+    if architecture is None:
+        raise BadInput(f"{path} does not say {ARCHITECTURE}", REMEDY)
+    kind = values.get("general.type", "model")
+    if kind != "model":
+        raise BadInput(
+            f"{path} is of type {plainly(kind)} (general.type), not a model",
+            "name the GGUF file of the model itself",
+        )
+    if architecture != "llama":
+        raise BadInput(
+            f"the checkpoint's architecture is {plainly(architecture)}, not llama",
+            "llx exports LLaMA models; `llx models` lists them",
+        )
+
+
+def keys_of(
+    path: Path, values: Mapping[str, Any], tell: Callable[[str], None]
+) -> tuple[Keys, RopeKeys]:
+    """The keys of a file's `llama.`, typed; `tell` is told of those that are not read.
+
+    Raises `BadInput` for a key that is missing, is of another type or out of its range, or asks
+    for arithmetic that this model does not have.
+    """
+    ours = {
+        key.removeprefix(PREFIX): shortest(value)
+        for key, value in values.items()
+        if key.startswith(PREFIX)
+    }
+    rope = {
+        key.removeprefix("rope."): value for key, value in ours.items() if key.startswith("rope.")
+    }
+    keys = typed(ours, Keys, f"{path}: {PREFIX}", REMEDY)
+    if keys.expert_count:
+        raise BadInput(
+            f"{path} has llama.expert_count {keys.expert_count}: a mixture of experts, no LLaMA",
+            "llx exports LLaMA models; `llx models` lists them",
+        )
+    if not keys.causal:
+        raise BadInput(
+            f"{path} has llama.attention.causal false: a token sees those after it",
+            "llx exports LLaMA models that generate, whose tokens see those before them alone",
+        )
+    found = typed(rope, RopeKeys, f"{path}: {PREFIX}rope.", REMEDY)
+    known = {f.encode_name for f in msgspec.structs.fields(Keys)} | SILENT
+    known |= {f"rope.{f.encode_name}" for f in msgspec.structs.fields(RopeKeys)}
+    unread = [PREFIX + plainly(key) for key, value in ours.items() if key not in known and value]
+    if unread:
+        tell(
+            f"{path.name} has {', '.join(unread[:20])}, which no LLaMA reads, here or in "
+            "llama.cpp: a model that was trained with such arithmetic would answer otherwise"
+        )
+    return keys, found
+
+
+def of_every_layer(value: int | list[int], layers: int, path: Path, key: str) -> int:
+    """The one value that all layers share. Raises `BadInput` where they differ."""
+    if isinstance(value, int):
+        return value
+    if len(value) != layers or len(set(value)) != 1:
+        raise BadInput(
+            f"{path} has {PREFIX}{key} {shown(value)}: not the same for each of {layers} layers",
+            "export a LLaMA, whose layers are alike",
+        )
+    return value[0]
+
+
+def shortest(value: Any) -> Any:
+    """A float32 of the file as the decimal that was meant: 1e-5, not 9.999999747378752e-06."""
+    if not isinstance(value, float):
+        return value
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))

@@ -1,0 +1,161 @@
+"""A Hugging Face config.json as a `LlamaSpec`: strict and lax where transformers 5 is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from llx.errors import BadInput
+from llx.llama.config_keys import unread, unread_line
+from llx.llama.config_rope import REMEDY, Context, rope_from_config
+from llx.llama.spec import MOST_EPS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH, LlamaSpec
+from llx.typed import checked, plainly, shown, typed
+
+Layers = Annotated[int, Meta(ge=1, le=MOST_LAYERS)]
+Width = Annotated[int, Meta(ge=1, le=MOST_WIDTH)]
+Rows = Annotated[int, Meta(ge=1, le=MOST_ROWS)]
+Eps = Annotated[float, Meta(ge=0, le=MOST_EPS)]
+
+
+class Config(msgspec.Struct):
+    """What is read of a config.json beside its RoPE; types and defaults are LlamaConfig's."""
+
+    vocab_size: Rows = 32000
+    hidden_size: Width = 4096
+    intermediate_size: Rows = 11008
+    num_hidden_layers: Layers = 32
+    num_attention_heads: Width = 32
+    num_key_value_heads: Width | None = None
+    head_dim: Width | None = None
+    hidden_act: str = "silu"
+    max_position_embeddings: Context = 2048
+    rms_norm_eps: Eps = 1e-6
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+
+# What every LLaMA's file says; where one does not, transformers has a default of its own.
+SAID = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "max_position_embeddings", "rms_norm_eps"),
+)
+# The name of today, that of the conversions of March 2023, and the model below the head.
+CLASSES = ("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel")
+
+
+def spec_from_config(
+    config: Mapping[str, Any], tell: Callable[[str], None] = lambda _: None
+) -> LlamaSpec:
+    """The spec that a config.json describes, in the spelling of any transformers release.
+
+    `tell` is told what stands there and is not read. Raises `BadInput`, which names the key, where
+    the file is not a LLaMA's, a value has the wrong type or is out of its range, or the arithmetic
+    asked for is not that of this model.
+    """
+    _require_llama(config)
+    _require_nothing_else(config)
+    found = typed(config, Config, "config.json's ", REMEDY)
+    if isinstance(config.get("rms_norm_eps"), int):
+        raise BadInput(
+            f"config.json's rms_norm_eps is {shown(config['rms_norm_eps'])}, an integer",
+            "write it with a decimal point, as transformers demands",
+        )
+    if found.hidden_act not in ("silu", "swish"):
+        raise BadInput(
+            f"the checkpoint's activation (hidden_act) is {shown(found.hidden_act)}, not SiLU",
+            "llx exports LLaMA models, whose feed-forward is SwiGLU",
+        )
+    heads, context = found.num_attention_heads, found.max_position_embeddings
+    # transformers 5 demands it always, releases before only where it makes the head's size.
+    if found.head_dim is None and found.hidden_size % heads:
+        raise BadInput(
+            f"config.json's hidden_size {found.hidden_size} is no multiple of its "
+            f"num_attention_heads {heads}, and head_dim is not given",
+            REMEDY,
+        )
+    rope = rope_from_config(config, context, tell)
+    _tell_of_unread(config, found, tell)
+    try:
+        return LlamaSpec(
+            layers=found.num_hidden_layers,
+            dim=found.hidden_size,
+            heads=heads,
+            kv_heads=heads if found.num_key_value_heads is None else found.num_key_value_heads,
+            head_dim=found.hidden_size // heads if found.head_dim is None else found.head_dim,
+            ffn_dim=found.intermediate_size,
+            vocab=found.vocab_size,
+            context=context,
+            norm_eps=found.rms_norm_eps,
+            rope=rope,
+            tied=found.tie_word_embeddings,
+            attention_bias=found.attention_bias,
+            mlp_bias=found.mlp_bias,
+        )
+    except ValueError as error:
+        raise BadInput(f"config.json does not describe a LLaMA ({error})", REMEDY) from None
+
+
+def _require_llama(config: Mapping[str, Any]) -> None:
+    """Raise `BadInput`, by its name, where the file is another model's."""
+    named = config.get("architectures") or []
+    named = [named] if isinstance(named, str) else named
+    named = checked(named, list[str], "config.json's architectures", REMEDY)
+    kind = checked(config.get("model_type"), str | None, "config.json's model_type", REMEDY)
+    ours = any(name in CLASSES for name in named)
+    # Without a model_type transformers' LlamaForCausalLM loads it, its AutoModel does not.
+    if (kind == "llama" and (ours or not named)) or (kind is None and ours):
+        return
+    found = ", ".join(plainly(name) for name in named[:4]) or plainly(kind or "none named")
+    what = f"the checkpoint's architecture is {found}, not LlamaForCausalLM"
+    if ours:
+        what = f"the checkpoint's model_type is {plainly(str(kind))}, not llama"
+    if any(isinstance(config.get(part), dict) for part in ("text_config", "llm_config")):
+        raise BadInput(
+            f"{what} alone: it holds a language model among others",
+            "export the language model by itself, saved as LlamaForCausalLM, if it is a LLaMA",
+        )
+    raise BadInput(what, "llx exports LLaMA models; `llx models` lists them")
+
+
+# Keys that transformers reads and this model has nothing for, and what each would do.
+NOT_READ = {
+    "text_config": "wraps another model's configuration",
+    "per_layer_config": "makes layers differ from one another",
+    "configuration_files": "names other configurations, by release of transformers",
+}
+
+
+def _require_nothing_else(config: Mapping[str, Any]) -> None:
+    for key, does in NOT_READ.items():
+        if config.get(key):
+            raise BadInput(
+                f"config.json's {key} {does}, which llx does not follow",
+                "export a plain checkpoint, as transformers' save_pretrained writes a LLaMA",
+            )
+    if config.get("is_causal", True) is not True:
+        raise BadInput(
+            f"config.json's is_causal is {shown(config['is_causal'])}: a token may see later ones",
+            "llx exports LLaMA models that generate, whose tokens see those before them alone",
+        )
+    for key in ("quantization_config", "compression_config"):
+        quantization = config.get(key)
+        if quantization:
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+            raise BadInput(
+                f"the checkpoint is quantized ({plainly(method) if method else key})",
+                "export from the checkpoint that it was made of, and let llx round the weights",
+            )
+
+
+def _tell_of_unread(config: Mapping[str, Any], found: Config, tell: Callable[[str], None]) -> None:
+    for key in SAID:
+        if key not in config:
+            value = getattr(found, key)
+            tell(f"config.json does not say {key}: {value} is taken, transformers' default")
+    keys = unread(config)
+    if keys:
+        tell(unread_line(keys))
