@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,8 +30,8 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise BadInput("--temperature is below 0", "choose 0 for greedy, or more")
+        if not 0 <= self.temperature < math.inf:
+            raise BadInput(f"--temperature is {self.temperature:g}", "choose 0 for greedy, or more")
         if not 0 < self.top_p <= 1:
             raise BadInput("--top-p is outside 0…1", "choose a share of the probability")
 
@@ -100,8 +101,8 @@ def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Gener
         )
     if sampling.temperature == 0:
         return int(logits.argmax())
-    wide = logits.astype(np.float64) / sampling.temperature
-    p = np.exp(wide - wide.max())
+    with np.errstate(over="ignore"):  # next to 0 it is greedy: all but the likeliest vanish
+        p = np.exp((logits - logits.max()).astype(np.float64) / sampling.temperature)
     p /= p.sum()
     order = np.argsort(-p, kind="stable")
     before = np.cumsum(p[order]) - p[order]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import hashlib
 import importlib.metadata
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -56,6 +58,10 @@ RULES = 5
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 # Of the budget, to keep to where the graph costs more than its values in PyTorch: tried in turn.
 MARGINS = (0.9, 0.8)
+# What is read beside a file of weights that is named: configuration, tokenizer, chat template.
+BESIDE = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
+TEMPLATES = "additional_chat_templates/*.jinja"
+SHARD_NUMBER = re.compile(r"(-\d{5}-of-\d{5}|\.\d\d)$", re.ASCII)
 VERSIONS_OF = ("llx", "torch", "onnx", "onnx-ir", "gguf", "numpy")
 
 
@@ -104,7 +110,7 @@ def export(
     ignored = check_coverage(source) if source else {}
     text = source.text() if source else None
     for warning in source.warnings if source else ():
-        tell(warning)
+        tell(f"warning: {warning}")
     record = _source_record(request, source, ignored)
     made = True
     with whole_folder(request.folder, tell) as folder:
@@ -317,14 +323,23 @@ def _key(request: ExportRequest) -> str:
     if isinstance(weights, Path):
         if not weights.exists():
             raise BadInput(f"{weights} does not exist", "name a checkpoint's folder or a GGUF file")
-        inside = sorted(p for p in weights.iterdir() if p.is_file()) if weights.is_dir() else None
-        weights = [_source_file(path) for path in inside or [weights]]
+        weights = [str(weights.name), *map(_source_file, _read_for(weights))]
     spec = request.preset.spec if request.preset else None
     asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
     if request.precision.linear != "dense":
         # A text is what it says, wherever it lies.
         asked += [replace(request.quantization, text=None), _text_of(request).sha256]
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+
+
+def _read_for(weights: Path) -> list[Path]:
+    """The files that an export may read: all of a folder, or a file with what belongs to it."""
+    folder, patterns = weights, ["*", TEMPLATES]
+    if not weights.is_dir():
+        parts = glob.escape(SHARD_NUMBER.sub("", weights.stem)) + "*" + glob.escape(weights.suffix)
+        folder, patterns = weights.parent, [parts, *BESIDE, TEMPLATES]
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found | {weights} if weights.is_file() else found)
 
 
 def _calibration_key(request: ExportRequest) -> str:

@@ -12,8 +12,8 @@ from llx.errors import BadInput, Lacking, require_modules
 from llx.llama.presets import Preset
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
-HUB_FILES_ELSE = ("*.json", "pytorch_model*.bin", "tokenizer.model", "*.jinja")
+HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "*.jinja")
+HUB_FILES_ELSE = ("*.json", "pytorch_model*.bin", "tokenizer.model", "merges.txt", "*.jinja")
 # The same weights once more, in Meta's format, and those of other models beside.
 HUB_NOT = ("original/*", "consolidated*", "*/*.bin", "*/*.safetensors")
 
@@ -42,8 +42,12 @@ def locate(weights: str | None, preset: Preset | None) -> Weights:
         return _packaged(preset) or _from_hub(preset.hub_id, preset.package)
     word, _, seed = weights.partition(":")
     if word in ("random", "none") and preset is None:
+        here = (
+            f", or write ./{weights} for the one that lies here" if Path(weights).exists() else ""
+        )
         raise BadInput(
-            f"--weights {weights} has no shape of its own", "name a model with --size or --model"
+            f"--weights {weights} has no shape of its own",
+            f"name a model with --size or --model{here}",
         )
     if weights == "none":
         return None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from llx.bench.fidelity.observed import Observed, observe_decode, observe_prefill
 from llx.bench.fidelity.reference import Reference, Scores
 from llx.bench.speed.samples import OpenSession
+from llx.errors import BadInput
 from llx.progress import Progress, silent
 from llx.result import Divergence, Estimate, Fidelity, PhaseFidelity, SpanDivergence
 
@@ -129,6 +130,11 @@ def least_divergence(p_log: NDArray[np.float64], q_log: NDArray[np.float64]) -> 
 
 def _summary(found: _Tokens, scores: Scores) -> PhaseFidelity:
     n = found.nll.size
+    if n < 2:
+        raise BadInput(
+            "the captured reference scores a single token: no uncertainty can be told of that",
+            "capture it with `llx reference --window 3` or more",
+        )
     nll, kld = found.nll.ravel(), found.kld.ravel()
     reference_nll = -scores.true_logprob.ravel()
     ppl = float(np.exp(nll.mean()))

@@ -139,6 +139,11 @@ def capture(
             f"{artifact.manifest.contract.limits.capacity}",
             f"choose --window {artifact.manifest.contract.limits.capacity} or less",
         )
+    if window < 3:
+        raise BadInput(
+            f"a window of {window} tokens scores {window - 1}: no uncertainty can be told of that",
+            "choose --window 3 or more",
+        )
     limits = artifact.manifest.contract.limits
     require_known(int(cut.tokens.max()), limits.vocab)
     session = open_reference(artifact)

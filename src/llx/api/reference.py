@@ -22,7 +22,7 @@ def reference(
 
     Args:
         artifact: An artifact or its folder. None: the one exported last.
-        window: Tokens of a window, at least 2.
+        window: Tokens of a window, at least 3.
         windows: How many windows of the evaluation text.
         progress: Called with what is done, how much of how much, and the unit. None: bars.
 

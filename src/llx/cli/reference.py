@@ -11,7 +11,7 @@ from llx.cli.arguments import ArtifactFolder
 
 def reference(
     folder: ArtifactFolder = None,
-    window: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 512,
+    window: Annotated[int, typer.Option(min=3, help="Tokens of a window.")] = 512,
     windows: Annotated[int, typer.Option(min=1, help="How many windows.")] = 5,
 ) -> None:
     """Capture the PyTorch fp32 reference once; engines are judged against it anywhere."""
