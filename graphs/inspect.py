@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import onnx
 import onnx_ir as ir
 
 from llx.errors import BadInput, one_line
-from llx.files import safetensors_header
 from llx.graphs.contract import GraphContract, Shape
 from llx.graphs.semantic import Dialect
 from llx.precision import PRECISIONS, Precision
@@ -160,6 +162,42 @@ def _external(path: Path) -> dict[str, ir.ExternalTensor]:
 
 def _safetensors_places(path: Path) -> dict[str, tuple[int, int]]:
     """Offset in the file and length of every tensor, from the header."""
-    tensors, data = safetensors_header(path)
+    tensors, data = _safetensors_header(path)
     spans = {name: tensor.data_offsets for name, tensor in tensors.items()}
     return {name: (data + start, end - start) for name, (start, end) in spans.items()}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor of a safetensors file, as its header says; offsets count from the header's end."""
+
+    dtype: str
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    data_offsets: tuple[int, int]
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, _Stored], int]:
+    """What a safetensors file says that it holds, and where its data begins.
+
+    Raises `BadInput` where the file is cut off or has no such header.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if 8 + length > size:
+                raise ValueError("it is cut off")
+            entries = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+        entries.pop("__metadata__", None)
+        tensors = {
+            name: msgspec.json.decode(entry, type=_Stored) for name, entry in entries.items()
+        }
+        ends = (end for tensor in tensors.values() for end in tensor.data_offsets)
+        if not all(0 <= end <= size - 8 - length for end in ends):
+            raise ValueError("a tensor lies beyond its end")
+    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
+        raise BadInput(
+            f"{path} is not a whole safetensors file ({one_line(error)})",
+            "copy or download it again, whole",
+        ) from None
+    return tensors, 8 + length

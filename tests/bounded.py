@@ -44,7 +44,8 @@ class Ended:
             return f"exit {self.code}: {' '.join(last)}"
         if "Traceback" in self.err or "panicked" in self.err:
             return f"a traceback: {' '.join(last)}"
-        if self.code and not (last and last[0].startswith("llx: ")):
+        says = last and last[0].startswith("llx: ")
+        if self.code and not says and not (self.code == 1 and self.out):  # a verdict's table
             return f"exit {self.code} with no word of why: {self.err[-200:]!r}"
         return None
 

@@ -109,7 +109,7 @@ def divergence(
     J. Schulman, Approximating KL Divergence, 2020).
     """
     log_ratio = q_log - p_log
-    terms = np.expm1(log_ratio) - log_ratio
+    terms = np.maximum(np.expm1(log_ratio) - log_ratio, 0)  # but for the last bit of a rounding
     p_top = np.exp(p_log[:, :top_k])
     rest = np.clip(1 - p_top.sum(-1), 0, None)
     tail = terms[:, top_k:].mean(-1) if terms.shape[-1] > top_k else 0.0

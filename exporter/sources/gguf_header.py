@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from llx.errors import BadInput
-from llx.files import is_lfs_pointer
 from llx.typed import shown
 
 # Far beyond what a LLaMA's file has: a vocabulary of 128k with its merges is half a million values.
@@ -27,11 +26,7 @@ TEXT, ARRAY = 8, 9
 
 
 def require_readable(path: Path) -> None:
-    """Raise `BadInput` for what is no GGUF file of this byte order, and `ValueError` for damage."""
-    if is_lfs_pointer(path):
-        raise BadInput(
-            f"{path} is a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"
-        )
+    """Raise `BadInput` for a byte order or version not read here, and `ValueError` for damage."""
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
@@ -39,10 +34,7 @@ def require_readable(path: Path) -> None:
         header = _Header(data)
         magic, version = header.take("4s")[0], header.number("I")
         if magic != b"GGUF":
-            raise BadInput(
-                f"{path} is no GGUF file: it begins with {shown(magic)}",
-                "name a GGUF file, or a checkpoint's folder",
-            )
+            raise ValueError(f"it begins with {shown(magic)}")
         if version and not version & 0xFFFF:
             raise BadInput(
                 f"{path} is a big-endian GGUF file, and llx reads little-endian ones",

@@ -173,12 +173,6 @@ def _opened(path: Path) -> Any:
                 "export from the Hugging Face checkpoint, or update the package gguf",
             ) from None
         raise unreadable(path, "GGUF file", error) from None
-    if reader.endianess == gguf.GGUFEndian.BIG:
-        raise BadInput(
-            f"{path} is a big-endian GGUF file",
-            "convert a copy with `gguf-convert-endian FILE little`, or export from the Hugging "
-            "Face checkpoint",
-        )
     return reader
 
 

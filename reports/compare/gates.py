@@ -101,7 +101,7 @@ def read_gates(path: Path) -> tuple[Gate, ...]:
         raise BadInput(
             f"{path} cannot be read ({error.strerror})", "name a file of gates"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} is no file of gates ({error})",
             'write [[gate]], metric = "tg*", kind = "wall clock", threshold = "5%"',

@@ -352,7 +352,7 @@ def open_artifact(folder: Path | None = None) -> Artifact:
         )
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",

@@ -138,7 +138,7 @@ def open_engine(folder: Path) -> Engine:
         manifest = msgspec.json.decode(path.read_bytes(), type=EngineManifest)
     except OSError:
         raise BadInput(f"{folder} is not an engine: it has no {MANIFEST}", remedy) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path} is not an engine's manifest ({error})", remedy) from None
     for name, record in manifest.files.items():
         file = folder / name

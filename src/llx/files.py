@@ -8,13 +8,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
-
-from llx.errors import BadInput, Lacking, one_line
+from llx.errors import BadInput, Lacking
 
 CHUNK_BYTES = 8 << 20
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -52,42 +48,6 @@ def lfs_pointer(path: Path) -> BadInput:
 def is_plain_name(name: str) -> bool:
     """Whether a name names a file of its folder and nothing outside it."""
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0:")
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of a safetensors file, as its header says; offsets count from the header's end."""
-
-    dtype: str
-    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
-    data_offsets: tuple[int, int]
-
-
-def safetensors_header(path: Path) -> tuple[dict[str, StoredTensor], int]:
-    """What a safetensors file says that it holds, and where its data begins.
-
-    Raises `BadInput` where the file is cut off or has no such header.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if 8 + length > size:
-                raise ValueError("it is cut off")
-            entries = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
-        entries.pop("__metadata__", None)
-        tensors = {
-            name: msgspec.json.decode(entry, type=StoredTensor) for name, entry in entries.items()
-        }
-        ends = (end for tensor in tensors.values() for end in tensor.data_offsets)
-        if not all(0 <= end <= size - 8 - length for end in ends):
-            raise ValueError("a tensor lies beyond its end")
-    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
-        raise BadInput(
-            f"{path} is not a whole safetensors file ({one_line(error)})",
-            "copy or download it again, whole",
-        ) from None
-    return tensors, 8 + length
 
 
 def state_folder() -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -19,35 +19,39 @@ from llx.notebook import html_table, with_deviation
 if TYPE_CHECKING:
     from llx.artifact import Artifact
 
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""Of a time, a rate, a size, a divergence: a result that says less than nothing is none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """A value and its standard error."""
 
-    value: float
-    se: float
+    value: Amount
+    se: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
 class Percentiles:
     """Percentiles of pooled samples, in the unit that the field's name says."""
 
-    p50: float
-    p90: float
-    p95: float
-    p99: float
+    p50: Amount
+    p90: Amount
+    p95: Amount
+    p99: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
     """Milliseconds over the repetitions: mean, standard deviation, percentiles."""
 
-    mean: float
-    sd: float
-    p50: float
-    p90: float
-    p95: float
-    p99: float
+    mean: Amount
+    sd: Amount
+    p50: Amount
+    p90: Amount
+    p95: Amount
+    p99: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +61,10 @@ class MemoryRecord:
     `engine_bytes`: size of a built engine's file.
     """
 
-    peak_host_bytes: int | None
-    peak_device_bytes: int | None = None
-    cache_bytes: int | None = None
-    engine_bytes: int | None = None
+    peak_host_bytes: Count | None
+    peak_device_bytes: Count | None = None
+    cache_bytes: Count | None = None
+    engine_bytes: Count | None = None
 
 
 def name_of(test: str, batch: int) -> str:
@@ -78,35 +82,35 @@ class SpeedRow:
     """
 
     test: str
-    isl: int
-    osl: int
-    depth: int
-    batch: int
+    isl: Count
+    osl: Count
+    depth: Count
+    batch: Count
     unit: Literal["tok/s"] = "tok/s"
-    samples: list[float]
+    samples: list[Amount]
     step_ns: list[list[int]]
-    mean: float
-    sd: float
-    median: float | None = None
+    mean: Amount
+    sd: Amount
+    median: Amount | None = None
     ci95: tuple[float, float]
     ci_method: str | None = None
     drift: float | None = None  # change from first to last repetition as a share, where it shows
-    outliers: int = 0
+    outliers: Count = 0
     farthest_outlier: float | None = None  # its distance from the median, as a share of it
     warmup: int | None = None  # repetitions before the first that counts
     seed: int | None = None  # of the random prompts
-    until: float | None = None  # half the interval's width as a share that repetitions went on for
+    until: Amount | None = None  # half the interval's width as a share that repetitions went on for
     quick: bool = False  # lengths too short to publish
     memory: MemoryRecord | None = None  # of the process that ran it
     ttft_ms: Times | None = None
     tpot_ms: Times | None = None
     itl_ms: Percentiles | None = None
     e2e_ms: Times | None = None
-    bytes_per_step: int | None = None  # what a decode step must read: weights and filled cache
-    bytes_per_step_actual: int | None = None  # what it does: attention may read all of the cache
-    predicted_ms: float | None = None
-    roofline_probe: float | None = None
-    roofline_spec: float | None = None
+    bytes_per_step: Count | None = None  # what a decode step must read: weights and filled cache
+    bytes_per_step_actual: Count | None = None  # what it does: attention may read all of the cache
+    predicted_ms: Amount | None = None
+    roofline_probe: Amount | None = None
+    roofline_spec: Amount | None = None
     suspect: str | None = None  # what is doubtful about a row that is valid all the same
     energy: EnergyRecord | None = None
     valid: bool = True
@@ -127,26 +131,26 @@ class Ceiling:
     """
 
     by: str
-    working_set: int
-    threads: int | None
-    read_bytes_per_s: float
-    read_highest: float
-    read_samples: list[float]
-    flops_per_s: float | None = None
-    flops_highest: float | None = None
-    flops_samples: list[float] = field(default_factory=list)
+    working_set: Count
+    threads: Count | None
+    read_bytes_per_s: Amount
+    read_highest: Amount
+    read_samples: list[Amount]
+    flops_per_s: Amount | None = None
+    flops_highest: Amount | None = None
+    flops_samples: list[Amount] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
     """Kullback-Leibler divergence KL(reference ‖ engine) per token, in nats."""
 
-    mean: float
-    se: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
+    mean: Amount
+    se: Amount
+    p50: Amount
+    p90: Amount
+    p99: Amount
+    max: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,27 +160,27 @@ class SpanDivergence:
     `first` and `last` are positions whose logits were judged, from 0, both counted in.
     """
 
-    first: int
-    last: int
-    mean: float
-    se: float
+    first: Count
+    last: Count
+    mean: Amount
+    se: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseFidelity:
     """Fidelity of one way to reach the logits: prefill in chunks, or decode token by token."""
 
-    tokens: int
-    ppl: float
-    ppl_se: float
+    tokens: Count
+    ppl: Amount
+    ppl_se: Amount
     ppl_ratio: Estimate
-    kld_mean: float
+    kld_mean: Amount
     kld: Divergence
     same_top1: Estimate
     rms_dp: Estimate
-    max_abs_logit_error: float
-    mean_abs_logit_error: float
-    kld_bound: float | None = None  # no estimate: the mean KLD is as much or more
+    max_abs_logit_error: Amount
+    mean_abs_logit_error: Amount
+    kld_bound: Amount | None = None  # no estimate: the mean KLD is as much or more
     kld_by_position: list[SpanDivergence] = field(default_factory=list)
 
 
@@ -191,16 +195,16 @@ class Fidelity:
     reference_weights: str
     corpus: str
     corpus_sha256: str
-    window: int
-    windows: int
-    stride: int
+    window: Count
+    windows: Count
+    stride: Count
     bos: str
-    tokens: int
-    top_k: int  # logits compared per token: the reference's likeliest,
-    tail_samples: int  # and so many drawn from the others by their probability
-    ppl: float
-    ppl_se: float
-    ppl_reference: float
+    tokens: Count
+    top_k: Count  # logits compared per token: the reference's likeliest,
+    tail_samples: Count  # and so many drawn from the others by their probability
+    ppl: Amount
+    ppl_se: Amount
+    ppl_reference: Amount
     ppl_ratio: Estimate
     kld: Divergence
     same_top1: Estimate
@@ -215,8 +219,8 @@ class ArtifactRecord:
 
     name: str
     sha256: str
-    bytes: int
-    params: int
+    bytes: Count
+    params: Count
     source: str
     weights: str
     quantization: str | None = None  # how, in words; None where nothing is quantized
@@ -273,9 +277,9 @@ class TimeRecord:
     `load_s` is the median of `loads_s`: each test loads it in a process of its own.
     """
 
-    load_s: float
-    loads_s: list[float] = field(default_factory=list)
-    build_s: float | None = None
+    load_s: Amount
+    loads_s: list[Amount] = field(default_factory=list)
+    build_s: Amount | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,12 +301,12 @@ class ComparedTest:
 
     test: str
     batch: int
-    baseline_mean: float
-    mean: float
-    ratio: float
+    baseline_mean: Amount
+    mean: Amount
+    ratio: Amount
     ci95: tuple[float, float]
     ci_method: str
-    noise: float
+    noise: Amount
     verdict: Literal["faster", "slower", "no change", "inconclusive"]
 
     @property
@@ -396,7 +400,7 @@ def read_results(path: Path) -> list[Result]:
             found = msgspec.json.Decoder(Result).decode_lines(data)
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror})", "name a result file") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{path} is not a list of llx.result/1 ({error})",
             "write one with `llx bench -o json > results.json`",

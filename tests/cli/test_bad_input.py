@@ -60,7 +60,7 @@ CHECKPOINTS = {
     "no config": (no_config, ("config.json",)),
     "a size missing": (
         lambda f: (f / "config.json").write_text('{"model_type": "llama"}'),
-        ("config.json",),
+        ("use the configuration that belongs to these weights",),
     ),
     "a config that is no JSON": (lambda f: cut(f / "config.json", 30), ("not readable JSON",)),
     "unknown RoPE scaling": (

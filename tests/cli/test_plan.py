@@ -77,7 +77,7 @@ def test_json_holds_every_figure_with_its_source(llx):
 def test_disk_space_is_compared_with_what_is_free_here(llx, monkeypatch):
     enough = llx("plan", "--size", "135m", "-o", "json").stdout
     disk = msgspec.json.decode(enough, type=Plans).disk
-    assert disk.needed_bytes == 2 * 134515008 + 2 * 8192 * 64
+    assert disk.needed_bytes == 2 * 134515008 + 2 * 2048 * 64
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 1, 8))
     assert "8 B are free here: NOT ENOUGH" in llx("plan", "--size", "135m").stdout
 

@@ -90,7 +90,7 @@ def test_a_plan_knows_blocks_and_what_is_computed_in(llx):
     )
     assert (few["precision"], more["precision"]) == ("int4", "int4-b128-fp32")
     linear = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
-    rest, tables = 6738415616 - linear, 4096 * 128
+    rest, tables = 6738415616 - linear, 2048 * 128
     assert few["disk"]["needed_bytes"] == linear * 9 // 16 + 2 * rest + 2 * tables
     blocks = 32 * (32 * (4 * 4096 + 2 * 11008) + 86 * 4096)
     assert more["disk"]["needed_bytes"] == linear // 2 + 4 * blocks + 4 * rest + 4 * tables

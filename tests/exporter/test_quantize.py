@@ -187,7 +187,7 @@ def spread(found):
 
 
 @pytest.mark.parametrize("precision", [EIGHT, FOUR], ids=["int8-wo", "int4"])
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e7])
+@pytest.mark.parametrize("wrong", [1e7, 3e38])
 def test_weights_without_a_scale_are_refused_by_name(tmp_path, precision, wrong):
     tensors = random_tensors(TINY)
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = wrong

@@ -77,8 +77,8 @@ def test_a_big_endian_file_is_refused_as_one(tmp_path, monkeypatch, kind):
         (header(version=1), "of GGUF version 1"),
         (header(version=4), "of GGUF version 4"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
-        (b"<!doctype html>", "is no GGUF file: it begins with b'<!do'"),
-        (b"PK\x03\x04" + bytes(100), "is no GGUF file"),
+        (b"<!doctype html>", "is a web page, not a whole GGUF file"),
+        (b"PK\x03\x04" + bytes(100), "begins as a file of PyTorch does"),
         (b"", "not a whole GGUF file"),
     ],
 )

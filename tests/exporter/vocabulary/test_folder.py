@@ -7,13 +7,21 @@ import logging
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from llx.exporter.sources import open_source
 from llx.exporter.vocabulary import read_folder, read_tokenizer_model
 from llx.exporter.vocabulary.folder import CLEANED
 from llx.tokenizer import decode, encode, parse_tokenizer
-from tests.checkpoints import TINY, byte_tokenizer, config_of, write_checkpoint, write_meta
+from tests.checkpoints import (
+    TINY,
+    byte_tokenizer,
+    config_of,
+    random_tensors,
+    write_checkpoint,
+    write_meta,
+)
 from tests.exporter.vocabularies import built, train
 
 
@@ -214,7 +222,6 @@ def test_sentencepieces_model_without_settings_begins_a_text_as_meta_does(tmp_pa
 
 
 def test_a_folder_of_meta_says_why_its_tokenizer_is_left_out(tmp_path):
-    from tests.checkpoints import random_tensors
 
     write_meta(tmp_path, TINY, random_tensors(TINY))
     (tmp_path / "tokenizer.model").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -308,7 +315,7 @@ def test_a_file_beside_that_is_no_json_is_told(folder, where):
         assert text.record.eos_ids == (0, 260)
         assert "not readable JSON" in text.warnings[0]
     else:
-        (folder / "model.safetensors").write_bytes(b"")
+        save_file(random_tensors(TINY), folder / "model.safetensors")
         source = open_source(folder)
         assert source.text() is None
         assert "special_tokens_map.json is not readable JSON" in source.warnings[0]
