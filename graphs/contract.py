@@ -25,6 +25,7 @@ PAST, PRESENT = "past", "present"
 DEFAULT_CAPACITY = 2048
 DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_MAX_ROWS = 8
+MOST_ROWS = 1 << 16
 
 Shape = tuple[int | str, ...]
 CacheKind = Literal["in-place", "delta"]
@@ -59,6 +60,16 @@ class GraphContract:
     head_dim: int
     compute: Compute
     limits: Limits
+
+    def fits(self, spec: LlamaSpec, compute: Compute) -> bool:
+        """Whether graphs of a model have this contract, in sizes that a step can have."""
+        limits = self.limits
+        return (
+            (self.layers, self.kv_heads, self.head_dim, self.compute, limits.vocab)
+            == (spec.layers, spec.kv_heads, spec.head_dim, compute, spec.vocab)
+            and 1 <= limits.max_new_tokens <= limits.capacity <= spec.context
+            and 1 <= limits.max_rows <= MOST_ROWS
+        )
 
     @property
     def cache_shape(self) -> Shape:

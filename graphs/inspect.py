@@ -195,7 +195,7 @@ def _safetensors_header(path: Path) -> tuple[dict[str, _Stored], int]:
         ends = (end for tensor in tensors.values() for end in tensor.data_offsets)
         if not all(0 <= end <= size - 8 - length for end in ends):
             raise ValueError("a tensor lies beyond its end")
-    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         raise BadInput(
             f"{path} is not a whole safetensors file ({one_line(error)})",
             "copy or download it again, whole",

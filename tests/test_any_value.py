@@ -182,6 +182,14 @@ def damaged_safetensors(data: bytes) -> Damage:
     yield from damaged_bytes(data, reach=size)
 
 
+def damaged_reference(data: bytes) -> Damage:
+    """As `damaged_safetensors`, and less of it: each is a measurement in processes of its own."""
+    size = header_of(data)
+    for what, header in damaged_json(data[8:size], 1):
+        yield f"header: {what}", len(header).to_bytes(8, "little") + header + data[size:]
+    yield from damaged_bytes(data, 4, size)
+
+
 def damaged_toml(data: bytes) -> Damage:
     values = ("1", "-1", "true", '""', '"x"', "[]", "nan", "inf", "{}", "1979-05-27")
     lines = data.decode().splitlines()
@@ -196,7 +204,7 @@ def damaged_toml(data: bytes) -> Damage:
 
 INPUTS = {
     "config.json": Input(hugging_face, "config.json", damaged_json, exports),
-    "tokenizer.json": Input(hugging_face, "tokenizer.json", thinly(6), exports),
+    "tokenizer.json": Input(hugging_face, "tokenizer.json", thinly(4), exports),
     "tokenizer_config.json": Input(hugging_face, "tokenizer_config.json", damaged_json, exports),
     "special tokens": Input(hugging_face, "special_tokens_map.json", damaged_json, exports),
     "generation_config.json": Input(hugging_face, "generation_config.json", damaged_json, exports),
@@ -211,9 +219,9 @@ INPUTS = {
     "manifest.json": Input(artifact, MANIFEST, thinly(4), opens),
     "an artifact's weights": Input(artifact, WEIGHTS, damaged_safetensors, opens),
     "an artifact's tokenizer": Input(artifact, TOKENIZER, thinly(3), opens),
-    "an artifact's reference": Input(artifact, REFERENCE, damaged_safetensors, judges),
+    "an artifact's reference": Input(artifact, REFERENCE, damaged_reference, judges),
     "an artifact's graph": Input(artifact, "standard.onnx", damaged_bytes, opens),
-    "results": Input(results, "bad.json", thinly(5), reads),
+    "results": Input(results, "bad.json", thinly(3), reads),
     "results on a page": Input(results, "bad.json", thinly(1), reports),
     "gates.toml": Input(results, "gates.toml", damaged_toml, gates),
 }
@@ -260,7 +268,7 @@ def vouch_for(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("given", INPUTS.values(), ids=INPUTS)
 def test_some_value_of_another_type_ends_in_a_line(given, tmp_path, commands):
     found, _ = faults_of(given, tmp_path / "in", commands, SAMPLED)
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.slow
@@ -270,4 +278,4 @@ def test_any_value_of_another_type_ends_in_a_line(given, tmp_path, commands, cap
     found, count = faults_of(given, tmp_path / "in", commands)
     with capsys.disabled():
         print(f"\n{count} damaged files, {len(found)} that end wrongly", end=" ")
-    assert found == []
+    assert not found, "\n".join(found)

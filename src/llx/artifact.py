@@ -171,6 +171,8 @@ class Manifest:
         for name in self.files:
             if not is_plain_name(name):
                 raise ValueError(f"file name {name!r} leaves the folder")
+        if not self.contract.fits(self.spec, self.precision.compute):
+            raise ValueError("the contract is not that of the model")
         if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
             raise ValueError(f"{self.precision.name} and its quantization record disagree")
 

@@ -21,6 +21,7 @@ from llx.files import LFS_POINTER, lfs_pointer
 
 MOST_BYTES = 128 << 20  # Gemma 3, with 262144 tokens, has 33 MB
 MOST_STEPS = 256  # of the four stages beside the model; Llama 2 has five
+MOST_ID = 1 << 22  # the library lists every id up to the largest
 MOST_GROWTH = 1 << 12  # how much longer the steps may make a text
 PROBE = "A b, 1.\n"
 BELONGS = "use the tokenizer.json that belongs to the weights, or download it again"
@@ -34,7 +35,9 @@ def parse_tokenizer(data: bytes, path: Path) -> Tokenizer:
     """
     if data.startswith(LFS_POINTER):
         raise lfs_pointer(path)
-    _require_modest(_document(data, path), path)
+    document = _document(data, path)
+    _require_modest(document, path)
+    _require_ids(document, path)
     with guarded(f"{path} is no tokenizer that can be used", BELONGS):
         tokenizer = Tokenizer.from_buffer(data)
         tokenizer.no_truncation()
@@ -105,6 +108,18 @@ def _require_modest(document: dict[str, Any], path: Path) -> None:
             open_ += [inner for inner in value.values() if isinstance(inner, (dict, list))]
         if steps > MOST_STEPS or growth > MOST_GROWTH:
             raise BadInput(f"{path} prepares text in absurdly many steps", BELONGS)
+
+
+def _require_ids(document: dict[str, Any], path: Path) -> None:
+    """Raise `BadInput` where an id is absurdly large: the library makes a place for each below."""
+    model, added = document.get("model"), document.get("added_tokens")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocab.values()) if isinstance(vocab, dict) else []
+    if isinstance(added, list):
+        ids += [token.get("id") for token in added if isinstance(token, dict)]
+    largest = max((i for i in ids if isinstance(i, int)), default=0)
+    if largest > MOST_ID:
+        raise BadInput(f"{path} has a token of id {largest}, far beyond any vocabulary", BELONGS)
 
 
 def _growth(step: dict[str, Any]) -> float:

@@ -9,6 +9,7 @@ from llx.api.watching import AnyArtifact, opened
 from llx.artifact import Artifact
 from llx.bench.roofline.work import bytes_per_decode_step
 from llx.engine import engines_of
+from llx.errors import BadInput
 from llx.graphs.inspect import op_counts, weight_groups
 from llx.reports.artifacts import engine_row, quantization_in_words
 from llx.reports.units import binary_bytes, parameters
@@ -55,6 +56,8 @@ def _lines(artifact: Artifact) -> Iterator[str]:
 
 def _sections(artifact: Artifact) -> Iterator[Section]:
     yield Section("graphs", ("dialect", ">nodes", "ops"), list(_graphs(artifact)))
+    if not artifact.dialects:
+        raise BadInput(f"{artifact.folder} holds no graph", "export again with --overwrite")
     groups = weight_groups(artifact.path(f"{artifact.dialects[0]}.onnx"))
     total = sum(groups.values())
     rows = [(name, binary_bytes(n), f"{100 * n / total:.1f} %") for name, n in groups.items()]
