@@ -102,7 +102,8 @@ class ChatTemplate:
         if not self._artifact.has(CHAT_TEMPLATE):
             raise Lacking(
                 f"{self._artifact.folder} has no chat template",
-                f"{self._remedy}: it is not a chat model",
+                f"{self._remedy}, or put a chat_template.jinja beside the checkpoint and export "
+                "again with --overwrite",
             )
         path = self._artifact.path(CHAT_TEMPLATE)
         data = path.read_bytes()

@@ -34,6 +34,8 @@ class Sampling:
             raise BadInput(f"--temperature is {self.temperature:g}", "choose 0 for greedy, or more")
         if not 0 < self.top_p <= 1:
             raise BadInput("--top-p is outside 0…1", "choose a share of the probability")
+        if self.seed < 0:
+            raise BadInput(f"--seed is {self.seed}", "choose 0 or more")
 
 
 def generate(
@@ -62,7 +64,7 @@ def generate(
     if room < 1:
         raise BadInput(
             f"the prompt has {len(ids)} tokens, and the cache {capacity} positions",
-            "shorten it, or export with a larger --context",
+            "shorten it, or export with a --context up to the model's own",
         )
     require_known(max(ids), session.limits.vocab)
     rng = np.random.default_rng(sampling.seed)
@@ -83,8 +85,8 @@ def generate(
         yield rest
     if room < most:
         tell(
-            f"the text ends here because the cache of {capacity} positions is full: export with a "
-            "larger --context for a longer one"
+            f"the text ends here because the cache of {capacity} positions is full: a --context up "
+            "to the model's own makes it larger, at export"
         )
 
 

@@ -54,6 +54,7 @@ class Workload:
             "a number of warm-ups": (0, (self.warmup,)),
             "a batch": (1, self.batches),
             "a depth": (0, self.depths),
+            "a seed": (0, (self.seed,)),
             "a length": (1, (*self.prompts, *self.generated, *itertools.chain(*self.requests))),
         }
         for what, (lowest, values) in least.items():

@@ -339,12 +339,12 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def open_artifact(folder: Path | None = None) -> Artifact:
+def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
 
     Structure and sizes are checked here; every byte only by `Artifact.damaged`.
     """
-    folder = folder or latest()
+    folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
     if not is_artifact(folder):

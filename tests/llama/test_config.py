@@ -166,7 +166,7 @@ def test_every_name_of_the_model_is_taken(names):
         ({"architectures": ["YiForCausalLM"], "model_type": "Yi"}, "is YiForCausalLM, not Llama"),
         ({"model_type": "mistral"}, "model_type is mistral, not llama"),
         ({"architectures": None, "model_type": "mistral"}, "is mistral, not LlamaForCausalLM"),
-        ({"architectures": None, "model_type": None}, "is none named, not LlamaForCausalLM"),
+        ({"architectures": None, "model_type": None}, "names no model_type and no architecture"),
         ({"architectures": 5}, "architectures is 5"),
         ({"architectures": [5]}, r"architectures is \[5\]"),
         ({"architectures": {"a": 1}}, "architectures is"),

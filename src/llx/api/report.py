@@ -61,6 +61,8 @@ def report(
     if label and history is None:
         raise BadInput("--label is of a line in a history", "name its file with --history")
     first, rest, meant = results_of(results), results_of(baseline), gates_of(gates)
+    if not first:
+        raise BadInput("there are no results to report", "measure some: llx.bench or `llx bench`")
     # Whatever is no input of ours is found before anything is written.
     kept = Path(history) if history is not None else None
     known = read_history(kept) if kept and kept.exists() else []

@@ -64,7 +64,12 @@ class OpenSession:
                 more than the cache has room for.
 
         """
-        fed = np.asarray(tokens)
+        try:
+            fed = np.asarray(tokens)
+        except ValueError:  # rows of several lengths
+            raise BadInput(
+                "the rows of tokens are not of one length", "give [T] or [B, T]"
+            ) from None
         if fed.dtype.kind not in "iu" or fed.ndim not in (1, 2) or not fed.size:
             raise BadInput(
                 f"tokens of dtype {fed.dtype} and shape {fed.shape} are no step",

@@ -111,6 +111,11 @@ def _require_llama(config: Mapping[str, Any]) -> None:
         return
     found = ", ".join(plainly(name) for name in named[:4]) or plainly(kind or "none named")
     what = f"the checkpoint's architecture is {found}, not LlamaForCausalLM"
+    if not named and not kind:
+        raise BadInput(
+            "config.json names no model_type and no architecture",
+            'use the model\'s own config.json, or add "model_type": "llama" if it is one',
+        )
     if ours:
         what = f"the checkpoint's model_type is {plainly(str(kind))}, not llama"
     if any(isinstance(config.get(part), dict) for part in ("text_config", "llm_config")):

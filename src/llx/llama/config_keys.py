@@ -77,7 +77,10 @@ def unread_line(keys: list[str]) -> str:
     """What the user is told of them."""
     named = ", ".join(plainly(key) for key in keys[:MOST_NAMED])
     more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+    window = ""
+    if "sliding_window" in keys:
+        window = " (whose generate would forget what lies further back than sliding_window)"
     return (
-        f"config.json has {named}{more}, which no LLaMA reads, here or in transformers: a model "
-        "that was trained with such arithmetic would answer otherwise"
+        f"config.json has {named}{more}, which no LLaMA reads, here or in transformers{window}: a "
+        "model that was trained with such arithmetic would answer otherwise"
     )
