@@ -105,7 +105,7 @@ def test_a_hostile_chat_template_cannot_reach_python(tmp_path):
 def test_an_artifact_without_a_template_says_so(tmp_path):
     artifact = export_tiny(tmp_path)
     del artifact.manifest.files[CHAT_TEMPLATE]
-    with pytest.raises(Lacking, match="put a chat_template.jinja beside the checkpoint"):
+    with pytest.raises(Lacking, match="beside the checkpoint and export again"):
         chat_prompt(artifact, "why?")
 
 
