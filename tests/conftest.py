@@ -40,6 +40,7 @@ LONGEST = (
     *("test_commands.py", "test_real_checkpoint.py", "test_run.py", "test_against.py"),
     *("test_options.py", "test_action.py", "test_int8.py", "test_build.py"),
     *("test_tensorrt_rtx.py", "test_from_anywhere.py", "test_words.py", "test_left_out.py"),
+    "test_any_value.py",
 )
 
 

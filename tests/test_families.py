@@ -199,7 +199,11 @@ def test_every_family_is_here():
     assert set(KINDS) == set(families())
 
 
-@pytest.mark.parametrize("family", KINDS)
+QUICK = ("llama2", "llama3.2", "smollm2")  # one of each kind of tokenizer
+EACH = [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in KINDS]
+
+
+@pytest.mark.parametrize("family", EACH)
 def test_a_family_saved_by_transformers_answers_as_there(tmp_path, family):
     from transformers import AutoTokenizer
 

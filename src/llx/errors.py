@@ -15,12 +15,18 @@ EXIT_LACKING = 3
 EXIT_BUG = 70
 
 
+def _printable(text: str) -> str:
+    """One line that moves no cursor: names in files are untrusted, and errors show them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class LlxError(Exception):
-    """An error with its remedy. Raise one of the subclasses."""
+    """An error with its remedy, each one line. Raise one of the subclasses."""
 
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, message: str, remedy: str) -> None:
+        message, remedy = _printable(message), _printable(remedy)
         super().__init__(message)
         self.message = message
         self.remedy = remedy

@@ -275,7 +275,9 @@ def test_tensorrt_of_onnx_runtime_computes_as_the_graph_and_keeps_engines_with_t
     assert (trt["trt_fp16_enable"], trt["trt_int8_enable"]) == ("0", "0")
     assert trt["trt_engine_cache_path"].startswith(f"{tmp_path}/llx/")
     assert Path(trt["trt_engine_cache_path"]).stat().st_mode & 0o777 == 0o700
-    half = replace(tiny, manifest=replace(tiny.manifest, precision=PRECISIONS["fp16"]))
+    contract = replace(tiny.manifest.contract, compute="fp16")
+    manifest = replace(tiny.manifest, precision=PRECISIONS["fp16"], contract=contract)
+    half = replace(tiny, manifest=manifest)
     half_options = provider_options("tensorrt", half)["TensorrtExecutionProvider"]
     assert half_options["trt_fp16_enable"] == "1"
 
