@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from llx.artifact import TOKENIZER, Artifact
+from llx.artifact import TOKENIZER, UNREAD, Artifact
 from llx.errors import Lacking
 from llx.tokenizer import decode, parse_tokenizer
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no character are decoded to
 # Bytes of UTF-8's longest character that can stand at the end of a text before its last.
 MOST_OPEN = 3
-LEFT_OUT = "the tokenizer is left out"  # how an export's warning of it begins
 
 
 def tokenizer_of(artifact: Artifact) -> Tokenizer:
@@ -22,8 +21,8 @@ def tokenizer_of(artifact: Artifact) -> Tokenizer:
     Raises `Lacking` where its checkpoint had none, `BadInput` where its file is damaged.
     """
     if not artifact.has(TOKENIZER):
-        told = (line for line in artifact.manifest.source.warnings if line.startswith(LEFT_OUT))
-        why = next(told, "its checkpoint had none")
+        told = (line for line in artifact.manifest.source.warnings if line.startswith(UNREAD))
+        why = next(told, "its checkpoint had none").removeprefix(UNREAD)
         raise Lacking(
             f"{artifact.folder} has no tokenizer: {why}",
             "put one beside the checkpoint and export again with --overwrite",

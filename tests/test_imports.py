@@ -29,7 +29,8 @@ FOLDERS = {
 # import one another freely, in no circle.
 FLOORS = """
 llx: errors progress lazy notebook conditions statistics probe template_process
-llx: files gpu processes precision devices typed
+llx: files gpu processes precision devices
+llx: typed
 llx: runtime jetpack llama tokenizer templates
 llx: plans corpus
 llx.graphs: contract

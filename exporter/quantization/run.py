@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.artifact import BudgetRecord, QuantizationRecord
+from llx.artifact import UNREAD, BudgetRecord, QuantizationRecord
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of, cut_windows, require_known
 from llx.errors import BadInput
 from llx.exporter.quantization.budget import (
@@ -27,7 +27,6 @@ from llx.exporter.quantization.sensitivity import sensitivities
 from llx.exporter.quantization.store import CalibrationStore
 from llx.exporter.quantize import Ready
 from llx.exporter.sources import TensorSource
-from llx.exporter.sources.base import UNREAD
 from llx.exporter.sources.generated import RandomSource
 from llx.precision import Precision
 from llx.progress import Progress, silent

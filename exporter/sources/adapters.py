@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import read_json
 from llx.exporter.sources.find import FIRST, weight_files
 from llx.exporter.sources.gguf_parts import gguf_sets
+from llx.typed import read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.*"

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from llx.artifact import UNREAD
 from llx.errors import BadInput
 from llx.exporter.vocabulary.bpe import Text
-from llx.files import is_lfs_pointer
 from llx.llama.spec import LlamaSpec
 
 __all__ = [
     "COLUMN_STEP",
-    "UNREAD",
     "TensorInfo",
     "TensorSource",
     "Text",
     "interleaved_rows",
-    "read_json",
     "read_text",
 ]
 
-MOST_JSON_BYTES = 64 << 20
-UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 COLUMN_STEP = 256  # the largest block that GGUF quantizes together
 
 
@@ -91,48 +86,6 @@ def read_text(read: Callable[[], Text | None], warnings: list[str]) -> Text | No
         found = list(text.warnings) if text else []
     warnings += [line for line in found if line not in warnings]
     return text
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of moderate size, in UTF-8. Raises `BadInput` for anything else.
-
-    Strict where transformers is: a byte order mark or another encoding is none that it reads. As
-    there, NaN is a number, and of a key that stands there twice the last one counts.
-    """
-    try:
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise BadInput(
-                f"{path} has more than {MOST_JSON_BYTES >> 20} MiB: too much for JSON of a model",
-                "use the checkpoint's own file of that name",
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror})", "make it readable") from None
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(*_why_no_json(path, data, error)) from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} is not a JSON object", "use the checkpoint's own file of that name")
-    return value
-
-
-def _why_no_json(path: Path, data: bytes, error: Exception) -> tuple[str, str]:
-    """What a file is instead of JSON, and what mends that."""
-    if is_lfs_pointer(path):
-        return f"{path} is a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"
-    if data.lstrip()[:1] == b"<":
-        return f"{path} is a web page, not JSON", "download it again, the file and not its page"
-    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        return f"{path} begins with a byte order mark", "save it as UTF-8 without one"
-    if isinstance(error, UnicodeDecodeError):
-        return f"{path} is not readable JSON (not in UTF-8)", "save it as UTF-8"
-    if isinstance(error, RecursionError):
-        return f"{path} is not readable JSON (nested too deeply)", "use the checkpoint's own"
-    cut = isinstance(error, json.JSONDecodeError) and not error.doc[error.pos :].strip()
-    cut = cut or "Unterminated string" in str(error)
-    remedy = "download it again: it is cut off" if cut else "correct it there"
-    return f"{path} is not readable JSON ({error})", remedy
 
 
 def interleaved_rows(rows: int, heads: int) -> NDArray[np.int64]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import read_json
 from llx.files import is_plain_name
+from llx.typed import read_json
 
 # In transformers' order of preference (`_get_resolved_checkpoint_files` of its modeling_utils).
 FIRST = (

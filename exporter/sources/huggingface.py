@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, Text, read_json, read_text
+from llx.exporter.sources.base import TensorInfo, Text, read_text
 from llx.exporter.sources.files import ALL, TensorFile, TorchFile, tensor_file
 from llx.exporter.sources.find import find_weights, some, weight_files
 from llx.exporter.sources.ties import EMBEDDING, HEAD, same_values
@@ -20,6 +19,7 @@ from llx.exporter.vocabulary.templates import chat_template_of
 from llx.llama.config import spec_from_config
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
+from llx.typed import optional_json, read_json
 
 
 class HuggingFaceSource:
@@ -103,12 +103,9 @@ class HuggingFaceSource:
         text = read_text(lambda: read_folder(self.path, self.spec.vocab), self.warnings)
         if text is None:
             return None
-        settings = self._optional_json("tokenizer_config.json")
+        settings = optional_json(self.path / "tokenizer_config.json")
         template = chat_template_of(self.path, settings, self.warnings)
         return replace(text, chat_template=template)
-
-    def _optional_json(self, name: str) -> dict[str, Any]:
-        return read_json(self.path / name) if (self.path / name).is_file() else {}
 
 
 def _model_name(stored: str, wanted: set[str]) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_json, read_text
+from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_text
 from llx.exporter.sources.files import ALL, TorchFile
 from llx.exporter.sources.meta_params import params_of, require_agreement, spec_of
 from llx.exporter.vocabulary.folder import read_folder
 from llx.llama.spec import LlamaSpec
+from llx.typed import read_json
 
 SHARD = re.compile(r"consolidated\.(\d\d)\.pth", re.ASCII)
 MOST_SHARDS = 100  # two digits number them

@@ -8,7 +8,6 @@ type is told and left out, where transformers would raise.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,11 @@ from typing import Any
 import msgspec
 from tokenizers import AddedToken
 
-from llx.errors import BadInput
-from llx.files import is_lfs_pointer, lfs_pointer
+from llx.typed import optional_json
 
 CONFIG = "tokenizer_config.json"
 MAP = "special_tokens_map.json"
 ADDED = "added_tokens.json"
-MOST_JSON_BYTES = 64 << 20
 MOST_ADDED = 1 << 16
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -108,25 +105,6 @@ def read_beside(folder: Path, tell: Callable[[str], None]) -> Beside:
         decided=decided,
         settings=settings,
     )
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """A JSON object of moderate size; empty where there is no file, `BadInput` for what is none."""
-    if not path.is_file():
-        return {}
-    if is_lfs_pointer(path):
-        raise lfs_pointer(path)
-    try:
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise ValueError("absurdly long")
-        value = json.loads(path.read_bytes().decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(
-            f"{path} is not readable JSON ({error})", "mend it, or remove it if nothing needs it"
-        ) from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} is not a JSON object", "mend it, or remove it if nothing needs it")
-    return value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llx.errors import BadInput
-from llx.exporter.vocabulary.beside import optional_json
+from llx.typed import optional_json
 
 # In transformers' order: what the first says of the end, the others do not.
 FILES = ("generation_config.json", "config.json")

@@ -20,7 +20,6 @@ from llx.exporter.vocabulary.beside import (
     OF_CLASS,
     Beside,
     SpecialToken,
-    optional_json,
     read_beside,
 )
 from llx.exporter.vocabulary.bpe import Prefix, Text, damaged, put_around, unreadable
@@ -29,6 +28,7 @@ from llx.exporter.vocabulary.tokenizer_model import read_tokenizer_model
 from llx.exporter.vocabulary.words import gpt2_words
 from llx.files import is_lfs_pointer, lfs_pointer
 from llx.tokenizer import MOST_BYTES, PROBE, added_around, guarded, parse_tokenizer
+from llx.typed import optional_json
 
 JSON, MODEL, VOCAB, MERGES = "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt"
 GPT2 = "GPT2Tokenizer"

@@ -30,6 +30,7 @@ WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 REFERENCE = "reference.safetensors"
+UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 DEFAULT_ROOT = Path("artifacts")
 LATEST = ".latest"
 METHODS = {

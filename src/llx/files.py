@@ -41,7 +41,7 @@ def lfs_pointer(path: Path) -> BadInput:
     """The error for a file that is a Git LFS pointer."""
     return BadInput(
         f"{path} is a Git LFS pointer, not the file that it stands for",
-        "fetch the file itself: `git lfs pull` in its folder, or a download",
+        "fetch it with `git lfs pull` in its folder",
     )
 
 

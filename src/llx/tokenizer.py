@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from llx.errors import BadInput, LlxError
+from llx.errors import BadInput, LlxError, one_line
 from llx.files import LFS_POINTER, lfs_pointer
 
 MOST_BYTES = 128 << 20  # Gemma 3, with 262144 tokens, has 33 MB
@@ -142,8 +142,7 @@ def guarded(what: str, remedy: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, LlxError):
         raise
     except BaseException as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInput(f"{what} ({why})", remedy) from None
+        raise BadInput(f"{what} ({one_line(error)})", remedy) from None
 
 
 @contextmanager

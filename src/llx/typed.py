@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from llx.errors import BadInput
+from llx.files import is_lfs_pointer, lfs_pointer
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
+
+MOST_JSON_BYTES = 64 << 20
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -54,3 +59,54 @@ def checked(value: object, kind: Any, name: str, remedy: str) -> Any:
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
         reason = "Expected text that is Unicode"
     raise BadInput(f"{name} is {shown(value)} ({reason[0].lower()}{reason[1:]})", remedy)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of moderate size, in UTF-8. Raises `BadInput` for anything else.
+
+    Strict where transformers is: a byte order mark or another encoding is none that it reads. As
+    there, NaN is a number, and of a key that stands there twice the last one counts.
+    """
+    try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise BadInput(
+                f"{path} has more than {MOST_JSON_BYTES >> 20} MiB: too much for JSON of a model",
+                "use the checkpoint's own file of that name",
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror})", "make it readable") from None
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _no_json(path, data, error) from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} is not a JSON object", "use the checkpoint's own file of that name")
+    return value
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """As `read_json`; empty where there is no file."""
+    return read_json(path) if path.is_file() else {}
+
+
+def _no_json(path: Path, data: bytes, error: Exception) -> BadInput:
+    """The error for a file that is no JSON: what it is instead, and what mends that."""
+    if is_lfs_pointer(path):
+        return lfs_pointer(path)
+    if data.lstrip()[:1] == b"<":
+        return BadInput(
+            f"{path} is a web page, not JSON", "download it again, the file and not its page"
+        )
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return BadInput(f"{path} begins with a byte order mark", "save it as UTF-8 without one")
+    if isinstance(error, UnicodeDecodeError):
+        return BadInput(f"{path} is not readable JSON (not in UTF-8)", "save it as UTF-8")
+    if isinstance(error, RecursionError):
+        return BadInput(
+            f"{path} is not readable JSON (nested too deeply)", "use the checkpoint's own"
+        )
+    cut = isinstance(error, json.JSONDecodeError) and not error.doc[error.pos :].strip()
+    cut = cut or "Unterminated string" in str(error)
+    remedy = "download it again: it is cut off" if cut else "correct it there"
+    return BadInput(f"{path} is not readable JSON ({error})", remedy)

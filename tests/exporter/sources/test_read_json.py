@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llx.errors import BadInput
-from llx.exporter.sources.base import read_json
+from llx.typed import read_json
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 654\n"
 
