@@ -105,8 +105,7 @@ class ChatTemplate:
                 f"{self._remedy}, or put a chat_template.jinja beside the checkpoint and export "
                 "again with --overwrite",
             )
-        path = self._artifact.path(CHAT_TEMPLATE)
-        data = path.read_bytes()
+        path, data = self._artifact.path(CHAT_TEMPLATE), self._artifact.read(CHAT_TEMPLATE)
         if len(data) > MOST_TEMPLATE_BYTES:
             raise BadInput(f"{path} is longer than {MOST_TEMPLATE_BYTES >> 20} MiB", self._remedy)
         try:

@@ -7,18 +7,25 @@ what was kept is thrown away: a measurement is not to be completed on another da
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from llx.artifact import Artifact
+from llx.artifact import REFERENCE, Artifact
 from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
-from llx.files import locked_folder, state_folder, write_whole
+from llx.files import (
+    empty,
+    locked_folder,
+    make_folder,
+    read_sealed,
+    remove,
+    state_folder,
+    write_sealed,
+)
 
 
 class Kept:
@@ -35,37 +42,37 @@ class Kept:
         Raises `BadInput` where the same is being measured at this moment: both would be disturbed.
         """
         folder = _folder(job, artifact)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with locked_folder(folder, f"{job.engine} is being measured by another run"):
             if not job.resume:
-                for path in folder.iterdir():
-                    path.unlink()
+                empty(folder)
             yield cls(folder)
 
     def outcome(self, scenario: Scenario) -> Outcome | None:
         """What a scenario found in the run that was cut off, if it came that far."""
-        path = self._path(scenario)
+        data = read_sealed(self._path(scenario))
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Outcome)
-        except (OSError, msgspec.DecodeError):
+            return msgspec.json.decode(data, type=Outcome) if data is not None else None
+        except msgspec.DecodeError:
             return None
 
     def keep(self, scenario: Scenario, outcome: Outcome) -> None:
         """Keep what a scenario found."""
-        write_whole(self._path(scenario), msgspec.json.encode(outcome))
+        write_sealed(self._path(scenario), msgspec.json.encode(outcome))
 
     def discard(self) -> None:
         """The run is complete."""
-        shutil.rmtree(self._folder)
+        remove(self._folder)
 
     def _path(self, scenario: Scenario) -> Path:
         name = "fidelity" if scenario.index is None else f"{scenario.index:04}"
-        return self._folder / f"{name}.json"
+        return self._folder / f"{name}.outcome"
 
 
 def kept_anything(job: Job, artifact: Artifact) -> bool:
     """Whether anything is kept of this very run."""
-    return any(_folder(job, artifact).glob("*.json"))
+    found = _folder(job, artifact).glob("*.outcome")
+    return any(read_sealed(path) is not None for path in found)
 
 
 def _folder(job: Job, artifact: Artifact) -> Path:
@@ -75,6 +82,7 @@ def _folder(job: Job, artifact: Artifact) -> Path:
 def _key(job: Job, artifact: Artifact) -> str:
     identity = (
         artifact.sha256,
+        artifact.manifest.files.get(REFERENCE),
         job.engine,
         str(job.built.folder),
         msgspec.json.encode(job.workload).decode(),

@@ -27,8 +27,7 @@ def tokenizer_of(artifact: Artifact) -> Tokenizer:
             f"{artifact.folder} has no tokenizer: {why}",
             "put one beside the checkpoint and export again with --overwrite",
         )
-    path = artifact.path(TOKENIZER)
-    return parse_tokenizer(path.read_bytes(), path)
+    return parse_tokenizer(artifact.read(TOKENIZER), artifact.path(TOKENIZER))
 
 
 class PieceDecoder:

@@ -19,6 +19,7 @@ import msgspec
 import llx
 from llx.artifact import (
     CHAT_TEMPLATE,
+    REFERENCE,
     TOKENIZER,
     WEIGHTS,
     Artifact,
@@ -34,15 +35,16 @@ from llx.artifact import (
     write_manifest,
 )
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of
-from llx.errors import BadInput, LlxError, require_modules
+from llx.errors import BadInput, LlxError, one_line, require_modules
 from llx.exporter.locate import RandomWeights, Weights
 from llx.exporter.quantization.budget import QuantizationRequest
-from llx.files import require_space, whole_folder
+from llx.files import beside, real_path, require_space
 from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 from llx.progress import Progress, silent
+from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,12 +100,17 @@ def export(
     the disk does not have the room; `GateFailed` where the budget cannot be kept to.
     """
     _require_use_of_text(request)
+    _require_folder(request)
     key = _key(request)
-    standing = _standing(request.folder, key, overwrite)
+    clear_leftovers(request.folder, tell)
+    standing = _standing(request.folder, key, overwrite, progress)
     if standing is not None:
-        remember_latest(request.folder)
+        if request.precision.linear != "dense":
+            _clear_calibration(request, only=_calibration_key(request))
+        _remember(request.folder, tell)
         return standing, False
     require_modules("an export", "export", "torch", "gguf")
+    from llx.exporter.readback import require_opens
     from llx.exporter.sources import check_coverage
 
     source = _open(request)
@@ -115,14 +122,49 @@ def export(
     made = True
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
-        if _standing(request.folder, key, overwrite) is None:
+        if _standing(request.folder, key, overwrite, progress) is None:
             _write_artifact(folder, request, key, source, text, record, progress, run_windows)
-            open_artifact(folder)  # what cannot be read again takes nothing's place
+            require_opens(folder, progress)  # what cannot be read again takes nothing's place
         else:
             made = False
             shutil.rmtree(folder)  # nothing takes the place of what stands there
-    remember_latest(request.folder)
+    _clear_calibration(request)
+    _remember(request.folder, tell)
     return open_artifact(request.folder), made
+
+
+def _require_folder(request: ExportRequest) -> None:
+    """Raise `BadInput` for a folder that cannot be replaced, or that holds what is exported."""
+    require_replaceable(request.folder)
+    target = real_path(request.folder)
+    for read in (request.weights, request.quantization.text):
+        if isinstance(read, Path) and target in (real := real_path(read), *real.parents):
+            raise BadInput(
+                f"{read} lies in {request.folder}, which the artifact would replace",
+                "choose another folder with -o",
+            )
+
+
+def _remember(folder: Path, tell: Callable[[str], None]) -> None:
+    """Make an artifact the one that commands take by default, where that can be written."""
+    try:
+        remember_latest(folder)
+    except (OSError, BadInput) as error:
+        tell(f"commands do not take {folder} by default, name it to them: {one_line(error)}")
+
+
+def _calibration_of(request: ExportRequest) -> Path:
+    """Where a calibration keeps what it has found, until the artifact stands."""
+    return beside(real_path(request.folder), "calibration")
+
+
+def _clear_calibration(request: ExportRequest, only: str | None = None) -> None:
+    """Remove what a calibration has kept, of any run, or of one request alone."""
+    folder = _calibration_of(request)
+    if folder.exists():
+        from llx.exporter.quantization.store import CalibrationStore
+
+        CalibrationStore.clear(folder, only)
 
 
 def _write_artifact(
@@ -180,7 +222,7 @@ def _write_quantized(
     from llx.exporter.quantization.run import budget_record, quantize
     from llx.exporter.quantization.store import CalibrationStore
 
-    calibration = request.folder.with_name(f".{request.folder.name}.calibration")
+    calibration = _calibration_of(request)
     window = min(WINDOW, manifest.contract.limits.capacity)
     asked = request.quantization
     with CalibrationStore.opened(calibration, _calibration_key(request)) as store:
@@ -204,7 +246,6 @@ def _write_quantized(
                 asked.budget.require(found, chosen.record.share)
             else:
                 chosen = chosen.within(asked.budget, margin)
-        store.discard()
 
 
 def _write_model(
@@ -288,8 +329,13 @@ def _kept_path(weights: Path) -> Path:
     return weights.resolve() if weights.is_dir() else weights.parent.resolve() / weights.name
 
 
-def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
-    """The artifact that is there already, if it is what was asked for and whole."""
+def _standing(
+    folder: Path, key: str, overwrite: bool, progress: Progress = silent
+) -> Artifact | None:
+    """The artifact that is there already, if it is what was asked for and whole, byte by byte.
+
+    A reference was captured later, and is no part of the export.
+    """
     if not folder.exists():
         return None
     if not is_artifact(folder):
@@ -301,12 +347,14 @@ def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
         )
     try:
         artifact = open_artifact(folder)
+        if artifact.manifest.request == key:
+            for name in artifact.manifest.files.keys() - {REFERENCE}:
+                artifact.intact(name, progress=progress)
+            return artifact
     except LlxError:
         if not overwrite:
             raise
         return None
-    if artifact.manifest.request == key:
-        return artifact
     if not overwrite:
         command = artifact.manifest.command or "unknown command"
         raise BadInput(

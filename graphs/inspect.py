@@ -116,7 +116,7 @@ def problems(
     opset = dialect.opset_for(precision)
     if graph.opset_imports != {"": opset}:
         found.append(f"it is not of opset {opset} of ONNX itself and nothing else")
-    return found + _weight_problems(path)
+    return found + weight_problems(path)
 
 
 def _described(values: Sequence[ir.Value]) -> list[tuple[str | None, tuple[str, Shape]]]:
@@ -133,7 +133,8 @@ def _shape(value: ir.Value) -> Shape:
     return tuple(size if isinstance(size, int) else str(size) for size in sizes)
 
 
-def _weight_problems(path: Path) -> list[str]:
+def weight_problems(path: Path) -> list[str]:
+    """Weights that a graph wants and its weights file has elsewhere, or not, or has too many."""
     found = []
     tensors = _external(path)
     for file in {tensor.path for tensor in tensors.values()}:

@@ -30,7 +30,7 @@ FOLDERS = {
 FLOORS = """
 llx: errors progress lazy notebook conditions statistics probe template_process
 llx: files gpu processes precision devices
-llx: typed
+llx: typed intact whole
 llx: runtime jetpack llama tokenizer templates
 llx: plans corpus
 llx.graphs: contract
@@ -50,6 +50,7 @@ llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
 llx.exporter: quantization
+llx.exporter: readback
 llx.exporter: export
 
 llx.bench: session cuda text chat

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from llx.artifact import Artifact
+from llx.artifact import WEIGHTS, Artifact
 from llx.bench.sessions.ort import NUMPY_DTYPES, require_computed, session_options
 from llx.errors import GateFailed
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
@@ -51,16 +51,17 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     """
     precision = artifact.manifest.precision
     require_computed(precision.compute)
-    model = onnx.load(artifact.graph(dialect), load_external_data=False)
+    model = onnx.load_from_string(artifact.read(artifact.graph(dialect).name))
     probes = _probes(model)
     _require_layers(artifact, probes.keys(), dialect)
     names = [name for probe in probes.values() for name in probe]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = session_options(precision)
     options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    with artifact.held(WEIGHTS):
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
     with artifact.opened_weights("np") as file:
         for module, probe in probes.items():

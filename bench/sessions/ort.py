@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from llx.artifact import Artifact
+from llx.artifact import WEIGHTS, Artifact
 from llx.bench import clock
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens
@@ -81,9 +81,12 @@ class OrtSession:
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, providers=list(self._options.items())
-            )
+            with artifact.held(graph.name, WEIGHTS):
+                self._session = onnxruntime.InferenceSession(
+                    graph, options, providers=list(self._options.items())
+                )
+        except LlxError:
+            raise
         except Exception as error:  # a dozen classes of its own, of no common ancestor
             raise BadInput(
                 f"ONNX Runtime does not load {graph} ({one_line(error)})",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llx.api.engines import require_intact
 from llx.api.watching import AnyArtifact, Tell, opened, telling
 from llx.bench import generate as generation
 from llx.bench.chat import chat_prompt
@@ -60,6 +61,7 @@ def generate(
     words = chat_prompt(found, prompt, date) if chat else prompt
     chosen = engine_named(engine) if engine else default_engine()
     chosen.require()
+    require_intact(found, [chosen.name])
     session = chosen.open(found, 1, Built(trust=trust_engine))
     text = found.manifest.text
     ends = text.eos_ids if text else ()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from llx.api.engines import require_intact
 from llx.bench.session import Memory, Session
 from llx.bench.sessions import Built, engine_named
 from llx.bench.speed.steps import prefill, prefill_logits
@@ -123,6 +124,7 @@ def open_session(
     """Open an engine over an artifact; see `Artifact.session`."""
     chosen, built = engine_named(engine), Built(trust=trust_engine)
     chosen.require()
+    require_intact(artifact, [engine])
     most = chosen.limits(artifact, rows, built).max_rows
     if not 1 <= rows <= most:
         raise BadInput(f"{rows} rows are outside 1…{most}", f"choose at most {most} rows")
