@@ -30,7 +30,7 @@ FOLDERS = {
 FLOORS = """
 llx: errors progress lazy notebook conditions statistics probe template_process
 llx: files gpu processes precision devices
-llx: typed intact whole
+llx: typed intact whole outputs
 llx: runtime jetpack llama tokenizer templates
 llx: plans corpus
 llx.graphs: contract

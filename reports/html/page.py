@@ -18,7 +18,7 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llx.errors import require_modules
-from llx.files import write_whole
+from llx.files import make_folder, write_whole
 from llx.reports.compare.gates import GATES, Gate
 from llx.reports.compare.pairs import Compared, beside, sides
 from llx.reports.history import Entry
@@ -90,7 +90,7 @@ def write_page(
     Raises `Lacking` where the packages that draw the plots are not installed.
     """
     require_modules("the page (index.html)", "report", "altair", "vl_convert")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / PAGE
     write_whole(path, page_html(results, baseline=baseline, history=history, gates=gates).encode())
     return path

@@ -15,8 +15,8 @@ from llx.errors import (
     Lacking,
     is_installed,
 )
-from llx.files import write_whole
 from llx.notebook import html_table
+from llx.outputs import write_out
 from llx.reports.formats import records
 from llx.result import ErrorRecord, Result, encode_results, read_results
 
@@ -48,8 +48,12 @@ class Results(list[Result]):
         return next((code for code in order if code in codes), EXIT_DONE)
 
     def write(self, path: str | Path) -> Path:
-        """Write a file that `llx compare` and `llx report` read, whole or not at all."""
-        write_whole(Path(path), encode_results(list(self)))
+        """Write a file that `llx compare` and `llx report` read, whole or not at all.
+
+        Into a device or a pipe, such as /dev/stdout, they are written as into any stream. Raises
+        `BadInput` for a folder.
+        """
+        write_out(Path(path), encode_results(list(self)))
         return Path(path)
 
     def to_frame(self) -> Any:

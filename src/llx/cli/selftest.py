@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import command_line
+from llx.cli.arguments import command_line, file_named
 
 
 def selftest(
@@ -15,12 +15,20 @@ def selftest(
         bool, typer.Option("--gpu", help="The engines on this machine's GPU, in fp16.")
     ] = False,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File of results, to send with a report.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=file_named,
+            metavar="PATH",
+            help="File of results, to send with a report.",
+        ),
     ] = Path("selftest.json"),
 ) -> None:
     """Export SmolLM2-135M, run it on every engine here, judge each against PyTorch."""
     from llx.api.results import Interrupted, Results
     from llx.api.selftest import selftest as run
+    from llx.outputs import require_output
     from llx.reports.console import say, show_results, warn
 
     def show(results: Results) -> None:
@@ -30,7 +38,7 @@ def selftest(
             say(f"\nresults: {output}")
 
     try:
-        results = run(output.parent, gpu=gpu, tell=warn, command=command_line())
+        results = run(require_output(output), gpu=gpu, tell=warn, command=command_line())
     except Interrupted as interrupted:
         show(interrupted.results)
         raise
