@@ -6,6 +6,7 @@ what was kept is thrown away: a measurement is not to be completed on another da
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -18,14 +19,19 @@ from llx.artifact import Artifact
 from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
+from llx.errors import Lacking, LlxError, one_line
 from llx.files import locked_folder, state_folder, write_whole
 
 
 class Kept:
-    """The outcomes of a run's scenarios, a file for each."""
+    """The outcomes of a run's scenarios, a file for each.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `problem`: why nothing more can be kept, if so. A measurement is worth more than that it can be
+    gone on with: nothing here fails for want of a place.
+    """
+
+    def __init__(self, folder: Path | None, problem: str | None = None) -> None:
+        self._folder, self.problem = folder, problem
 
     @classmethod
     @contextmanager
@@ -34,8 +40,13 @@ class Kept:
 
         Raises `BadInput` where the same is being measured at this moment: both would be disturbed.
         """
-        folder = _folder(job, artifact)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = _folder(job, artifact)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
+        except (OSError, Lacking) as error:
+            yield cls(None, one_line(error))
+            return
         with locked_folder(folder, f"{job.engine} is being measured by another run"):
             if not job.resume:
                 for path in folder.iterdir():
@@ -44,7 +55,9 @@ class Kept:
 
     def outcome(self, scenario: Scenario) -> Outcome | None:
         """What a scenario found in the run that was cut off, if it came that far."""
-        path = self._path(scenario)
+        if self._folder is None:
+            return None
+        path = self._path(scenario, self._folder)
         try:
             return msgspec.json.decode(path.read_bytes(), type=Outcome)
         except (OSError, msgspec.DecodeError):
@@ -52,20 +65,30 @@ class Kept:
 
     def keep(self, scenario: Scenario, outcome: Outcome) -> None:
         """Keep what a scenario found."""
-        write_whole(self._path(scenario), msgspec.json.encode(outcome))
+        if self._folder is None or self.problem:
+            return
+        try:
+            write_whole(self._path(scenario, self._folder), msgspec.json.encode(outcome))
+        except (OSError, LlxError) as error:
+            self.problem = one_line(error)
 
     def discard(self) -> None:
         """The run is complete."""
-        shutil.rmtree(self._folder)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self._folder)
 
-    def _path(self, scenario: Scenario) -> Path:
+    def _path(self, scenario: Scenario, folder: Path) -> Path:
         name = "fidelity" if scenario.index is None else f"{scenario.index:04}"
-        return self._folder / f"{name}.json"
+        return folder / f"{name}.json"
 
 
 def kept_anything(job: Job, artifact: Artifact) -> bool:
     """Whether anything is kept of this very run."""
-    return any(_folder(job, artifact).glob("*.json"))
+    try:
+        return any(_folder(job, artifact).glob("*.json"))
+    except (OSError, Lacking):
+        return False
 
 
 def _folder(job: Job, artifact: Artifact) -> Path:

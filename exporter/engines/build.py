@@ -29,7 +29,7 @@ from llx.engine import (
     open_engine,
     write_engine_manifest,
 )
-from llx.errors import BadInput, LlxError
+from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.files import cache_folder, require_space, whole_folder
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
@@ -113,7 +113,7 @@ def build_engine(
     with whole_folder(folder, tell, "build") as partial:
         # Another build may have written it before this one held the lock.
         if _standing(folder, overwrite, lambda _: None) is None:
-            _write_engine(partial, artifact, key, graph, request, progress)
+            _write_engine(partial, artifact, key, graph, request, progress, tell)
         else:
             made = False
             shutil.rmtree(partial)
@@ -189,7 +189,10 @@ def timing_cache_of(runtime: Runtime) -> Path | None:
         return None
     gpu = require_gpu("a build with TensorRT", WITHOUT_GPU)
     device = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower())
-    return cache_folder() / "timing" / f"{load(runtime).__version__}-sm{gpu.sm}-{device}"
+    try:
+        return cache_folder() / "timing" / f"{load(runtime).__version__}-sm{gpu.sm}-{device}"
+    except Lacking:  # no home to keep it in
+        return None
 
 
 def _require_rtx_can(request: BuildRequest, known: list[int]) -> None:
@@ -229,6 +232,7 @@ def _write_engine(
     graph: Path,
     request: BuildRequest,
     progress: Progress,
+    tell: Callable[[str], None],
 ) -> None:
     job = _Job(key, graph, folder, request.timing_cache)
     said = folder / SAID
@@ -251,7 +255,13 @@ def _write_engine(
         files={PLAN: built.plan},
     )
     write_engine_manifest(folder, manifest)
-    note_built(built.plan.sha256)
+    try:
+        note_built(built.plan.sha256)
+    except (OSError, Lacking) as error:
+        tell(
+            f"it cannot be noted that this engine is your own ({one_line(error)}): load it with "
+            "--trust-engine"
+        )
 
 
 def _build(job: _Job, progress: Progress) -> _Built:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from llx.errors import BadInput, Lacking, one_line
-from llx.files import is_plain_name, sha256_of, write_whole
+from llx.files import is_plain_name, require_unicode, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
 from llx.notebook import html_table
@@ -348,6 +348,7 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
+    require_unicode(folder)
     if not is_artifact(folder):
         raise BadInput(
             f"{folder} is not an artifact: it has no {MANIFEST}",

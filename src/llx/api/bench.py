@@ -198,9 +198,13 @@ def run_all(jobs: list[Job], progress: Progress | None = None, tell: Tell | None
             with watched(progress, f"{job.engine}: ") as news:
                 measurement.run(news)
         except KeyboardInterrupt:
-            if measurement.rows:
+            if measurement.unkept:
+                told(f"what was measured is below, and not kept for --resume: {measurement.unkept}")
+            elif measurement.rows:
                 told("the same command with --resume goes on from what is below")
             raise Interrupted(Results([*results, measurement.result()])) from None
+        if measurement.unkept:
+            told(f"nothing was kept for --resume while it ran: {measurement.unkept}")
         results.append(measurement.result())
         _tell_errors(results[-1:], told)
     return results

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llx.artifact import Artifact, open_artifact
+from llx.errors import utf8
 from llx.progress import Progress
 from llx.reports.console import progress_bars
 
@@ -55,7 +56,7 @@ def call_in_words(function: Callable[..., object], given: Mapping[str, object]) 
         for name in usual
         if name not in NOT_IN_A_CALL and given[name] != usual[name].default
     ]
-    return f"llx.{function.__name__}({', '.join(parts)})"
+    return utf8(f"llx.{function.__name__}({', '.join(parts)})")
 
 
 def _typed(value: object) -> str:
