@@ -40,6 +40,7 @@ from llx.runtime import Runtime
 from llx.tensorrt import NOT_IN_RTX, BuildOptions, build, dialect_of, load, targets
 
 SAID = "stderr"  # of the builder's process, in the folder that is being written
+MOST_SAID = 50  # lines of it that are shown where it died
 IF_IT_DIED = (
     "its own words stand above; less memory is needed with a smaller --context, --max-prefill or "
     "--batch"
@@ -240,7 +241,8 @@ def _write_engine(
         built = in_own_process(_build, job, progress, f"the {key.runtime} builder", IF_IT_DIED)
     except ProcessDied:
         if said.exists():
-            print(said.read_text(errors="replace"), end="", file=sys.stderr)
+            for line in said.read_text("utf-8", "replace").splitlines()[-MOST_SAID:]:
+                print(one_line(line, 1000), file=sys.stderr)
         raise
     said.unlink()
     manifest = EngineManifest(

@@ -297,7 +297,7 @@ def _conditions(results: Sequence[Result]) -> Iterator[str]:
     """How it was measured."""
     if any(result.speed for result in results):
         yield TIMED_REGION.replace("`", "")
-        yield repetitions_sentence(results)
+        yield repetitions_sentence(results).replace("`", "")
     yield from explanations(results)
     yield from dict.fromkeys(
         protocol_sentence(result.fidelity).replace("`", "") for result in results if result.fidelity

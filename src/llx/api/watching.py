@@ -12,6 +12,7 @@ from llx.artifact import Artifact, open_artifact
 from llx.errors import utf8
 from llx.progress import Progress
 from llx.reports.console import progress_bars
+from llx.reports.plain import visible
 
 Tell = Callable[[str], None]
 """Called with a line that the caller should know of: what was built on the way, what is lacking."""
@@ -31,7 +32,7 @@ def opened(artifact: AnyArtifact) -> Artifact:
 
 def telling(tell: Tell | None) -> Tell:
     """`tell`, or where it is None the logger `llx`, at the level of warnings."""
-    return tell or (lambda text: logging.getLogger("llx").warning("%s", text))
+    return tell or (lambda text: logging.getLogger("llx").warning("%s", visible(text)))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llx.cli.arguments import command_line
+from llx.cli.printed import printed
 
 
 def selftest(
@@ -22,17 +23,19 @@ def selftest(
     from llx.api.results import Interrupted, Results
     from llx.api.selftest import selftest as run
     from llx.reports.console import say, show_results, warn
+    from llx.result import encode_results
 
     def show(results: Results) -> None:
-        if results:
-            results.write(output)
-            show_results(results)
-            say(f"\nresults: {output}")
+        results.write(output)
+        show_results(results)
+        say(f"\nresults: {output}")
 
     try:
         results = run(output.parent, gpu=gpu, tell=warn, command=command_line())
     except Interrupted as interrupted:
-        show(interrupted.results)
+        if interrupted.results:
+            printed(show, interrupted.results, encode_results)
         raise
-    show(results)
+    if results:
+        printed(show, results, encode_results)
     raise typer.Exit(results.exit_code)
