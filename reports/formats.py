@@ -14,6 +14,7 @@ from llx.reports.emitters import bencher, github_bigger, github_smaller, junit
 from llx.reports.markdown import results_markdown
 from llx.reports.plain import visible
 from llx.result import Result, encode_results
+from llx.streams import print_data
 
 COLUMNS = (
     "created engine precision artifact device test isl osl depth batch tok_per_s_mean tok_per_s_sd "
@@ -92,4 +93,4 @@ def writer_named(name: str | None) -> Callable[[Sequence[Result]], None]:
     if name is None:
         return show_results
     write = format_named(name)
-    return lambda results: print(write(results), end="")
+    return lambda results: print_data(write(results))

@@ -28,7 +28,8 @@ FOLDERS = {
 # alone. A name is a module or a room (a folder with all that is in it): within a room modules
 # import one another freely, in no circle.
 FLOORS = """
-llx: errors progress lazy notebook conditions statistics probe template_process
+llx: errors progress lazy interrupts streams notebook conditions statistics probe template_process
+llx: refused
 llx: files gpu processes precision devices
 llx: typed intact whole outputs
 llx: runtime jetpack llama tokenizer templates

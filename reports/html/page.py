@@ -120,7 +120,7 @@ def page_html(
     if against and against.plot:
         drawn.append(against.plot)
     specs = {name: specification(plot) for name, plot, _ in drawn}
-    scripts = [TEMPLATES.joinpath("page.js").read_text()]
+    scripts = [TEMPLATES.joinpath("page.js").read_text("utf-8")]
     if specs:
         scripts.insert(0, _script_text(vega_script()))
     environment = Environment(
@@ -143,7 +143,7 @@ def page_html(
         course=course,
         conditions=list(_conditions(results)),
         specs=specs,
-        style=TEMPLATES.joinpath("page.css").read_text(),
+        style=TEMPLATES.joinpath("page.css").read_text("utf-8"),
         scripts=scripts,
         hashes=[_hash(script) for script in scripts],
     )
@@ -297,7 +297,7 @@ def _conditions(results: Sequence[Result]) -> Iterator[str]:
     """How it was measured."""
     if any(result.speed for result in results):
         yield TIMED_REGION.replace("`", "")
-        yield repetitions_sentence(results)
+        yield repetitions_sentence(results).replace("`", "")
     yield from explanations(results)
     yield from dict.fromkeys(
         protocol_sentence(result.fidelity).replace("`", "") for result in results if result.fidelity

@@ -6,10 +6,9 @@ imported where they are used. What a user can cause is raised as an `LlxError`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from llx.lazy import hand_on
 
+TYPE_CHECKING = False  # as in `llx.lazy`
 if TYPE_CHECKING:
     from llx.api.bench import bench as bench
     from llx.api.build import build as build

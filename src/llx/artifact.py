@@ -24,6 +24,7 @@ from llx.files import (
     is_plain_name,
     make_folder,
     real_path,
+    require_unicode,
     sha256_of,
     sync,
     write_whole,
@@ -454,6 +455,7 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
+    require_unicode(folder)
     if not is_artifact(folder):
         raise BadInput(
             f"{folder} is not an artifact: it has no {MANIFEST}",

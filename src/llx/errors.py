@@ -57,10 +57,15 @@ class Lacking(LlxError):
     exit_code = EXIT_LACKING
 
 
-def one_line(why: object) -> str:
+def one_line(why: object, most: int = 200) -> str:
     """An error of another library, or its words, on one line, not too long a one."""
-    words = " ".join(str(why).split()) or type(why).__name__
-    return words if len(words) <= 200 else words[:199] + "…"
+    words = _printable(" ".join(str(why).split())) or type(why).__name__
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
+def utf8(text: str) -> str:
+    """Text that JSON can hold: of a file name, bytes that are not UTF-8 become their codes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_installed(module: str) -> bool:

@@ -12,6 +12,7 @@ from llx.errors import BadInput
 from llx.result import ArtifactRecord
 from llx.templates import day_of
 
+MOST_DOCUMENTS = 10**9
 CHAT_OPTION = "--apply-chat-template"
 
 
@@ -31,6 +32,11 @@ class EvalRequest:
     command: str = "llx eval"
 
     def __post_init__(self) -> None:
+        for option, count in (("--limit", self.limit), ("--num-fewshot", self.num_fewshot)):
+            if count is not None and not 0 <= count <= MOST_DOCUMENTS:
+                raise BadInput(
+                    f"{option} {count} is outside 0…{MOST_DOCUMENTS}", "give fewer, or leave it out"
+                )
         if self.date is not None and not self.chat:
             raise BadInput(
                 "--date is what a chat template is told", f"add {CHAT_OPTION}, or leave it out"

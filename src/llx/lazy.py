@@ -6,9 +6,11 @@ must not need them all.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Mapping
+
+TYPE_CHECKING = False  # `import llx` comes before all else, and `typing` takes its time
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 def hand_on(
@@ -24,6 +26,8 @@ def hand_on(
     def __getattr__(name: str) -> object:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        import importlib
+
         value = getattr(importlib.import_module(f"{package}.{places[name]}"), name)
         setattr(sys.modules[package], name, value)
         return value

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED, LlxError
 from llx.progress import Progress
+from llx.refused import refused
 
 POLL_S = 0.5
 
@@ -179,7 +180,10 @@ def _run(work: Callable[[Any, Progress], Any], job: Any, messages: Queue[Any]) -
         messages.put(("answer", work(job, lambda *news: messages.put(("news", news)))))
     except LlxError as error:
         messages.put(("error", error))
-    except Exception:
+    except Exception as error:
+        if known := refused(error):
+            messages.put(("error", known))
+            return
         sys.excepthook(*sys.exc_info())
         messages.close()
         messages.join_thread()
@@ -202,7 +206,7 @@ def peak_host_bytes() -> int | None:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None

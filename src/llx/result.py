@@ -6,7 +6,7 @@ read from a file is untrusted data: `read_results` decodes it against these type
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """Of a time, a rate, a size, a divergence: a result that says less than nothing is none."""
+
+
+MOST_COUNT = 1 << 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,8 +408,24 @@ def read_results(path: Path) -> list[Result]:
             f"{path} is not a list of llx.result/1 ({error})",
             "write one with `llx bench -o json > results.json`",
         ) from None
+    if any(map(_is_beyond, found)):
+        raise BadInput(
+            f"{path} is not a list of llx.result/1 (a whole number of it is beyond 64 bits)",
+            "write one with `llx bench -o json > results.json`",
+        )
     if not found:
         raise BadInput(
             f"{path} holds no results", "write some with `llx bench -o json > results.json`"
         )
     return found
+
+
+def _is_beyond(value: object) -> bool:
+    """Whether a whole number in it is one that nothing counts to, and no float holds."""
+    if isinstance(value, int):
+        return not -MOST_COUNT <= value <= MOST_COUNT
+    if isinstance(value, dict):
+        return any(map(_is_beyond, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_beyond, value))
+    return is_dataclass(value) and any(map(_is_beyond, vars(value).values()))

@@ -12,6 +12,7 @@ from llx.exporter.export import ExportRequest
 from llx.exporter.export import export as export_whole
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import Budget, QuantizationRequest
+from llx.files import require_unicode
 from llx.llama.presets import chosen_preset
 from llx.precision import precision_named
 from llx.progress import Progress
@@ -129,9 +130,13 @@ def export_request(
     name = preset.name if preset else _name_of(str(weights))
     if not isinstance(located, Path):
         name += "-random" if located else "-graphs"
+    folder = Path(output) if output is not None else DEFAULT_ROOT / f"{name}-{chosen.name}"
+    for path in (located, folder, quantization.text):
+        if isinstance(path, Path):
+            require_unicode(path.resolve())
     return ExportRequest(
         weights=located,
-        folder=Path(output) if output is not None else DEFAULT_ROOT / f"{name}-{chosen.name}",
+        folder=folder,
         precision=chosen,
         context=context,
         quantization=quantization,

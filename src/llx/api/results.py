@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llx.errors import (
     Lacking,
     is_installed,
 )
+from llx.files import state_folder
 from llx.notebook import html_table
 from llx.outputs import write_out
 from llx.reports.formats import records
@@ -92,6 +94,21 @@ def results_of(measured: Measured | Iterable[str | Path]) -> Results:
         several = [part] if isinstance(part, Result) else read_results(Path(part))
         found += [result for result in several if result not in found]
     return found
+
+
+def rescued(data: bytes) -> Path | None:
+    """Write what was measured and has no other place into a file, wherever one can be written."""
+    for folder in (tempfile.gettempdir, state_folder, Path.cwd):
+        try:
+            place = Path(folder())
+            place.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix="llx-results-", suffix=".json", dir=place)
+            with open(handle, "wb") as file:
+                file.write(data)
+        except (OSError, Lacking):
+            continue
+        return Path(name)
+    return None
 
 
 def errors_of(result: Result) -> list[ErrorRecord]:
