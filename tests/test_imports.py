@@ -39,7 +39,7 @@ llx.graphs: linear inspect
 llx: tensorrt
 llx: bundle
 llx.graphs: dialects tensorrt_rules
-llx.graphs: capacity
+llx.graphs: capacity trust
 llx: artifact
 llx: engine
 llx: result
