@@ -17,8 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import WEIGHTS, Artifact
-from llx.bench.sessions.ort import NUMPY_DTYPES, require_computed, session_options
-from llx.errors import GateFailed
+from llx.bench.sessions.ort import NUMPY_DTYPES, failed_step, require_computed, session_options
+from llx.errors import GateFailed, LlxError
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
 from llx.llama.weights import linear_of, weights_of
 from llx.precision import Precision
@@ -58,11 +58,16 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = session_options(precision)
     options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
-    with artifact.held(WEIGHTS):
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
+    try:
+        with artifact.held(WEIGHTS):
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
+    except LlxError:
+        raise
+    except Exception as error:  # a dozen classes of its own, of no common ancestor
+        raise failed_step(error) from None
     with artifact.opened_weights("np") as file:
         for module, probe in probes.items():
             found = [values[name].astype(np.float32) for name in probe]

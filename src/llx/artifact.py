@@ -245,9 +245,10 @@ class Artifact:
         """Path of a dialect's graph, safe to give to a runtime.
 
         Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
-        or it wants weights from anything but the weights file: a runtime opens what a graph names.
+        or it is none that llx writes: a runtime runs what a graph holds, and opens what it names.
         """
-        from llx.graphs.inspect import data_problems
+        from llx.graphs.dialects import dialect_named
+        from llx.graphs.trust import distrusted
 
         if not self.has(WEIGHTS):
             raise Lacking(
@@ -255,9 +256,11 @@ class Artifact:
                 "export it with weights, or with --weights random",
             )
         path = self.intact(f"{dialect}.onnx")
-        wrong = data_problems(path, self.folder / WEIGHTS)
-        if wrong:
-            raise BadInput(f"{path} {wrong[0]}", "do not use it: llx writes no such graph")
+        for wrong in distrusted(
+            *(path, self.folder / WEIGHTS, dialect_named(dialect)),
+            *(self.manifest.precision, self.manifest.contract),
+        ):
+            raise BadInput(f"{path} {wrong}", "do not use it: llx writes no such graph")
         return path
 
     def session(
