@@ -32,7 +32,7 @@ llx: errors progress lazy notebook conditions statistics probe template_process
 llx: files gpu processes precision devices
 llx: typed
 llx: runtime jetpack llama tokenizer templates
-llx: plans corpus
+llx: plans checks corpus
 llx.graphs: contract
 llx.graphs: semantic
 llx.graphs: linear inspect
@@ -49,7 +49,7 @@ llx.exporter: direct locate quantize graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
-llx.exporter: quantization
+llx.exporter: original quantization
 llx.exporter: export
 
 llx.bench: session cuda text chat
@@ -70,6 +70,7 @@ llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats compare
 llx.reports: html report
+llx.reports: checks
 
 llx: api
 llx: cli
@@ -88,7 +89,10 @@ APART = [
 ]
 # The only modules, beside the exporter, that may need PyTorch.
 WITH_TORCH = {
-    *(f"llama/{name}.py" for name in ("ops", "model", "weights", "streamed", "quantized")),
+    *(
+        f"llama/{name}.py"
+        for name in ("ops", "model", "weights", "streamed", "quantized", "teacher")
+    ),
     "sessions/torch.py",
     "sessions/torch_compile.py",
 }
