@@ -99,7 +99,8 @@ def allowed_for(lesson: Lesson, compute: Compute, wider: float = 1.0) -> float:
     Never less than the rounding of the logits themselves. `wider`: by how much more the session's
     kernels may err than those of PyTorch's on a CPU.
     """
-    drawn = DRAWS * float(lesson.explained.max()) * wider
+    explained = lesson.explained[np.isfinite(lesson.explained)]  # what overflows explains nothing
+    drawn = DRAWS * float(explained.max(initial=0.0)) * wider
     return max(drawn, DRAWS * UNIT[compute] * float(np.abs(lesson.logits).max(initial=0.0)))
 
 

@@ -135,9 +135,10 @@ def _judged(
     What it does to inputs is bounded as for any layer.
     """
     wide, found = x[0].astype(np.float64), product[0]
-    expected = oracle.linear(a._replace(given=a.unit), wide, weight)
-    rounded = weight.astype(NUMPY_DTYPES[a.compute]).astype(np.float32) - weight
-    expected.allowed[:] += np.abs(wide @ rounded)
+    with np.errstate(all="ignore"):  # what overflowed before is no news
+        expected = oracle.linear(a._replace(given=a.unit), wide, weight)
+        rounded = weight.astype(NUMPY_DTYPES[a.compute]).astype(np.float32) - weight
+        expected.allowed[:] += np.abs(wide @ rounded)
     shares = oracle.beyond(found, expected)
     at = np.unravel_index(int(shares.argmax()), shares.shape)
     largest = float(np.abs(expected.wanted).max()) or 1.0

@@ -260,8 +260,7 @@ def cause_of_rope(
                 lambda: made(RopeSpec(theta=rope.theta)),
             )
         )
-    theta = _theta_of(cos, sin, spec)
-    if theta is not None:
+    for theta in _thetas_of(cos, sin, spec):
         for scaled in (rope, RopeSpec()):
             hypotheses.append(
                 (
@@ -319,16 +318,20 @@ def _swapped(cos: Array, sin: Array, wanted: Any, compute: Compute) -> bool:
     return alike(cos, wanted[1], compute, 2) and alike(sin, wanted[0], compute, 2)
 
 
-def _theta_of(cos: Array, sin: Array, spec: LlamaSpec) -> float | None:
-    """The theta whose second pair turns as the tables' does, scaling aside; a round number."""
+def _thetas_of(cos: Array, sin: Array, spec: LlamaSpec) -> list[float]:
+    """Thetas whose second pair turns as the tables' does, scaling aside: round numbers near it.
+
+    Of halves an angle is known to some three digits, and theta to fewer.
+    """
     if len(cos) < 2 or cos.shape[1] < 2:
-        return None
-    pair = 1
-    angle = float(np.arctan2(float(sin[1, pair]), float(cos[1, pair])))
-    plain = float(inverse_frequencies(spec.rope, spec.head_dim)[pair])
-    unscaled = spec.rope.theta ** (-2 * pair / spec.head_dim)
+        return []
+    angle = float(np.arctan2(float(sin[1, 1]), float(cos[1, 1])))
     if not 0 < angle < np.pi:
-        return None
-    theta = (angle * unscaled / plain) ** (-spec.head_dim / (2 * pair))
-    digits = 3 if not np.isfinite(theta) or theta <= 0 else 2 - int(np.floor(np.log10(theta)))
-    return round(float(theta), digits) if np.isfinite(theta) and theta >= 1 else None
+        return []
+    plain = float(inverse_frequencies(spec.rope, spec.head_dim)[1])
+    unscaled = spec.rope.theta ** (-2 / spec.head_dim)
+    theta = float((angle * unscaled / plain) ** (-spec.head_dim / 2))
+    if not 1 <= theta < np.inf:
+        return []
+    places = int(np.floor(np.log10(theta)))
+    return list(dict.fromkeys(max(1.0, round(theta, digits - places)) for digits in range(4)))

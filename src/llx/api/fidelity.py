@@ -391,14 +391,15 @@ def _find(
     progress: Progress,
 ) -> Iterator[str]:
     """Look for the op that is off. Raises `GateFailed` unless rounding explains all of it."""
-    dialect, compute = candidate.dialect, artifact.manifest.precision.compute
+    # PyTorch runs no graph, and shows no values in between: a graph of the same weights does.
+    dialect = candidate.dialect or next(iter(artifact.dialects[::-1]), None)
+    compute = artifact.manifest.precision.compute
     off = (
         f"{candidate.name} is off by {learned.worst:.1e} from PyTorch in {learned.phase}, of "
         f"{learned.allowed:.1e} allowed"
     )
     if dialect is None or not _runs_in_ort(compute):
-        why = "PyTorch runs no graph" if dialect is None else f"ONNX Runtime has no {compute}"
-        _fail(off, f"it cannot be looked at op by op: {why}; the weights are right", REPORT)
+        _fail(off, f"ONNX Runtime does not run {compute} here, so no op can be looked at", REPORT)
     found = _walk(artifact, dialect, lesson.tokens, record, taught, progress)
     _require_right(artifact, dialect, found, record, off, candidate)
     if candidate.engine.name == "ort" and learned.worst <= _amplified(found, lesson):
@@ -411,7 +412,7 @@ def _find(
         off,
         f"every op of {dialect}.onnx is right by itself in ONNX Runtime, so it is the engine that "
         "computes otherwise",
-        "build it again with --overwrite" if candidate.engine.runtime else REPORT,
+        "build it again with `llx build --overwrite`" if candidate.engine.runtime else REPORT,
     )
 
 
