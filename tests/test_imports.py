@@ -33,7 +33,7 @@ llx: refused
 llx: files gpu processes precision devices
 llx: typed intact whole outputs
 llx: runtime jetpack llama tokenizer templates
-llx: plans corpus
+llx: plans checks corpus
 llx.graphs: contract
 llx.graphs: semantic
 llx.graphs: linear inspect
@@ -50,7 +50,7 @@ llx.exporter: direct locate quantize graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
-llx.exporter: quantization
+llx.exporter: original quantization
 llx.exporter: readback
 llx.exporter: export
 
@@ -72,6 +72,7 @@ llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats compare
 llx.reports: html report
+llx.reports: checks
 
 llx: api
 llx: cli
@@ -90,7 +91,10 @@ APART = [
 ]
 # The only modules, beside the exporter, that may need PyTorch.
 WITH_TORCH = {
-    *(f"llama/{name}.py" for name in ("ops", "model", "weights", "streamed", "quantized")),
+    *(
+        f"llama/{name}.py"
+        for name in ("ops", "model", "weights", "streamed", "quantized", "teacher")
+    ),
     "sessions/torch.py",
     "sessions/torch_compile.py",
 }
@@ -204,8 +208,8 @@ COMMANDS = sorted((FOLDERS["llx"] / "cli").glob("*.py"))
 def test_a_command_parses_calls_and_prints(file):
     """A file of `cli/` is one command: it decides nothing, and knows nothing of the folders.
 
-    Beside it, shapes that a user types are parsed in `arguments.py`, and `printed.py` keeps what was
-    measured where it cannot be printed.
+    Beside it, shapes that a user types are parsed in `arguments.py`, and what was measured is kept
+    by `printed.py` where it cannot be printed.
     """
     if file.stem in ("__init__", *BESIDE_COMMANDS):
         return

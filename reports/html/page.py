@@ -122,7 +122,7 @@ def page_html(
     specs = {name: specification(plot) for name, plot, _ in drawn}
     scripts = [TEMPLATES.joinpath("page.js").read_text("utf-8")]
     if specs:
-        scripts.insert(0, _script_text(vega_script()))
+        scripts.insert(0, script_text(vega_script()))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -145,7 +145,7 @@ def page_html(
         specs=specs,
         style=TEMPLATES.joinpath("page.css").read_text("utf-8"),
         scripts=scripts,
-        hashes=[_hash(script) for script in scripts],
+        hashes=[page_hash(script) for script in scripts],
     )
 
 
@@ -164,12 +164,13 @@ def _shown(result: Shown) -> Shown:
     return msgspec.convert(shown(msgspec.to_builtins(result)), type(result))
 
 
-def _script_text(script: str) -> str:
+def script_text(script: str) -> str:
     """A library's script as it may stand in a page: nothing in it ends or opens an element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _hash(script: str) -> str:
+def page_hash(script: str) -> str:
+    """A script's hash as a page's policy names it."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 

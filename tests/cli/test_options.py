@@ -184,6 +184,24 @@ CALLS = (
         {"--model": lambda seen: "smollm2-135m-graphs-fp32" in seen.out},
     ),
     Call("check int4", {"FOLDER": lambda seen: "parity of ort: 8 int4 layers" in seen.out}),
+    Call(
+        "check artifact --engine ort --verbose",
+        {
+            "--engine": lambda seen: "parity of torch" not in seen.out,
+            "--verbose": lambda seen: "error of the hidden state" in seen.out,
+        },
+    ),
+    Call(
+        "check artifact --engine ort --no-verbose --output page.html",
+        {
+            "--output": lambda seen: (seen.folder / "page.html").is_file(),
+            "--no-verbose": anything,
+        },
+    ),
+    Call(
+        "check artifact --engine ort -o json",
+        {"-o": lambda seen: seen.json["schema"] == "llx.check/1"},
+    ),
     Call("inspect bare", {"FOLDER": lambda seen: seen.out.startswith("bare: ")}),
     Call(
         "build fp16 --engine trt-rtx --sm 86 --context 64 --batch 2 --max-prefill 16"
