@@ -28,8 +28,8 @@ FOLDERS = {
 # alone. A name is a module or a room (a folder with all that is in it): within a room modules
 # import one another freely, in no circle.
 FLOORS = """
-llx: errors progress lazy notebook conditions statistics probe template_process
-llx: files gpu processes precision devices
+llx: errors progress lazy scrub notebook conditions statistics probe template_process
+llx: files gpu nearby processes precision devices
 llx: typed
 llx: runtime jetpack llama tokenizer templates
 llx: plans corpus
@@ -45,7 +45,7 @@ llx: engine
 llx: result
 llx: evaluation
 
-llx.exporter: direct locate quantize graph vocabulary engines
+llx.exporter: differences direct locate quantize graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
