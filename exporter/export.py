@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,12 +35,14 @@ from llx.artifact import (
 )
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of
 from llx.errors import BadInput, LlxError, require_modules
+from llx.exporter.differences import CHECKPOINT, LLX, OPTIONS, another_export, hashed
 from llx.exporter.locate import RandomWeights, Weights
 from llx.exporter.quantization.budget import QuantizationRequest
 from llx.files import require_space, whole_folder
 from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
 from llx.llama.spec import LlamaSpec
+from llx.nearby import no_such
 from llx.precision import Precision
 from llx.progress import Progress, silent
 
@@ -98,24 +100,28 @@ def export(
     the disk does not have the room; `GateFailed` where the budget cannot be kept to.
     """
     _require_use_of_text(request)
-    key = _key(request)
-    standing = _standing(request.folder, key, overwrite)
+    parts = _parts(request)
+    key, asked = _hash(parts), hashed(parts)
+    standing = _standing(request.folder, key, asked, overwrite)
     if standing is not None:
+        _tell_warnings(standing.manifest.source.warnings, tell)
         remember_latest(request.folder)
         return standing, False
     require_modules("an export", "export", "torch", "gguf")
     from llx.exporter.sources import check_coverage
 
-    source = _open(request)
-    ignored = check_coverage(source) if source else {}
-    text = source.text() if source else None
-    for warning in source.warnings if source else ():
-        tell(f"warning: {warning}")
+    warnings: list[str] = []
+    try:
+        source = _open(request, warnings)
+        ignored = check_coverage(source) if source else {}
+        text = source.text() if source else None
+    finally:  # what is odd about a checkpoint may be why it is refused
+        _tell_warnings(warnings, tell)
     record = _source_record(request, source, ignored)
     made = True
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
-        if _standing(request.folder, key, overwrite) is None:
+        if _standing(request.folder, key, asked, overwrite) is None:
             _write_artifact(folder, request, key, source, text, record, progress, run_windows)
             open_artifact(folder)  # what cannot be read again takes nothing's place
         else:
@@ -145,6 +151,7 @@ def _write_artifact(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=request.command,
         request=key,
+        asked=hashed(_parts(request)),
         spec=spec,
         precision=request.precision,
         contract=contract,
@@ -239,13 +246,18 @@ def _write_model(
     return manifest
 
 
+def _tell_warnings(warnings: Iterable[str], tell: Callable[[str], None]) -> None:
+    for warning in warnings:
+        tell(f"warning: {warning}")
+
+
 def _preset_of(request: ExportRequest) -> Preset:
     assert request.preset is not None, "a model without a checkpoint is a preset's"
     return request.preset
 
 
-def _open(request: ExportRequest) -> TensorSource | None:
-    """The checkpoint, or None where only graphs are wanted."""
+def _open(request: ExportRequest, warnings: list[str]) -> TensorSource | None:
+    """The checkpoint, or None where only graphs are wanted. `warnings`: what is odd about it."""
     from llx.exporter.sources import open_source
     from llx.exporter.sources.generated import RandomSource
 
@@ -254,7 +266,9 @@ def _open(request: ExportRequest) -> TensorSource | None:
     if isinstance(request.weights, RandomWeights):
         return RandomSource(_preset_of(request).spec, request.weights.seed)
     preset = request.preset
-    source = open_source(request.weights, preset.spec if preset else None, request.context)
+    source = open_source(
+        request.weights, preset.spec if preset else None, request.context, warnings
+    )
     if preset:
         _require_preset(source, preset)
     return source
@@ -288,7 +302,7 @@ def _kept_path(weights: Path) -> Path:
     return weights.resolve() if weights.is_dir() else weights.parent.resolve() / weights.name
 
 
-def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
+def _standing(folder: Path, key: str, asked: Mapping[str, str], overwrite: bool) -> Artifact | None:
     """The artifact that is there already, if it is what was asked for and whole."""
     if not folder.exists():
         return None
@@ -308,28 +322,27 @@ def _standing(folder: Path, key: str, overwrite: bool) -> Artifact | None:
     if artifact.manifest.request == key:
         return artifact
     if not overwrite:
-        command = artifact.manifest.command or "unknown command"
-        raise BadInput(
-            f"{folder} holds another export (`{command}`, of other options or of a checkpoint that "
-            "has changed since)",
-            "choose another folder with -o, or replace it with --overwrite",
-        )
+        raise another_export(folder, artifact.manifest, asked)
     return None
 
 
-def _key(request: ExportRequest) -> str:
-    """Hash of everything that decides the artifact's content."""
+def _hash(parts: Mapping[str, object]) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def _parts(request: ExportRequest) -> dict[str, object]:
+    """Everything that decides the artifact's content: the options, the checkpoint, and llx."""
     weights: object = request.weights
     if isinstance(weights, Path):
         if not weights.exists():
-            raise BadInput(f"{weights} does not exist", "name a checkpoint's folder or a GGUF file")
+            raise no_such(weights, "name a checkpoint's folder or a GGUF file")
         weights = [str(weights.name), *map(_source_file, _read_for(weights))]
     spec = request.preset.spec if request.preset else None
-    asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
+    options: list[object] = [spec, request.precision, request.context]
     if request.precision.linear != "dense":
         # A text is what it says, wherever it lies.
-        asked += [replace(request.quantization, text=None), _text_of(request).sha256]
-    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+        options += [replace(request.quantization, text=None), _text_of(request).sha256]
+    return {LLX: [RULES, llx.__version__], CHECKPOINT: weights, OPTIONS: options}
 
 
 def _read_for(weights: Path) -> list[Path]:
@@ -346,7 +359,7 @@ def _calibration_key(request: ExportRequest) -> str:
     """Hash of everything that decides what a calibration finds, whatever is then chosen of it."""
     windows, text = request.quantization.windows, request.quantization.text
     asked = QuantizationRequest(windows=windows, text=text)
-    return _key(replace(request, quantization=asked))
+    return _hash(_parts(replace(request, quantization=asked)))
 
 
 def _require_use_of_text(request: ExportRequest) -> None:

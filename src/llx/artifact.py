@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from llx.errors import BadInput, Lacking, one_line
+from llx.errors import BadInput, NotExported, one_line
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
@@ -158,6 +158,7 @@ class Manifest:
     created: str  # ISO 8601, UTC
     command: str
     request: str  # hash of what was asked for: the same export again is a no-op
+    asked: dict[str, str] = field(default_factory=dict)  # the same of each part of it, by name
     spec: LlamaSpec
     precision: Precision
     contract: GraphContract
@@ -219,24 +220,22 @@ class Artifact:
         return sum(f.bytes for name, f in files if name == WEIGHTS or name.endswith(".onnx"))
 
     def path(self, name: str) -> Path:
-        """Path of a file of the folder. Raises `Lacking` where the artifact has no such file."""
+        """Path of a file of the folder. Raises `NotExported` where the artifact has none."""
         if name not in self.manifest.files:
-            raise Lacking(
-                f"{self.folder} has no {name}",
-                "its checkpoint had none, or it was not captured; see `llx inspect`",
-            )
+            raise NotExported(f"{self.folder} has no {name}", _remedy_without(name))
         return self.folder / name
 
     def graph(self, dialect: str) -> Path:
         """Path of a dialect's graph, safe to give to a runtime.
 
-        Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
-        or it wants weights from anything but the weights file: a runtime opens what a graph names.
+        Raises `NotExported` where there is none, and `BadInput` where its bytes are not the
+        manifest's or it wants weights from anything but the weights file: a runtime opens what a
+        graph names.
         """
         from llx.graphs.inspect import data_problems
 
         if not self.has(WEIGHTS):
-            raise Lacking(
+            raise NotExported(
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
@@ -322,6 +321,15 @@ class Artifact:
         manifest = replace(self.manifest, files=files)
         write_manifest(self.folder, manifest)
         return Artifact(self.folder, manifest)
+
+
+def _remedy_without(name: str) -> str:
+    """What brings a file into an artifact that has none of the name."""
+    if name == REFERENCE:
+        return "capture it with `llx reference`"
+    if name in (TOKENIZER, CHAT_TEMPLATE):
+        return f"put a {name} beside the checkpoint and export again with --overwrite"
+    return "export again with --overwrite, from a checkpoint and with this version of llx"
 
 
 def record_of(path: Path) -> FileRecord:

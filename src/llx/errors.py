@@ -45,6 +45,13 @@ class BadInput(LlxError):
     exit_code = EXIT_BAD_INPUT
 
 
+class NotExported(BadInput):
+    """The artifact has no such file: its checkpoint had none, or it was exported without.
+
+    Exit code 2. Another machine has it no more than this one, so it is not `Lacking`.
+    """
+
+
 class GateFailed(LlxError):
     """Everything ran, and a check did not hold. Exit code 1."""
 
@@ -52,7 +59,7 @@ class GateFailed(LlxError):
 
 
 class Lacking(LlxError):
-    """This machine lacks what was asked for: a package, a driver, a weights file. Exit code 3."""
+    """This machine lacks what was asked for: a package, a driver, a checkpoint. Exit code 3."""
 
     exit_code = EXIT_LACKING
 

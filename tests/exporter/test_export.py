@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from llx.artifact import MANIFEST, Manifest, latest, open_artifact
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, NotExported
 from llx.exporter import export as exporting
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
@@ -130,12 +130,12 @@ def test_an_export_without_a_tokenizer_works_and_says_so(tmp_path):
         ExportRequest(weights=checkpoint, folder=tmp_path / "a", precision=PRECISIONS["fp32"])
     )
     assert artifact.manifest.text is None
-    with pytest.raises(Lacking, match=r"no tokenizer\.json"):
+    with pytest.raises(NotExported, match=r"no tokenizer\.json"):
         artifact.path("tokenizer.json")
 
 
 def test_weights_that_are_nowhere_are_lacking():
-    ways = r"Llama-2-7b-hf is not on this machine, .*the network.*--weights PATH.*random"
+    ways = r"Llama-2-7b-hf is not in the hub's cache .*the network.*--weights PATH.*random"
     with pytest.raises(Lacking, match=ways):
         locate(None, preset_named("llama-2-7b"))
 

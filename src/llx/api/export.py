@@ -125,7 +125,7 @@ def export_request(
         budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
     )
     quantization.require_for(chosen)
-    located = locate(str(weights) if weights is not None else None, preset)
+    located = locate(weights, preset)
     name = preset.name if preset else _name_of(str(weights))
     if not isinstance(located, Path):
         name += "-random" if located else "-graphs"

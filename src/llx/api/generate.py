@@ -48,7 +48,8 @@ def generate(
     Raises:
         BadInput: A prompt that is empty or leaves no room in the cache, an unknown engine, a chat
             template that fails.
-        Lacking: No tokenizer, no chat template, no such engine here.
+        NotExported: The artifact has no tokenizer or chat template, which is a `BadInput`.
+        Lacking: No such engine here.
         GateFailed: The engine's logits are not finite.
 
     """
