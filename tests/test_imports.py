@@ -31,6 +31,7 @@ FLOORS = """
 llx: errors progress lazy scrub notebook conditions statistics probe template_process
 llx: files gpu nearby processes precision devices
 llx: typed
+llx: arguments
 llx: runtime jetpack llama tokenizer templates
 llx: plans corpus
 llx.graphs: contract

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from llx.errors import BadInput, NotExported, one_line
+from llx.arguments import door
+from llx.errors import BadInput, NotExported, one_line, printable
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
@@ -245,6 +246,7 @@ class Artifact:
             raise BadInput(f"{path} {wrong[0]}", "do not use it: llx writes no such graph")
         return path
 
+    @door
     def session(
         self, engine: str = "ort", *, rows: int = 1, trust_engine: bool = False
     ) -> OpenSession:
@@ -284,6 +286,13 @@ class Artifact:
                 f"{path} is not what the manifest describes ({one_line(error)})",
                 "export again with --overwrite",
             ) from None
+
+    def __repr__(self) -> str:
+        """What it is and where, in a line."""
+        manifest = self.manifest
+        size = f"{self.model_bytes / 2**20:.1f} MiB"
+        of = f"{manifest.source.label}, {manifest.precision.name}, {size}"
+        return printable(f"<llx.Artifact: {of}, in {self.folder}>")
 
     def _repr_html_(self) -> str:
         manifest = self.manifest
@@ -348,6 +357,7 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+@door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
 

@@ -15,7 +15,7 @@ EXIT_LACKING = 3
 EXIT_BUG = 70
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line that moves no cursor: names in files are untrusted, and errors show them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -26,7 +26,7 @@ class LlxError(Exception):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, message: str, remedy: str) -> None:
-        message, remedy = _printable(message), _printable(remedy)
+        message, remedy = printable(message), printable(remedy)
         super().__init__(message)
         self.message = message
         self.remedy = remedy

@@ -11,6 +11,7 @@ from llx.api.engines import built_for, engines_named, runs_here
 from llx.api.reference import with_reference
 from llx.api.results import Interrupted, Results, errors_of
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
+from llx.arguments import door
 from llx.artifact import Artifact
 from llx.bench.against import InTurns
 from llx.bench.run import Measurement
@@ -27,6 +28,7 @@ USUAL_QUICK = {"prompts": (256,), "generated": (32,)}
 MOST_REPETITIONS, MOST_IN_TURNS = 30, 60
 
 
+@door
 def bench(
     artifact: AnyArtifact = None,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llx.api.reference import open_reference
 from llx.api.watching import AnyArtifact
+from llx.arguments import door
 from llx.artifact import Artifact, is_artifact, latest, open_artifact
 from llx.bench.session import Session
 from llx.bench.sessions import ENGINES, Engine
@@ -28,6 +29,7 @@ ROUNDING_TOLERANCE = 0.6
 PRODUCT_TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 5e-2}
 
 
+@door
 def check(artifact: AnyArtifact = None) -> list[str]:
     """Check every byte, the graphs' structure, and parity with the PyTorch reference.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llx.api.watching import AnyArtifact, call_in_words, opened, watched
+from llx.arguments import door
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, require_modules
@@ -13,6 +14,7 @@ from llx.evaluation import EvalRequest, Evaluation
 from llx.progress import Progress
 
 
+@door
 def evaluate(
     artifact: AnyArtifact,
     tasks: str | Sequence[str],

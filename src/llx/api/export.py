@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llx.api.watching import Tell, call_in_words, telling, watched
+from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
 from llx.exporter.export import ExportRequest
 from llx.exporter.export import export as export_whole
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@door
 def export(
     size: str | None = None,
     *,

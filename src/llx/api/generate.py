@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llx.api.watching import AnyArtifact, Tell, opened, telling
+from llx.arguments import door
 from llx.bench import generate as generation
 from llx.bench.chat import chat_prompt
+from llx.bench.session import Session
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput
 
 
+@door
 def generate(
     artifact: AnyArtifact,
     prompt: str,
@@ -65,14 +68,20 @@ def generate(
     text = found.manifest.text
     ends = text.eos_ids if text else ()
 
-    def pieces() -> Iterator[str]:
-        try:
-            yield from generation.generate(
-                *(session, tokenizer, words, ends, tokens, sampling),
-                add_special_tokens=not chat,
-                tell=telling(tell),
-            )
-        finally:
-            session.close()
+    try:
+        pieces = generation.generate(
+            *(session, tokenizer, words, ends, tokens, sampling),
+            add_special_tokens=not chat,
+            tell=telling(tell),
+        )
+    except BaseException:
+        session.close()
+        raise
+    return _closing(pieces, session)
 
-    return pieces()
+
+def _closing(pieces: Iterator[str], session: Session) -> Iterator[str]:
+    try:
+        yield from pieces
+    finally:
+        session.close()

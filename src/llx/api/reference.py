@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llx.api.watching import AnyArtifact, Tell, opened, telling, watched
+from llx.arguments import door
 from llx.artifact import REFERENCE, Artifact
 from llx.bench.fidelity.reference import capture
 from llx.bench.session import Session
@@ -11,6 +12,7 @@ from llx.errors import Lacking, NotExported, require_modules
 from llx.progress import Progress
 
 
+@door
 def reference(
     artifact: AnyArtifact = None,
     *,
