@@ -28,10 +28,12 @@ FOLDERS = {
 # alone. A name is a module or a room (a folder with all that is in it): within a room modules
 # import one another freely, in no circle.
 FLOORS = """
-llx: errors progress lazy interrupts streams notebook conditions statistics probe template_process
+llx: errors progress lazy scrub interrupts streams notebook conditions statistics probe
+llx: template_process
 llx: refused
-llx: files gpu processes precision devices
+llx: files gpu nearby processes precision devices
 llx: typed intact whole outputs
+llx: arguments
 llx: runtime jetpack llama tokenizer templates
 llx: plans checks corpus
 llx.graphs: contract
@@ -46,7 +48,7 @@ llx: engine
 llx: result
 llx: evaluation
 
-llx.exporter: direct locate quantize graph vocabulary engines
+llx.exporter: differences direct locate quantize graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load

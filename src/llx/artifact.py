@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from llx.errors import BadInput, Lacking, one_line
+from llx.arguments import door
+from llx.errors import BadInput, NotExported, one_line, printable
 from llx.files import (
     beside,
     changing,
@@ -172,6 +173,7 @@ class Manifest:
     created: str  # ISO 8601, UTC
     command: str
     request: str  # hash of what was asked for: the same export again is a no-op
+    asked: dict[str, str] = field(default_factory=dict)  # the same of each part of it, by name
     spec: LlamaSpec
     precision: Precision
     contract: GraphContract
@@ -233,25 +235,23 @@ class Artifact:
         return sum(f.bytes for name, f in files if name == WEIGHTS or name.endswith(".onnx"))
 
     def path(self, name: str) -> Path:
-        """Path of a file of the folder. Raises `Lacking` where the artifact has no such file."""
+        """Path of a file of the folder. Raises `NotExported` where the artifact has none."""
         if name not in self.manifest.files:
-            raise Lacking(
-                f"{self.folder} has no {name}",
-                "its checkpoint had none, or it was not captured; see `llx inspect`",
-            )
+            raise NotExported(f"{self.folder} has no {name}", _remedy_without(name))
         return self.folder / name
 
     def graph(self, dialect: str) -> Path:
         """Path of a dialect's graph, safe to give to a runtime.
 
-        Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
-        or it is none that llx writes: a runtime runs what a graph holds, and opens what it names.
+        Raises `NotExported` where there is none, and `BadInput` where its bytes are not the
+        manifest's or it is none that llx writes: a runtime runs what a graph holds, and opens what
+        it names.
         """
         from llx.graphs.dialects import dialect_named
         from llx.graphs.trust import distrusted
 
         if not self.has(WEIGHTS):
-            raise Lacking(
+            raise NotExported(
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
@@ -263,6 +263,7 @@ class Artifact:
             raise BadInput(f"{path} {wrong}", "do not use it: llx writes no such graph")
         return path
 
+    @door
     def session(
         self, engine: str = "ort", *, rows: int = 1, trust_engine: bool = False
     ) -> OpenSession:
@@ -302,6 +303,13 @@ class Artifact:
                 f"{path} is not what the manifest describes ({one_line(error)})",
                 "export again with --overwrite",
             ) from None
+
+    def __repr__(self) -> str:
+        """What it is and where, in a line."""
+        manifest = self.manifest
+        size = f"{self.model_bytes / 2**20:.1f} MiB"
+        of = f"{manifest.source.label}, {manifest.precision.name}, {size}"
+        return printable(f"<llx.Artifact: {of}, in {self.folder}>")
 
     def _repr_html_(self) -> str:
         manifest = self.manifest
@@ -412,6 +420,15 @@ class Artifact:
         return Artifact(self.folder, manifest)
 
 
+def _remedy_without(name: str) -> str:
+    """What brings a file into an artifact that has none of the name."""
+    if name == REFERENCE:
+        return "capture it with `llx reference`"
+    if name in (TOKENIZER, CHAT_TEMPLATE):
+        return f"put a {name} beside the checkpoint and export again with --overwrite"
+    return "export again with --overwrite, from a checkpoint and with this version of llx"
+
+
 def record_of(path: Path) -> FileRecord:
     """Size and hash of a file."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
@@ -449,6 +466,7 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+@door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
 

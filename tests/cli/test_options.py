@@ -372,6 +372,17 @@ CALLS = (
     ),
     Call("compare before.json before.json -o md", {"-o": lambda seen: "| " in seen.ended.stdout}),
     Call("doctor"),
+    Call(
+        "doctor --bundle told.json",
+        {
+            "--bundle": lambda seen: "read it before you attach it" in seen.out,
+            "FILE": lambda seen: (seen.folder / "told.json").is_file(),
+        },
+    ),
+    Call(
+        "doctor --no-bundle",
+        {"--no-bundle": lambda seen: not (seen.folder / "llx-doctor.json").exists()},
+    ),
     Call("selftest --gpu", {"--gpu": lacks("needs an NVIDIA GPU")}, codes=(3,)),
     Call(
         "selftest --output sent",

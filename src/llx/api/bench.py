@@ -11,6 +11,7 @@ from llx.api.engines import built_for, engines_named, require_intact, runs_here
 from llx.api.reference import with_reference
 from llx.api.results import Interrupted, Results, errors_of
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
+from llx.arguments import door
 from llx.artifact import REFERENCE, Artifact
 from llx.bench.against import InTurns
 from llx.bench.run import Measurement
@@ -28,6 +29,7 @@ MOST_REPETITIONS, MOST_IN_TURNS = 30, 60
 MOST_RUNS = 1_000_000
 
 
+@door
 def bench(
     artifact: AnyArtifact = None,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from llx.api.engines import engines_named
 from llx.api.fidelity import check_fidelity
 from llx.api.watching import AnyArtifact, watched
+from llx.arguments import door
 from llx.artifact import Artifact, is_artifact, latest, open_artifact
 from llx.checks import Checked
 from llx.engine import engines_of
@@ -17,6 +18,7 @@ from llx.graphs.inspect import problems
 from llx.progress import Progress
 
 
+@door
 def check(
     artifact: AnyArtifact = None,
     *,
