@@ -47,7 +47,8 @@ def _run() -> int:
         if isinstance(error, usage_error):
             return _fail_on_usage(error)
         sys.excepthook(*sys.exc_info())
-        return _fail("this is a bug of llx: please report the lines above", EXIT_BUG)
+        said = "please report the lines above, with the file that `llx doctor --bundle` writes"
+        return _fail(f"this is a bug of llx: {said}", EXIT_BUG)
     if code == EXIT_INTERRUPTED:
         return _fail("interrupted; nothing was left half-written", EXIT_INTERRUPTED)
     return code if isinstance(code, int) else 0

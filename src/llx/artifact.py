@@ -20,6 +20,7 @@ from llx.errors import BadInput, NotExported, one_line, printable
 from llx.files import is_plain_name, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
+from llx.nearby import near_in_words
 from llx.notebook import html_table
 from llx.precision import Precision
 
@@ -365,7 +366,10 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     """
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
+        raise BadInput(
+            f"{folder} is not a folder{near_in_words(folder)}",
+            "name an artifact that `llx export` wrote",
+        )
     if not is_artifact(folder):
         raise BadInput(
             f"{folder} is not an artifact: it has no {MANIFEST}",
