@@ -21,7 +21,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.artifact import open_artifact
 from llx.bench.run import POLL_S, Measurement
 from llx.bench.speed.rows import MIN_REPETITIONS
 from llx.bench.worker import Job, Scenario, Turns
@@ -128,7 +127,7 @@ class InTurns:
 
     def results(self) -> list[Result]:
         """The baseline's and the candidate's, which says how they compare."""
-        turns, artifact = uuid.uuid4().hex, open_artifact(self._baseline_job.folder)
+        turns, artifact = uuid.uuid4().hex, self._baseline.artifact
         against = Against(
             engine=self._baseline_job.engine,
             precision=artifact.manifest.precision.name,

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from llx.artifact import Artifact
+from llx.artifact import REFERENCE, Artifact
 from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
 from llx.errors import Lacking, LlxError, one_line
-from llx.files import locked_folder, state_folder, write_whole
+from llx.files import (
+    empty,
+    locked_folder,
+    make_folder,
+    read_sealed,
+    remove,
+    state_folder,
+    write_sealed,
+)
 
 
 class Kept:
@@ -42,25 +49,23 @@ class Kept:
         """
         try:
             folder = _folder(job, artifact)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(exist_ok=True)
-        except (OSError, Lacking) as error:
+            make_folder(folder)
+        except (OSError, LlxError) as error:
             yield cls(None, one_line(error))
             return
         with locked_folder(folder, f"{job.engine} is being measured by another run"):
             if not job.resume:
-                for path in folder.iterdir():
-                    path.unlink()
+                empty(folder)
             yield cls(folder)
 
     def outcome(self, scenario: Scenario) -> Outcome | None:
         """What a scenario found in the run that was cut off, if it came that far."""
         if self._folder is None:
             return None
-        path = self._path(scenario, self._folder)
+        data = read_sealed(self._path(scenario, self._folder))
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Outcome)
-        except (OSError, msgspec.DecodeError):
+            return msgspec.json.decode(data, type=Outcome) if data is not None else None
+        except msgspec.DecodeError:
             return None
 
     def keep(self, scenario: Scenario, outcome: Outcome) -> None:
@@ -68,7 +73,7 @@ class Kept:
         if self._folder is None or self.problem:
             return
         try:
-            write_whole(self._path(scenario, self._folder), msgspec.json.encode(outcome))
+            write_sealed(self._path(scenario, self._folder), msgspec.json.encode(outcome))
         except (OSError, LlxError) as error:
             self.problem = one_line(error)
 
@@ -76,17 +81,18 @@ class Kept:
         """The run is complete."""
         if self._folder is not None:
             with contextlib.suppress(OSError):
-                shutil.rmtree(self._folder)
+                remove(self._folder)
 
     def _path(self, scenario: Scenario, folder: Path) -> Path:
         name = "fidelity" if scenario.index is None else f"{scenario.index:04}"
-        return folder / f"{name}.json"
+        return folder / f"{name}.outcome"
 
 
 def kept_anything(job: Job, artifact: Artifact) -> bool:
     """Whether anything is kept of this very run."""
     try:
-        return any(_folder(job, artifact).glob("*.json"))
+        found = _folder(job, artifact).glob("*.outcome")
+        return any(read_sealed(path) is not None for path in found)
     except (OSError, Lacking):
         return False
 
@@ -98,6 +104,7 @@ def _folder(job: Job, artifact: Artifact) -> Path:
 def _key(job: Job, artifact: Artifact) -> str:
     identity = (
         artifact.sha256,
+        artifact.manifest.files.get(REFERENCE),
         job.engine,
         str(job.built.folder),
         msgspec.json.encode(job.workload).decode(),

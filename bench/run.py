@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import llx
-from llx.artifact import REFERENCE, open_artifact
+from llx.artifact import REFERENCE, Artifact
 from llx.bench.kept import Kept, kept_anything
 from llx.bench.machine import environment
 from llx.bench.machine.watch import overall_run
@@ -60,7 +60,8 @@ class Measurement:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job, self._artifact = job, open_artifact(job.folder)
+        self._artifact = artifact = job.artifact()
+        self._job = replace(job, sha256=artifact.sha256)
         job.workload.require_fit(self._artifact.manifest.contract.limits)
         self._engine = engine_named(job.engine)
         self._load_before = environment.load()
@@ -76,6 +77,11 @@ class Measurement:
     def scenarios(self) -> list[Scenario]:
         """What there is to do, in order."""
         return scenarios_of(self._job, self._artifact)
+
+    @property
+    def artifact(self) -> Artifact:
+        """What is measured, as it was when the measurement began."""
+        return self._artifact
 
     @property
     def failed_to_open(self) -> bool:

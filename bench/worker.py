@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Literal
 
-from llx.artifact import REFERENCE, Artifact, open_artifact
+from llx.artifact import REFERENCE, Artifact, open_artifact, replaced
 from llx.bench import clock
 from llx.bench.fidelity.judge import judge_session
 from llx.bench.fidelity.reference import read_reference
@@ -37,8 +37,9 @@ REST_S = 0.3
 class Job:
     """What one engine is to do: every test of a workload, and perhaps be judged.
 
-    `limit_s`: of each process. `roofline`: hold the speeds to what the machine can do. `resume`: go
-    on where a run like this was cut off.
+    `sha256`: the artifact that is meant; None is the one that stands in the folder as the work
+    begins. `limit_s`: of each process. `roofline`: hold the speeds to what the machine can do.
+    `resume`: go on where a run like this was cut off.
     """
 
     folder: Path
@@ -51,6 +52,17 @@ class Job:
     limit_s: float = LIMIT_S
     roofline: bool = True
     resume: bool = False
+    sha256: str | None = None
+
+    def artifact(self) -> Artifact:
+        """The artifact. Raises `BadInput` where another has taken the place of the one meant.
+
+        Every process asks for itself: a number is filed under the hash of what it ran.
+        """
+        found = open_artifact(self.folder)
+        if self.sha256 not in (None, found.sha256):
+            raise replaced(self.folder)
+        return found
 
 
 class Turns:
@@ -129,7 +141,7 @@ class Outcome:
 def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
     """Open a session and do what is to be done. Raises `LlxError` where that fails."""
     job, test = scenario.job, scenario.test
-    artifact, engine = open_artifact(job.folder), engine_named(job.engine)
+    artifact, engine = job.artifact(), engine_named(job.engine)
     held: list[int] = []
     found = energy = fidelity = run = card = None
     with Watch(find_gpu() if engine.gpu else None) if test else nullcontext() as watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from llx.files import write_whole
+from llx.files import make_folder, write_whole
 from llx.reports.compare.changes import changes_markdown
 from llx.reports.compare.pairs import Compared
 from llx.reports.markdown import results_markdown, safe
@@ -22,7 +22,7 @@ def write_report(
     compared: Compared | None = None,
 ) -> Path:
     """Write report.md into a folder, and return its path; what was compared stands first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names = ", ".join(dict.fromkeys(safe(result.artifact.name) for result in results))
     engines = ", ".join(dict.fromkeys(safe(result.engine) for result in results))
     parts = [f"# {names} on {engines}\n"]

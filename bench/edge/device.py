@@ -221,11 +221,11 @@ def _observe(here: Here) -> None:
 def _opener(here: Here) -> OpenSession:
     """Opens sessions over the engine that was built here by this recipe."""
     recipe, built = here.recipe, _built(here)
-    if built is None:
+    plan = here.out(PLAN).read_bytes() if built else b""
+    if built is None or hashlib.sha256(plan).hexdigest() != built.plan_sha256:
         raise BadInput("there is no engine of this recipe here", "run `python3 run.py build`")
     from llx.bench.sessions.trt import TrtSession as session
 
-    plan = here.out(PLAN).read_bytes()
     return lambda rows: session(recipe.runtime, plan, recipe.contract, recipe.dialect, rows)
 
 

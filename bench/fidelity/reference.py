@@ -11,8 +11,8 @@ hundredth of the logits.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from llx.artifact import REFERENCE, WEIGHTS, Artifact
 from llx.bench.fidelity.observed import log_sum_exp
@@ -29,8 +29,8 @@ from llx.bench.session import Session, Tokens
 from llx.bench.speed import steps
 from llx.bench.text import tokenizer_of
 from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
-from llx.errors import BadInput, Lacking, LlxError
-from llx.files import locked_folder, write_whole
+from llx.errors import BadInput, LlxError, NotExported
+from llx.files import beside, locked_folder, read_sealed, remove, write_sealed
 from llx.progress import Progress, silent
 
 TOP_K = 256
@@ -128,7 +128,7 @@ def capture(
     """Write an artifact's reference; return the artifact, and whether anything was captured.
 
     `open_reference` opens PyTorch in fp32. Each window is kept as it is done, so an interrupted
-    capture goes on where it stopped. Raises `Lacking` where the artifact has no tokenizer.
+    capture goes on where it stopped. Raises `NotExported` where the artifact has no tokenizer.
     """
     tokenizer = tokenizer_of(artifact)
     corpus = evaluation_text()
@@ -162,24 +162,36 @@ def capture(
     )
     if _captured_by(artifact) == protocol:
         session.close()
+        _clear_leftovers(artifact.folder)
         return artifact, False
     partial = artifact.folder / PARTIAL
     with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
-        _capture_windows(session, cut.tokens, protocol, artifact.folder, progress)
-        shutil.rmtree(partial)
+        data = _capture_windows(session, cut.tokens, protocol, artifact.folder, progress)
+        captured = artifact.with_new_file(REFERENCE, data)
+        remove(partial)
     session.close()
-    return artifact.with_file(REFERENCE), True
+    return captured, True
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what a killed capture left, where none is at work and it may be removed."""
+    partial, following = folder / PARTIAL, beside(folder / REFERENCE, "next")
+    with contextlib.suppress(BadInput, OSError):
+        if partial.exists() or following.exists():
+            with locked_folder(partial, ""):
+                remove(following)
+                remove(partial)
 
 
 def _capture_windows(
     session: Session, windows: Tokens, protocol: Protocol, folder: Path, progress: Progress
-) -> None:
-    """Score every window that an earlier capture has not, then put all into one file."""
+) -> bytes:
+    """Score every window that an earlier capture has not; return all as one file."""
     header = {"protocol": msgspec.json.encode(protocol).decode()}
     pieces = []
     for i, tokens in enumerate(windows):
         progress("reference", i, len(windows), "window")
-        path = folder / PARTIAL / f"{i:04}.safetensors"
+        path = folder / PARTIAL / f"{i:04}"
         piece = _read_piece(path, header)
         if piece is None:
             scores = score_window(session, tokens, protocol.top_k, protocol.tail_samples)
@@ -189,11 +201,11 @@ def _capture_windows(
                     "export from an undamaged checkpoint",
                 )
             piece = asdict(scores)
-            write_whole(path, save(piece, header))
+            write_sealed(path, save(piece, header))
         pieces.append(piece)
     progress("reference", len(windows), len(windows), "window")
     whole = {name: np.stack([piece[name] for piece in pieces]) for name in pieces[0]}
-    write_whole(folder / REFERENCE, save(whole, header))
+    return save(whole, header)
 
 
 def _captured_by(artifact: Artifact) -> Protocol | None:
@@ -205,32 +217,31 @@ def _captured_by(artifact: Artifact) -> Protocol | None:
 
 
 def _read_piece(path: Path, header: dict[str, str]) -> dict[str, NDArray[np.generic]] | None:
-    """One window of an earlier, interrupted capture, if it was made by the same protocol."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="np") as file:
-            if file.metadata() != header:
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError:
-        return None
+    """One window of an earlier, interrupted capture, if it is whole and of the same protocol."""
+    data = read_sealed(path)
+    return load(data) if data is not None and _metadata(data) == header else None
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors."""
+    length = int.from_bytes(data[:8], "little")
+    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return found
 
 
 def read_reference(artifact: Artifact) -> Reference:
-    """The artifact's captured reference. Raises `Lacking` where there is none."""
+    """The artifact's captured reference. Raises `NotExported` where there is none."""
     if not artifact.has(REFERENCE):
-        raise Lacking(
+        raise NotExported(
             f"{artifact.folder} has no captured reference", "run `llx reference` where PyTorch is"
         )
     path = artifact.path(REFERENCE)
     try:
-        with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            protocol = msgspec.convert(json.loads(file.metadata()["protocol"]), Protocol)
+        tensors = load(data := artifact.read(REFERENCE))
+        protocol = msgspec.convert(json.loads(_metadata(data)["protocol"]), Protocol)
         return Reference(protocol, Scores(**tensors))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{path} is not a reference that this version reads ({error})",
-            "delete it and run `llx reference`",
+            "capture it anew with `llx reference`",
         ) from None

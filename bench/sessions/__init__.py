@@ -112,6 +112,15 @@ class Engine:
     runtime: Runtime | None = None
     check: Callable[[], None] = lambda: None
 
+    def reads(self, artifact: Artifact) -> list[str]:
+        """The files of an artifact that its session opens; an engine that was built needs none."""
+        from llx.artifact import WEIGHTS
+
+        if self.runtime:
+            return []
+        names = [WEIGHTS, *([f"{self.dialect}.onnx"] if self.dialect else [])]
+        return [name for name in names if artifact.has(name)]
+
     def open(self, artifact: Artifact, rows: int, built: Built | None = None) -> Session:
         """A session of so many rows. Raises `LlxError` where it cannot be."""
         return self.session(artifact, rows, built or Built())

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from llx.artifact import Artifact
+from llx.artifact import WEIGHTS, Artifact
 from llx.bench import clock
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens
@@ -81,9 +81,12 @@ class OrtSession:
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, providers=list(self._options.items())
-            )
+            with artifact.held(graph.name, WEIGHTS):
+                self._session = onnxruntime.InferenceSession(
+                    graph, options, providers=list(self._options.items())
+                )
+        except LlxError:
+            raise
         except Exception as error:  # a dozen classes of its own, of no common ancestor
             raise BadInput(
                 f"ONNX Runtime does not load {graph} ({one_line(error)})",
@@ -124,7 +127,10 @@ class OrtSession:
         self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, self._logits.ctypes.data)
         if self._delta:
             self._bind_new(tokens.shape[1])
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # of no common ancestor either
+            raise failed_step(error) from None
         if self._delta:
             self._write_new(positions[:, 0])
 
@@ -213,6 +219,19 @@ class OrtSession:
             "reads_capacity": self.reads_capacity,
             "threads": usable_threads(),
         }
+
+
+def failed_step(error: Exception) -> LlxError:
+    """Why a step failed: memory, or a graph whose nodes do not fit one another."""
+    if "alloc" in str(error).lower():
+        return Lacking(
+            f"ONNX Runtime has no memory for a step ({one_line(error)})",
+            "choose a smaller --batch, or export with a smaller --context",
+        )
+    return BadInput(
+        f"ONNX Runtime cannot run the artifact's graph ({one_line(error)})",
+        "export again with --overwrite, or look at it with `llx check`",
+    )
 
 
 def require_computed(compute: Compute) -> None:

@@ -5,6 +5,7 @@ It needs what a JetPack has, and Polygraphy: what only `open` needs is imported 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,13 @@ def chosen_engine(artifact: Artifact, runtime: Runtime, rows: int, built: Built)
     from llx.engine import engines_of, open_engine
 
     if built.folder:
-        return open_engine(built.folder)
+        named = open_engine(built.folder)
+        if named.manifest.key.artifact_sha256 != artifact.sha256:
+            raise BadInput(
+                f"{built.folder} was not built from {artifact.folder} as it is now",
+                "build one with `llx build`",
+            )
+        return named
     version = load(runtime).__version__
     sm = require_gpu(f"engine {runtime}", "bench on a machine with one").sm
     others = ""
@@ -149,23 +156,25 @@ class TrtSession:
         built = built or Built()
         engine = chosen_engine(artifact, runtime, rows, built)
         key, refit = engine.manifest.key, None
-        if key.options.strip:
-            from llx.artifact import WEIGHTS
-            from llx.graphs.capacity import stamped
+        with contextlib.ExitStack() as opening:
+            if key.options.strip:
+                from llx.artifact import WEIGHTS
+                from llx.graphs.capacity import stamped
 
-            graph = artifact.graph(key.dialect)
-            artifact.intact(WEIGHTS)  # other weights than the engine was built with would be used
-            refit = (stamped(graph, key.contract.limits.capacity), graph)
-        return cls(
-            runtime,
-            engine.plan(built.trust),
-            key.contract,
-            key.dialect,
-            rows,
-            weights=artifact.weights_in_words,
-            refit=refit,
-            about={"engine": engine.folder.name, "build_s": engine.manifest.build_s},
-        )
+                graph = artifact.graph(key.dialect)
+                # Other weights than the engine was built with would be used.
+                opening.enter_context(artifact.held(graph.name, WEIGHTS))
+                refit = (stamped(graph, key.contract.limits.capacity), graph)
+            return cls(
+                runtime,
+                engine.plan(built.trust),
+                key.contract,
+                key.dialect,
+                rows,
+                weights=artifact.weights_in_words,
+                refit=refit,
+                about={"engine": engine.folder.name, "build_s": engine.manifest.build_s},
+            )
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         """Begin one step: ids to the device, the engine, new keys into their slots, logits back."""

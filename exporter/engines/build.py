@@ -30,7 +30,7 @@ from llx.engine import (
     write_engine_manifest,
 )
 from llx.errors import BadInput, Lacking, LlxError, one_line
-from llx.files import cache_folder, require_space, whole_folder
+from llx.files import cache_folder, require_space
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
 from llx.graphs.tensorrt_rules import Target, require_buildable
@@ -38,6 +38,7 @@ from llx.processes import ProcessDied, in_own_process, peak_host_bytes
 from llx.progress import Progress, silent
 from llx.runtime import Runtime
 from llx.tensorrt import NOT_IN_RTX, BuildOptions, build, dialect_of, load, targets
+from llx.whole import clear_leftovers_in, whole_folder
 
 SAID = "stderr"  # of the builder's process, in the folder that is being written
 MOST_SAID = 50  # lines of it that are shown where it died
@@ -104,17 +105,21 @@ def build_engine(
     """
     key = key_of(artifact, request)
     folder = artifact.folder / ENGINES / key.name
+    clear_leftovers_in(folder.parent, tell, "build")
     standing = _standing(folder, overwrite, tell)
     if standing is not None:
         return standing, False
     graph = checked_graph(artifact, key)
-    artifact.intact(WEIGHTS)
+    artifact.intact(WEIGHTS, progress=progress)
     require_space(folder, 2 * artifact.manifest.files[WEIGHTS].bytes)
     made = True
     with whole_folder(folder, tell, "build") as partial:
         # Another build may have written it before this one held the lock.
         if _standing(folder, overwrite, lambda _: None) is None:
-            _write_engine(partial, artifact, key, graph, request, progress, tell)
+            # Built of the very bytes that its key names, and read back.
+            with artifact.held(graph.name, WEIGHTS):
+                _write_engine(partial, artifact, key, graph, request, progress, tell)
+            _require_whole(partial)
         else:
             made = False
             shutil.rmtree(partial)
@@ -224,6 +229,15 @@ def _standing(folder: Path, overwrite: bool, tell: Callable[[str], None]) -> Eng
         tell(f"{error.message}: it is built again")
         return None
     return engine if engine.own else None
+
+
+def _require_whole(folder: Path) -> None:
+    """What does not open, or is not on the disk as it was written, takes no engine's place."""
+    if not open_engine(folder).intact:
+        raise Lacking(
+            f"{folder / PLAN} is not on the disk as it was written",
+            "check the disk, or build on another",
+        )
 
 
 def _write_engine(

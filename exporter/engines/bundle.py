@@ -26,11 +26,12 @@ from llx.bundle import LIB, RECIPE, REFERENCE, SCRIPT, WEIGHTS, Recipe
 from llx.engine import EngineKey
 from llx.errors import BadInput, require_modules
 from llx.exporter.engines.build import BuildRequest, checked_graph, engine_contract
-from llx.files import require_space, sha256_of, whole_folder
+from llx.files import require_space, sha256_of
 from llx.graphs.capacity import stamped
 from llx.probe import Needs
 from llx.progress import Progress, silent
 from llx.runtime import dialect_of_version
+from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 __all__ = ["Bundle", "Place", "make_bundle", "write_bundle"]
 
@@ -146,6 +147,8 @@ def write_bundle(
     The same bundle again is a no-op. Raises `BadInput` where something else stands in its place,
     `Lacking` where the disk has no room.
     """
+    require_replaceable(folder)
+    clear_leftovers(folder, lambda _: None, "bundle")
     if _stands(bundle, folder):
         return False
     if folder.exists() and not (overwrite and (folder / RECIPE).is_file()):

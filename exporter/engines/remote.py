@@ -56,11 +56,12 @@ from llx.exporter.engines.ssh import (
     error_of,
     message_of,
 )
-from llx.files import require_space, whole_folder
+from llx.files import require_space
 from llx.probe import OUT, Machine, unmet
 from llx.progress import Progress, silent
 from llx.runtime import Runtime
 from llx.tensorrt import MODULES
+from llx.whole import clear_leftovers_in, whole_folder
 
 HOME = ".cache/llx/bundles"
 RECORD_BYTES, SAMPLES_BYTES, TIMING_BYTES = 1 << 20, 64 << 20, 256 << 20
@@ -274,6 +275,7 @@ async def _fetch_engine(
     )
     target = artifact.folder / ENGINES / key.name
     plan = FileRecord(bytes=built.plan_bytes, sha256=built.plan_sha256)
+    clear_leftovers_in(target.parent, lambda _: None, "build")
     standing = _standing(target)
     if standing is not None and standing.manifest.files[PLAN] == plan:
         return standing, False

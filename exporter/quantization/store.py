@@ -1,21 +1,40 @@
-"""What a calibration has found so far, in a folder: it goes on there after a kill."""
+"""What a calibration has found so far, in a folder: it goes on there after a kill or a power cut.
+
+An index names every file with its hash, and is written last. What another request left, or what is
+not whole, is as good as not there: the calibration begins anew.
+"""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from llx.errors import BadInput
 from llx.exporter.quantization.fold import Folds
 from llx.exporter.quantize import Quantized
-from llx.files import locked_folder
+from llx.files import (
+    empty,
+    is_plain_name,
+    locked_folder,
+    read_sealed,
+    remove,
+    sha256_of,
+    write_sealed,
+    write_whole,
+)
+
+INDEX = "index"
 
 
 @dataclass(frozen=True)
@@ -30,26 +49,43 @@ class CalibratedModule:
     fold: torch.Tensor | None
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Whose the store is, how many layers are done, and the hash of every file that says so."""
+
+    request: str
+    layers: int = 0
+    files: dict[str, str] = field(default_factory=dict)
+
+
 class CalibrationStore:
     """Calibrated modules by name, and the hidden states that reach the next layer."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, index: _Index) -> None:
+        self._folder, self._index = folder, index
 
     @classmethod
     @contextmanager
     def opened(cls, folder: Path, key: str) -> Iterator[CalibrationStore]:
-        """The store of one request in a folder; what another request left there is removed.
+        """The store of one request in a folder; what is of another, or not whole, is removed.
 
-        Raises `BadInput` where another run holds it. The folder stays: `discard` removes it.
+        Raises `BadInput` where another run holds it. The folder stays: `clear` removes it.
         """
         with locked_folder(folder, f"another export is calibrating in {folder}"):
-            marker = folder / "request"
-            if not marker.is_file() or marker.read_text() != key:
-                for path in folder.iterdir():
-                    path.unlink()
-                marker.write_text(key)
-            yield cls(folder)
+            index = _index_of(folder)
+            if index is None or index.request != key or not _whole(folder, index):
+                empty(folder)
+                index = _Index(key)
+            yield cls(folder, index)
+
+    @staticmethod
+    def clear(folder: Path, only: str | None = None) -> None:
+        """Remove a store where no run holds it. `only`: that of one request, or of none at all."""
+        with contextlib.suppress(BadInput, OSError), locked_folder(folder, ""):
+            index = _index_of(folder)
+            if index is None or only in (None, index.request):
+                (folder / INDEX).unlink(missing_ok=True)
+                remove(folder)
 
     def write(self, module: str, calibrated: CalibratedModule) -> None:
         """Keep a module."""
@@ -60,7 +96,11 @@ class CalibrationStore:
         }
         if calibrated.fold is not None:
             tensors["fold"] = calibrated.fold.contiguous()
-        save_file(tensors, self._path(module))
+        self._keep(self._path(module).name, save(tensors))
+
+    def _keep(self, name: str, data: bytes | memoryview) -> None:
+        write_whole(self._folder / name, data)
+        self._index.files[name] = hashlib.sha256(data).hexdigest()
 
     def read(self, module: str) -> CalibratedModule:
         """A module that was kept."""
@@ -87,23 +127,25 @@ class CalibrationStore:
 
     def layer_done(self, layer: int, hidden: torch.Tensor) -> None:
         """Keep the hidden states that leave a layer; with them the layer counts as done."""
-        partial = self._folder / "hidden.partial"
-        with partial.open("wb") as file:
-            np.save(file, hidden.numpy(), allow_pickle=False)
-        partial.replace(self._hidden(layer + 1))
+        data = io.BytesIO()
+        np.save(data, hidden.numpy(), allow_pickle=False)
+        self._keep(self._hidden(layer + 1).name, data.getbuffer())
+        self._index.files.pop(self._hidden(layer).name, None)
+        self._index = _Index(self._index.request, layer + 1, self._index.files)
+        write_sealed(self._folder / INDEX, msgspec.json.encode(self._index))
         self._hidden(layer).unlink(missing_ok=True)
 
     def resume(self) -> tuple[int, torch.Tensor | None]:
         """The first layer that is not done, and the hidden states that reach it, if any is."""
-        found = sorted(self._folder.glob("hidden-*.npy"))
-        if not found:
+        layer = self._index.layers
+        if not layer:
             return 0, None
-        layer = int(found[-1].stem.removeprefix("hidden-"))
-        return layer, torch.from_numpy(np.load(found[-1], allow_pickle=False))
+        return layer, torch.from_numpy(np.load(self._hidden(layer), allow_pickle=False))
 
     def discard(self) -> None:
-        """Remove all of it, now that the artifact holds what was found."""
-        shutil.rmtree(self._folder)
+        """Remove all of it, for good."""
+        (self._folder / INDEX).unlink(missing_ok=True)
+        remove(self._folder)
 
     def scratch(self, name: str) -> Path:
         """A path for what one step of the export needs for itself."""
@@ -121,3 +163,23 @@ class CalibrationStore:
 
     def _hidden(self, layer: int) -> Path:
         return self._folder / f"hidden-{layer:04}.npy"
+
+
+def _index_of(folder: Path) -> _Index | None:
+    """What a store says of itself, if it says so whole."""
+    data = read_sealed(folder / INDEX)
+    try:
+        return msgspec.json.decode(data, type=_Index) if data is not None else None
+    except msgspec.DecodeError:  # of another version
+        return None
+
+
+def _whole(folder: Path, index: _Index) -> bool:
+    """Whether every file that the index names is there as it was written."""
+    try:
+        return all(
+            is_plain_name(name) and sha256_of(folder / name) == sha256
+            for name, sha256 in index.files.items()
+        )
+    except OSError:
+        return False

@@ -7,6 +7,7 @@ pages count as memory.
 from __future__ import annotations
 
 import pickle  # noqa: TID251  for the name of its error; nothing is unpickled with it
+import re
 import struct
 import warnings
 import zipfile
@@ -38,6 +39,8 @@ DAMAGE = (
     *(TypeError, AttributeError, IndexError, OverflowError, MemoryError, AssertionError),
     struct.error,
 )
+# How torch.load names what it was asked to call and did not.
+CODE = re.compile(r"GLOBAL ([\w.]+)", re.ASCII)
 
 
 class TensorFile(Protocol):
@@ -212,6 +215,13 @@ class TorchFile:
         except RecursionError:
             raise self._damaged("it is nested too deeply") from None
         except DAMAGE as error:
+            if code := CODE.search(str(error)):
+                raise BadInput(
+                    f"{self.path} cannot be read as weights (loading it would run {code[1]}, and "
+                    "llx runs no code of a file)",
+                    "convert it to safetensors in a sandbox, if you trust who made it, or use the "
+                    "model's safetensors files",
+                ) from None
             raise self._damaged(str(error).split(". ")[0] or "PyTorch finds it damaged") from None
 
     def _unpickled(self) -> Any:

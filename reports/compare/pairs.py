@@ -39,6 +39,13 @@ class Compared:
     settings: list[Setting]
     notes: list[str]  # what else is to be said: what is compared with nothing, which gate is idle
 
+    def __repr__(self) -> str:
+        """How many of what was compared got worse, in a line."""
+        return (
+            f"<llx.Compared: {len(self.pairs)} pairs of results, {len(self.changes)} measures, "
+            f"{len(self.regressed)} regressed>"
+        )
+
     @property
     def regressed(self) -> list[Change]:
         """What fails the comparison."""

@@ -374,6 +374,22 @@ def _positions(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     return lines.properties(height=260)
 
 
+def _blocks(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
+    import altair as alt
+
+    x = _x("layer", "layer", axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1))
+    y = alt.Y(field="y", type="quantitative", title="of the hidden state", **_log(rows, "y"))
+    tips = _tips(
+        ("series", "graph", ""),
+        ("layer", "after layer", "d"),
+        ("value", "error", ".3~g"),
+        ("kind", "", ""),
+    )
+    scale = alt.Scale(domain=["error", "explained"], range=[[1, 0], [5, 4]])
+    dash = alt.StrokeDash(field="kind", type="nominal", scale=scale, legend=None)
+    return _lines(base, x, y, ("y", "y"), tips, 50, strokeDash=dash).properties(height=260)
+
+
 def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
@@ -410,5 +426,6 @@ DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {
     "depth": _depth,
     "phases": _phases,
     "positions": _positions,
+    "blocks": _blocks,
     "history": _history,
 }

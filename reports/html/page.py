@@ -18,7 +18,7 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llx.errors import require_modules
-from llx.files import write_whole
+from llx.files import make_folder, write_whole
 from llx.reports.compare.gates import GATES, Gate
 from llx.reports.compare.pairs import Compared, beside, sides
 from llx.reports.history import Entry
@@ -90,7 +90,7 @@ def write_page(
     Raises `Lacking` where the packages that draw the plots are not installed.
     """
     require_modules("the page (index.html)", "report", "altair", "vl_convert")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / PAGE
     write_whole(path, page_html(results, baseline=baseline, history=history, gates=gates).encode())
     return path
@@ -122,7 +122,7 @@ def page_html(
     specs = {name: specification(plot) for name, plot, _ in drawn}
     scripts = [TEMPLATES.joinpath("page.js").read_text("utf-8")]
     if specs:
-        scripts.insert(0, _script_text(vega_script()))
+        scripts.insert(0, script_text(vega_script()))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -145,7 +145,7 @@ def page_html(
         specs=specs,
         style=TEMPLATES.joinpath("page.css").read_text("utf-8"),
         scripts=scripts,
-        hashes=[_hash(script) for script in scripts],
+        hashes=[page_hash(script) for script in scripts],
     )
 
 
@@ -164,12 +164,13 @@ def _shown(result: Shown) -> Shown:
     return msgspec.convert(shown(msgspec.to_builtins(result)), type(result))
 
 
-def _script_text(script: str) -> str:
+def script_text(script: str) -> str:
     """A library's script as it may stand in a page: nothing in it ends or opens an element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _hash(script: str) -> str:
+def page_hash(script: str) -> str:
+    """A script's hash as a page's policy names it."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 

@@ -1,12 +1,14 @@
 """`Artifact`: one folder with a weights file, a small graph per runtime, and a manifest.
 
 A manifest is untrusted data: it is decoded against the types below, its file names must be plain,
-and a graph reaches a runtime only where its hash agrees and it names no file but the weights.
+and a graph reaches a runtime only where its hash agrees and it names no file but the weights. No
+file is used whose bytes are not the manifest's: `read`, `intact` and `held` see to it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,12 +17,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from llx.errors import BadInput, Lacking, one_line
-from llx.files import is_plain_name, require_unicode, sha256_of, write_whole
+from llx.arguments import door
+from llx.errors import BadInput, NotExported, one_line, printable
+from llx.files import (
+    beside,
+    changing,
+    is_plain_name,
+    make_folder,
+    real_path,
+    require_unicode,
+    sha256_of,
+    sync,
+    write_whole,
+)
 from llx.graphs.contract import GraphContract
+from llx.intact import FileState, seen, state_of
 from llx.llama.spec import LlamaSpec
 from llx.notebook import html_table
 from llx.precision import Precision
+from llx.progress import Progress, silent
 
 if TYPE_CHECKING:
     from llx.api.session import OpenSession
@@ -158,6 +173,7 @@ class Manifest:
     created: str  # ISO 8601, UTC
     command: str
     request: str  # hash of what was asked for: the same export again is a no-op
+    asked: dict[str, str] = field(default_factory=dict)  # the same of each part of it, by name
     spec: LlamaSpec
     precision: Precision
     contract: GraphContract
@@ -219,33 +235,35 @@ class Artifact:
         return sum(f.bytes for name, f in files if name == WEIGHTS or name.endswith(".onnx"))
 
     def path(self, name: str) -> Path:
-        """Path of a file of the folder. Raises `Lacking` where the artifact has no such file."""
+        """Path of a file of the folder. Raises `NotExported` where the artifact has none."""
         if name not in self.manifest.files:
-            raise Lacking(
-                f"{self.folder} has no {name}",
-                "its checkpoint had none, or it was not captured; see `llx inspect`",
-            )
+            raise NotExported(f"{self.folder} has no {name}", _remedy_without(name))
         return self.folder / name
 
     def graph(self, dialect: str) -> Path:
         """Path of a dialect's graph, safe to give to a runtime.
 
-        Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
-        or it wants weights from anything but the weights file: a runtime opens what a graph names.
+        Raises `NotExported` where there is none, and `BadInput` where its bytes are not the
+        manifest's or it is none that llx writes: a runtime runs what a graph holds, and opens what
+        it names.
         """
-        from llx.graphs.inspect import data_problems
+        from llx.graphs.dialects import dialect_named
+        from llx.graphs.trust import distrusted
 
         if not self.has(WEIGHTS):
-            raise Lacking(
+            raise NotExported(
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
         path = self.intact(f"{dialect}.onnx")
-        wrong = data_problems(path, self.folder / WEIGHTS)
-        if wrong:
-            raise BadInput(f"{path} {wrong[0]}", "do not use it: llx writes no such graph")
+        for wrong in distrusted(
+            *(path, self.folder / WEIGHTS, dialect_named(dialect)),
+            *(self.manifest.precision, self.manifest.contract),
+        ):
+            raise BadInput(f"{path} {wrong}", "do not use it: llx writes no such graph")
         return path
 
+    @door
     def session(
         self, engine: str = "ort", *, rows: int = 1, trust_engine: bool = False
     ) -> OpenSession:
@@ -278,13 +296,20 @@ class Artifact:
 
         path = self.path(WEIGHTS)
         try:
-            with safe_open(path, framework=framework) as file:
+            with self.held(WEIGHTS), safe_open(path, framework=framework) as file:
                 yield file
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise BadInput(
                 f"{path} is not what the manifest describes ({one_line(error)})",
                 "export again with --overwrite",
             ) from None
+
+    def __repr__(self) -> str:
+        """What it is and where, in a line."""
+        manifest = self.manifest
+        size = f"{self.model_bytes / 2**20:.1f} MiB"
+        of = f"{manifest.source.label}, {manifest.precision.name}, {size}"
+        return printable(f"<llx.Artifact: {of}, in {self.folder}>")
 
     def _repr_html_(self) -> str:
         manifest = self.manifest
@@ -300,12 +325,65 @@ class Artifact:
         )
         return html_table(manifest.name, (), rows)
 
-    def intact(self, name: str) -> Path:
-        """Path of a file, every byte of it read. `BadInput` where it is not what was exported."""
-        path = self.path(name)
-        if sha256_of(path) != self.manifest.files[name].sha256:
-            raise BadInput(f"{path} is not what was exported", "export again with --overwrite")
-        return path
+    def intact(self, *names: str, progress: Progress = silent) -> Path:
+        """Path of a file, the last of several, whose bytes are those of the manifest.
+
+        All of them are read, once for every state that the file is in. Raises `BadInput` where they
+        are others, and `Lacking` where the artifact has no such file.
+        """
+        for name in names:
+            self._seen(name, progress)
+        return self.folder / names[-1]
+
+    def read(self, name: str) -> bytes:
+        """A file's very bytes, checked. Raises as `intact` does."""
+        data = self.path(name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.manifest.files[name].sha256:
+            raise self._other(name)
+        return data
+
+    @contextmanager
+    def held(self, *names: str) -> Iterator[None]:
+        """While a runtime opens files by their names: what it finds is what was checked.
+
+        Raises `BadInput` where a file is not the manifest's, or became another within.
+        """
+        states = {name: self._seen(name) for name in names}
+        try:
+            yield
+        finally:
+            for name, state in states.items():
+                if not self._stands(name, state):
+                    raise self._other(name)
+
+    def _seen(self, name: str, progress: Progress = silent) -> FileState:
+        """The state of a file that was read and is as the manifest says."""
+        path, wanted = self.path(name), self.manifest.files[name].sha256
+        try:
+            found, state = seen(path, wanted, progress)
+        except FileNotFoundError:
+            raise self._other(name) from None
+        if found != wanted:
+            raise self._other(name)
+        return state
+
+    def _stands(self, name: str, state: FileState) -> bool:
+        """Whether a file is still the very one that was checked."""
+        try:
+            return state_of(self.folder / name).same_bytes(state)
+        except OSError:
+            return False
+
+    def _other(self, name: str) -> BadInput:
+        """The error for a file whose bytes are not the manifest's, by why they are not."""
+        try:
+            now = open_artifact(self.folder).manifest.files.get(name)
+        except BadInput:
+            now = None
+        if now != self.manifest.files[name]:
+            return replaced(self.folder)
+        remedy = "run `llx reference`" if name == REFERENCE else "export again with --overwrite"
+        return BadInput(f"{self.folder / name} is not what was exported", remedy)
 
     def has(self, name: str) -> bool:
         """Whether the artifact holds a file of that name."""
@@ -323,10 +401,58 @@ class Artifact:
         write_manifest(self.folder, manifest)
         return Artifact(self.folder, manifest)
 
+    def with_new_file(self, name: str, data: bytes) -> Artifact:
+        """Write a file into the folder after the export, and record it.
+
+        A power cut leaves the file and its record as they were, or both new: the new one lies
+        beside until the manifest names it, and whoever opens the artifact then finishes it. Raises
+        `BadInput` where the folder holds another export by now.
+        """
+        record = FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        with changing(self.folder):
+            standing = open_artifact(self.folder)
+            if standing.sha256 != self.sha256:
+                raise replaced(self.folder)
+            write_whole(beside(self.folder / name, "next"), data)
+            manifest = replace(standing.manifest, files=standing.manifest.files | {name: record})
+            write_manifest(self.folder, manifest)
+            _finish(self.folder, manifest, name)
+        return Artifact(self.folder, manifest)
+
+
+def _remedy_without(name: str) -> str:
+    """What brings a file into an artifact that has none of the name."""
+    if name == REFERENCE:
+        return "capture it with `llx reference`"
+    if name in (TOKENIZER, CHAT_TEMPLATE):
+        return f"put a {name} beside the checkpoint and export again with --overwrite"
+    return "export again with --overwrite, from a checkpoint and with this version of llx"
+
 
 def record_of(path: Path) -> FileRecord:
     """Size and hash of a file."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def replaced(folder: Path) -> BadInput:
+    """The error for an artifact in whose place another one stands by now."""
+    return BadInput(
+        f"{folder} was replaced while it was used: it holds another export now",
+        "run the command again",
+    )
+
+
+def _finish(folder: Path, manifest: Manifest, name: str) -> None:
+    """Give a file that was written after the export its name, where the manifest has it already."""
+    path, following = folder / name, beside(folder / name, "next")
+    record = manifest.files.get(name)
+    if record is None or not following.is_file() or sha256_of(following) != record.sha256:
+        return  # its writer was killed before the manifest named it
+    try:
+        os.replace(following, path)
+        sync(folder)
+    except FileNotFoundError:  # another process has finished it
+        return
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -340,10 +466,12 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+@door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
 
-    Structure and sizes are checked here; every byte only by `Artifact.damaged`.
+    Structure and sizes are checked here; the bytes of a file when it is used, and all of them by
+    `Artifact.damaged`.
     """
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
@@ -354,17 +482,21 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
             f"{folder} is not an artifact: it has no {MANIFEST}",
             "name a folder that `llx export` wrote",
         )
+    data = (folder / MANIFEST).read_bytes()
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",
         ) from None
+    _finish(folder, manifest, REFERENCE)
     for name, record in manifest.files.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None
         if found != record.bytes:
+            if is_artifact(folder) and (folder / MANIFEST).read_bytes() != data:
+                return open_artifact(folder)  # another one has just taken its place
             state = "is missing" if found is None else f"has {found} bytes, not {record.bytes}"
             raise BadInput(f"{path} {state}", "export again with --overwrite")
     return Artifact(folder, manifest)
@@ -385,7 +517,7 @@ def latest() -> Path:
 
 def remember_latest(folder: Path) -> None:
     """Make `folder` what the commands take by default in this working directory."""
-    DEFAULT_ROOT.mkdir(exist_ok=True)
-    inside = folder.resolve().parent == DEFAULT_ROOT.resolve()
-    name = folder.name if inside else str(folder.resolve())
+    make_folder(DEFAULT_ROOT)
+    real = real_path(folder)
+    name = real.name if real.parent == real_path(DEFAULT_ROOT) else str(real)
     write_whole(DEFAULT_ROOT / LATEST, f"{name}\n".encode())

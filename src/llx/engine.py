@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from llx.artifact import Artifact, FileRecord
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, printable
 from llx.files import is_plain_name, sha256_of, state_folder, write_whole
 from llx.graphs.contract import GraphContract
 from llx.runtime import Runtime
@@ -93,6 +93,13 @@ class Engine:
 
     folder: Path
     manifest: EngineManifest
+
+    def __repr__(self) -> str:
+        """What it is and where, in a line."""
+        key = self.manifest.key
+        of = f"{key.runtime} {key.version} for {key.target}, {key.dialect}"
+        size = f"{self.plan_bytes / 2**20:.1f} MiB"
+        return printable(f"<llx.Engine: {of}, {size}, in {self.folder}>")
 
     @property
     def own(self) -> bool:

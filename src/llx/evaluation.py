@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from llx.errors import BadInput
+from llx.errors import BadInput, printable
 from llx.result import ArtifactRecord
 from llx.templates import day_of
 
@@ -120,6 +120,13 @@ class Evaluation:
     truncated: int  # requests whose context was cut from the left
     without_system: int = 0  # conversations whose system turn the chat template refused
     seconds: float
+
+    def __repr__(self) -> str:
+        """What was scored, in a line."""
+        of = f"{self.artifact.name}, {self.precision}, {self.engine}"
+        tasks = ", ".join(task.task for task in self.tasks[:8])
+        more = f" and {len(self.tasks) - 8} more" if len(self.tasks) > 8 else ""
+        return printable(f"<llx.Evaluation: {of}: {tasks}{more}>")
 
 
 def encode_evaluation(evaluation: Evaluation) -> bytes:

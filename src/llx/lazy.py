@@ -29,10 +29,14 @@ def hand_on(
         import importlib
 
         value = getattr(importlib.import_module(f"{package}.{places[name]}"), name)
+        module: object = sys.modules.get(f"{package}.{name}")
+        if callable(module):  # a package that is called as the function of its name, always
+            value = module
         setattr(sys.modules[package], name, value)
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *places})
+        of_modules = {name for name in vars(sys.modules[package]) if name.startswith("__")}
+        return sorted(of_modules | places.keys())
 
     return __getattr__, __dir__, sorted(places)

@@ -22,6 +22,15 @@ from llx.progress import Progress
 from llx.refused import refused
 
 POLL_S = 0.5
+# Signals by which a program ends that has gone wrong itself (signal(7)), and what others mean.
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGTRAP", "SIGSYS")
+USUALLY = {
+    "SIGKILL": "as the kernel does where memory runs out",
+    "SIGILL": "an instruction that this processor has not",
+    "SIGTERM": "as whoever stops it does",
+    "SIGHUP": "as a terminal that is closed does",
+    "SIGXCPU": "a limit on its processor time",
+}
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -101,7 +110,8 @@ class OwnProcess(Generic[Job, Answer]):
         except queue.Empty:
             if not alive:
                 how = how_it_ended(self._process.exitcode)
-                died = ProcessDied(f"the process of {self._what} {how}", self._remedy)
+                remedy = what_mends(self._process.exitcode, self._remedy)
+                died = ProcessDied(f"the process of {self._what} {how}", remedy)
                 self._finish(error=died)
             return
         if kind == "news":
@@ -138,8 +148,22 @@ def how_it_ended(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
     except ValueError:
         name = f"signal {-exitcode}"
-    killed = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
-    return f"was ended by {name}{killed}"
+    usually = "a crash of the runtime" if name in CRASHES else USUALLY.get(name)
+    return f"was ended by {name}, {usually}" if usually else f"was ended by {name}"
+
+
+def what_mends(exitcode: int | None, if_killed: str) -> str:
+    """The remedy that fits how a process ended: `if_killed` where memory may have run out."""
+    try:
+        name = signal.Signals(-(exitcode or 0)).name
+    except ValueError:
+        name = ""
+    if name == "SIGKILL":
+        return if_killed
+    if name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        return "run it again, and leave it to its end"
+    above = "see what it said above; where that is no help"
+    return f"{above}, report it with the file that `llx doctor --bundle` writes"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
-from llx.errors import BadInput
+from llx.errors import BadInput, printable
 from llx.notebook import html_table, with_deviation
 
 if TYPE_CHECKING:
@@ -330,6 +330,7 @@ class Against:
     tests: list[ComparedTest]
 
 
+MOST_SHOWN = 4  # tests, in a line
 FIDELITY = "fidelity"  # what the judging is called among the tests
 
 
@@ -370,6 +371,16 @@ class Result:
     energy: EnergyRecord | None = None  # of all tests that generate, or else of the others
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
+
+    def __repr__(self) -> str:
+        """What it is of, and what came of it, in a line."""
+        said = [f"{row.test} {row.mean:.4g} {row.unit}" for row in self.speed[:MOST_SHOWN]]
+        said += ["…"] if len(self.speed) > MOST_SHOWN else []
+        said += [f"KLD {self.fidelity.kld.mean:.2g}"] if self.fidelity else []
+        said += [f"{len(self.failed)} failed"] if self.failed else []
+        said += [f"error: {self.error.message}"] if self.error else []
+        of = f"{self.artifact.name}, {self.precision}, {self.engine}"
+        return printable(f"<llx.Result: {of}: {', '.join(said) or 'nothing measured'}>")
 
     def _repr_html_(self) -> str:
         """A small table for notebooks: each test, fidelity, and what went wrong."""

@@ -318,12 +318,12 @@ def _save_timing_cache(config: trt.IBuilderConfig, path: Path) -> None:
 
     There is none where TensorRT refused the one that it was given, and no cache is worth a build.
     """
-    from llx.files import write_whole
+    from llx.files import make_folder, write_whole
 
     cache: trt.ITimingCache | None = config.get_timing_cache()
     if cache is not None:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError, BadInput):
+            make_folder(path.parent)
             write_whole(path, bytes(cache.serialize()))
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from llx.api.against import baseline_of
-from llx.api.engines import built_for, engines_named, runs_here
+from llx.api.engines import built_for, engines_named, require_intact, runs_here
 from llx.api.reference import with_reference
 from llx.api.results import Interrupted, Results, errors_of
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
-from llx.artifact import Artifact
+from llx.arguments import door
+from llx.artifact import REFERENCE, Artifact
 from llx.bench.against import InTurns
 from llx.bench.run import Measurement
 from llx.bench.speed.rows import MIN_REPETITIONS
@@ -28,6 +29,7 @@ MOST_REPETITIONS, MOST_IN_TURNS = 30, 60
 MOST_RUNS = 1_000_000
 
 
+@door
 def bench(
     artifact: AnyArtifact = None,
     *,
@@ -175,6 +177,8 @@ def jobs_for(
     built = {
         name: built_for(artifact, name, workload, trust, command, progress, tell) for name in names
     }
+    judged_by = (REFERENCE,) if fidelity else ()
+    require_intact(artifact, names, *judged_by, progress=progress)
     if fidelity and any(map(runs_here, names)):
         artifact = with_reference(artifact, tell, progress=progress)
     return [
@@ -186,6 +190,7 @@ def jobs_for(
             command=command,
             built=which,
             problem=problem,
+            sha256=artifact.sha256,
             **settings,
         )
         for name, (which, problem) in built.items()

@@ -37,6 +37,23 @@ def engines_named(engines: str | Sequence[str], provider: str | None = None) -> 
     return names
 
 
+def require_intact(
+    artifact: Artifact, names: Sequence[str], *files: str, progress: Progress | None = None
+) -> None:
+    """Raise `BadInput` where what engines read of an artifact is not what was exported.
+
+    `files`: what else is used. All of it is read, once for every state that a file is in, before
+    anything is shown or measured; whoever opens a file compares that state again.
+    """
+    used = [
+        file for name in names if runs_here(name) for file in engine_named(name).reads(artifact)
+    ]
+    used += [file for file in files if artifact.has(file)]
+    with watched(progress) as news:
+        for file in dict.fromkeys(used):
+            artifact.intact(file, progress=news)
+
+
 def runs_here(name: str) -> bool:
     """Whether this machine has what an engine needs."""
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from llx.api.engines import require_intact
 from llx.api.watching import AnyArtifact, call_in_words, opened, watched
+from llx.arguments import door
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, require_modules
@@ -13,6 +15,7 @@ from llx.evaluation import EvalRequest, Evaluation
 from llx.progress import Progress
 
 
+@door
 def evaluate(
     artifact: AnyArtifact,
     tasks: str | Sequence[str],
@@ -65,6 +68,7 @@ def evaluate(
     found = opened(artifact)
     tokenizer_of(found)
     chosen.require()
+    require_intact(found, [chosen.name], progress=progress)
     built = Built(trust=trust_engine)
     limits = chosen.limits(found, batch, built)
     if batch > limits.max_rows:

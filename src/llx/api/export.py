@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llx.api.watching import Tell, call_in_words, telling, watched
+from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
 from llx.exporter.export import ExportRequest
 from llx.exporter.export import export as export_whole
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@door
 def export(
     size: str | None = None,
     *,
@@ -126,7 +128,7 @@ def export_request(
         budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
     )
     quantization.require_for(chosen)
-    located = locate(str(weights) if weights is not None else None, preset)
+    located = locate(weights, preset)
     name = preset.name if preset else _name_of(str(weights))
     if not isinstance(located, Path):
         name += "-random" if located else "-graphs"

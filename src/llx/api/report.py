@@ -8,6 +8,7 @@ from pathlib import Path
 from llx.api.compare import Gates, gates_of
 from llx.api.results import Measured, results_of
 from llx.api.watching import Tell, telling
+from llx.arguments import door
 from llx.errors import BadInput
 from llx.reports.compare.pairs import Compared, beside, sides
 from llx.reports.history import read_history, remember
@@ -31,7 +32,12 @@ class Report:
     remembered: int | None = None
     added: int | None = None
 
+    def __repr__(self) -> str:
+        """What was written, in a line."""
+        return f"<llx.Report: {len(self.shown)} results, in {self.page.parent}>"
 
+
+@door
 def report(
     results: Measured,
     output: str | Path,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llx.arguments import door
 from llx.errors import (
     EXIT_BAD_INPUT,
     EXIT_BUG,
@@ -16,8 +17,9 @@ from llx.errors import (
     Lacking,
     is_installed,
 )
-from llx.files import state_folder, write_whole
+from llx.files import state_folder
 from llx.notebook import html_table
+from llx.outputs import write_out
 from llx.reports.formats import records
 from llx.result import ErrorRecord, Result, encode_results, read_results
 
@@ -29,6 +31,7 @@ class Results(list[Result]):
     """The results of one measurement, one for each engine and artifact (schema `llx.result/1`)."""
 
     @classmethod
+    @door
     def read(cls, *paths: str | Path) -> Results:
         """Results of files, each once. Raises `BadInput` where one is no `llx.result/1`."""
         return results_of(paths)
@@ -48,14 +51,20 @@ class Results(list[Result]):
         order = (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED)
         return next((code for code in order if code in codes), EXIT_DONE)
 
+    @door
     def write(self, path: str | Path) -> Path:
-        """Write a file that `llx compare` and `llx report` read, whole or not at all."""
-        write_whole(Path(path), encode_results(list(self)))
+        """Write a file that `llx compare` and `llx report` read, whole or not at all.
+
+        Into a device or a pipe, such as /dev/stdout, they are written as into any stream. Raises
+        `BadInput` for a folder.
+        """
+        write_out(Path(path), encode_results(list(self)))
         return Path(path)
 
     def to_frame(self) -> Any:
         """A row for each speed test, with the columns of `-o csv`: tok/s, nats per token, mJ.
 
+        And why a row is invalid, TTFT and TPOT in ms, and the share of the roofline.
         A DataFrame of pandas where that is installed, else of polars; `Lacking` where neither is.
         """
         found = list(records(self))
@@ -69,6 +78,9 @@ class Results(list[Result]):
             return polars.DataFrame(found, infer_schema_length=None)
         raise Lacking("a frame needs pandas or polars", "pip install pandas")
 
+    def __repr__(self) -> str:
+        return f"<llx.Results: {', '.join(map(one_line_of, self)) or 'none'}>"
+
     def _repr_html_(self) -> str:
         return "".join(result._repr_html_() for result in self) or html_table("no results", (), ())
 
@@ -79,6 +91,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, results: Results) -> None:
         super().__init__()
         self.results = results
+
+
+def one_line_of(result: Result) -> str:
+    """A result in a few words: of what, by what, and how fast."""
+    return repr(result).removeprefix("<llx.Result: ").removesuffix(">")
 
 
 def results_of(measured: Measured | Iterable[str | Path]) -> Results:

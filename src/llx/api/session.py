@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from llx.api.engines import require_intact
 from llx.bench.session import Memory, Session
 from llx.bench.sessions import Built, engine_named
 from llx.bench.speed.steps import prefill, prefill_logits
@@ -25,8 +26,23 @@ class OpenSession:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._open: Session | None = session
         self._filled = 0
+
+    def __repr__(self) -> str:
+        if self._open is None:
+            return "<llx.OpenSession: closed>"
+        limits = self.limits
+        return (
+            f"<llx.OpenSession: {self._open.rows} rows, {self._filled} of {limits.capacity} "
+            "positions filled>"
+        )
+
+    @property
+    def _session(self) -> Session:
+        if self._open is None:
+            raise BadInput("the session is closed", "open another: artifact.session(engine)")
+        return self._open
 
     def __enter__(self) -> OpenSession:
         return self
@@ -113,8 +129,10 @@ class OpenSession:
         return self._session.memory()
 
     def close(self) -> None:
-        """Let go of the engine and its cache."""
-        self._session.close()
+        """Let go of the engine and its cache; again it does nothing."""
+        if self._open is not None:
+            session, self._open = self._open, None
+            session.close()
 
 
 def open_session(
@@ -123,6 +141,7 @@ def open_session(
     """Open an engine over an artifact; see `Artifact.session`."""
     chosen, built = engine_named(engine), Built(trust=trust_engine)
     chosen.require()
+    require_intact(artifact, [engine])
     most = chosen.limits(artifact, rows, built).max_rows
     if not 1 <= rows <= most:
         raise BadInput(f"{rows} rows are outside 1…{most}", f"choose at most {most} rows")

@@ -47,6 +47,20 @@ Value = TypeVar("Value")
 More = ParamSpec("More")
 
 
+def path_named(text: str) -> Path:
+    """A path to write to. Raises `BadInput` for an empty one, such as an unset variable's."""
+    if not text.strip():
+        raise BadInput("an empty path is none to write to", "name one with -o")
+    return Path(text)
+
+
+def file_named(text: str) -> Path:
+    """The same for a file, whose name ends in no slash."""
+    if text.endswith("/"):
+        raise BadInput(f"-o {text} names a folder, where a file is written", "name a file")
+    return path_named(text)
+
+
 def command_line() -> str:
     """The command as it was typed: it belongs to every number."""
     return " ".join(map(_quoted, ["llx", *sys.argv[1:]]))

@@ -14,6 +14,7 @@ from llx.cli.arguments import (
     lengths,
     numbers,
     optional,
+    path_named,
 )
 
 
@@ -75,7 +76,13 @@ def build(
     python: Annotated[str, typer.Option(help="The Python there.")] = "python3",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The bundle. [default: under ./bundles]"),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=path_named,
+            metavar="PATH",
+            help="The bundle. [default: under ./bundles]",
+        ),
     ] = None,
     prompts: Annotated[
         str | None, typer.Option("-p", help="Prompt lengths to measure there. [default: 128]")

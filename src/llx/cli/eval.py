@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -85,4 +86,4 @@ def eval_tasks(
         trust_engine=trust_engine,
         command=command_line(),
     )
-    printed(lambda found: show_evaluation(found, output), evaluation, encode_evaluation)
+    printed(partial(show_evaluation, output=output), evaluation, encode_evaluation)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import Block, Vocab, command_line
+from llx.cli.arguments import Block, Vocab, command_line, path_named
 
 
 def export(
@@ -78,7 +78,13 @@ def export(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder. [default: artifacts/MODEL-PRECISION]"),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=path_named,
+            metavar="PATH",
+            help="Folder. [default: artifacts/MODEL-PRECISION]",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another artifact there.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import GateFile
+from llx.cli.arguments import GateFile, path_named
 
 
 def report(
@@ -18,7 +18,12 @@ def report(
             "the same engines, if there are any: they are its baseline."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", parser=path_named, metavar="PATH", help="Folder to write into."
+        ),
+    ],
     gate: GateFile = None,
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Show all files, and compare none.")

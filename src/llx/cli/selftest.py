@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import command_line
+from llx.cli.arguments import command_line, file_named
 from llx.cli.printed import printed
 
 
@@ -16,12 +16,20 @@ def selftest(
         bool, typer.Option("--gpu", help="The engines on this machine's GPU, in fp16.")
     ] = False,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File of results, to send with a report.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            parser=file_named,
+            metavar="PATH",
+            help="File of results, to send with a report.",
+        ),
     ] = Path("selftest.json"),
 ) -> None:
     """Export SmolLM2-135M, run it on every engine here, judge each against PyTorch."""
     from llx.api.results import Interrupted, Results
     from llx.api.selftest import selftest as run
+    from llx.outputs import require_output
     from llx.reports.console import say, show_results, warn
     from llx.result import encode_results
 
@@ -31,7 +39,7 @@ def selftest(
         say(f"\nresults: {output}")
 
     try:
-        results = run(output.parent, gpu=gpu, tell=warn, command=command_line())
+        results = run(require_output(output), gpu=gpu, tell=warn, command=command_line())
     except Interrupted as interrupted:
         if interrupted.results:
             printed(show, interrupted.results, encode_results)
