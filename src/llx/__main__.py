@@ -54,6 +54,8 @@ def _answer(error: BaseException) -> int:
     from llx.refused import refused
     from llx.streams import give_up_output
 
+    if isinstance(error, SystemExit):  # typer's answer to a reader that has gone
+        error = error.__context__ or error
     if isinstance(error, BrokenPipeError):
         give_up_output()
         return EXIT_BROKEN_PIPE

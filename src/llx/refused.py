@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import resource
+from collections.abc import Iterator
 
 from llx.errors import BadInput, Lacking, LlxError, one_line
 
@@ -37,7 +38,7 @@ def refused(error: BaseException) -> LlxError | None:
 
     None where it says nothing of the kind.
     """
-    if isinstance(error, MemoryError):
+    if any(isinstance(one, MemoryError) for one in _chain(error)):
         return Lacking(*MEMORY)
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error)
@@ -48,6 +49,15 @@ def refused(error: BaseException) -> LlxError | None:
     if isinstance(error, OSError):
         return BadInput(one_line(error), "check the path and its permissions")
     return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it was raised from: libraries make others of a MemoryError."""
+    for _ in range(20):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def require_room(purpose: str, addresses: int, data_bytes: int) -> None:

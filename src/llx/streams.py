@@ -1,4 +1,4 @@
-"""The standard streams: open whatever was closed, and able to say what a terminal cannot show."""
+"""What a process is born with, such that no command fails for it: standard streams, a home."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import io
 import os
 import sys
 
+NO_HOME = f"{os.devnull}/no-home"  # where nothing can be kept, by nobody
+
 
 def prepare() -> None:
-    """Make the standard streams such that no command fails for them.
+    """Make of the standard streams and of the home what commands can work with.
 
     One that whoever started this process has closed leads nowhere: else the next file that is
     opened would take its number, and what a library prints would go into that. What a terminal's
-    encoding lacks is shown as its code.
+    encoding lacks is shown as its code. A user without a home has one where nothing can be kept.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if not _is_open(number):
@@ -26,6 +28,8 @@ def prepare() -> None:
             mode = "r" if number == 0 else "w"
             stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+    if os.path.expanduser("~") == "~":  # libraries fail where a user has neither HOME nor an entry
+        os.environ["HOME"] = NO_HOME
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -6,6 +6,8 @@ A command parses, calls one function, prints. Heavy imports live inside the comm
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -25,6 +27,7 @@ from llx.cli.plan import plan
 from llx.cli.reference import reference
 from llx.cli.report import report
 from llx.cli.selftest import selftest
+from llx.errors import BadInput, Lacking
 
 app = typer.Typer(
     help="Export LLaMA models to ONNX and TensorRT, measure them, prove them against PyTorch.",
@@ -67,3 +70,12 @@ def _main(
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
+        return
+    if sys.flags.optimize > 1:
+        raise Lacking(
+            "Python leaves docstrings out here, and libraries need theirs", "unset PYTHONOPTIMIZE"
+        )
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the working directory was removed", "change to one that is there") from None
