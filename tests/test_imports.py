@@ -45,7 +45,7 @@ llx: engine
 llx: result
 llx: evaluation
 
-llx.exporter: direct locate quantize graph vocabulary engines
+llx.exporter: direct locate quantize rescaled graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -367,6 +368,33 @@ def test_what_fp16_cannot_hold_is_named_and_what_to_do_is_true(tmp_path, where):
     for precision in ("bf16", "fp32"):
         other = llx.export(weights=folder, precision=precision, output=tmp_path / precision)
         assert llx.check(other)
+
+
+SCALES = {
+    "a scale of k and v, and of q": ("qkv", ALL, 2.0, "all of q of it is"),
+    "a scale of gate": ("gate_up", slice(0, TINY.ffn_dim), 0.5, "all of gate of it is"),
+    "a scale of down": ("down", ALL, 2.0, "all of it is"),
+    "a scale of o": ("o", ALL, 3.0, "all of it is"),
+    "a channel of o": ("o", 5, 8.0, "output channel 5 of it is"),
+}
+
+
+@slow
+@pytest.mark.parametrize("fault", SCALES)
+@pytest.mark.parametrize("precision", ["int8", "int8-wo", "int4"])
+def test_a_scale_of_a_quantized_layer_is_found_though_the_layer_agrees_with_it(
+    exported, tmp_path, precision, fault
+):
+    module, where, factor, said = SCALES[fault]
+    name = f"layers__1__{module}__weight_scale"
+    planted = changed_weights(
+        copied(exported("biased", precision), tmp_path), **{name: times(factor, ..., where)}
+    )
+    found = failure(planted)
+    assert f"layers.1.{module}.weight" in found
+    assert said in found
+    told = float(re.search(r"is ([\d.]+) times the checkpoint's, folds aside", found)[1])
+    assert told == pytest.approx(factor, rel=0.1)
 
 
 def test_squares_that_overflow_in_a_norm_are_named():
