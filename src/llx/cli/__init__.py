@@ -29,6 +29,7 @@ from llx.cli.report import report
 from llx.cli.selftest import selftest
 from llx.errors import BadInput, Lacking
 
+MOST_THREADS = 1 << 16
 app = typer.Typer(
     help="Export LLaMA models to ONNX and TensorRT, measure them, prove them against PyTorch.",
     pretty_exceptions_enable=False,
@@ -71,6 +72,11 @@ def _main(
     if context.invoked_subcommand is None:
         print(context.get_help())
         return
+    _require_surroundings()
+
+
+def _require_surroundings() -> None:
+    """Raise `BadInput` or `Lacking` for what libraries answer with a crash, or words of theirs."""
     if sys.flags.optimize > 1:
         raise Lacking(
             "Python leaves docstrings out here, and libraries need theirs", "unset PYTHONOPTIMIZE"
@@ -79,3 +85,11 @@ def _main(
         os.getcwd()
     except FileNotFoundError:
         raise BadInput("the working directory was removed", "change to one that is there") from None
+    for part in os.environ.get("OMP_NUM_THREADS", "1").split(","):
+        if not (
+            part.strip().isascii() and part.strip().isdigit() and 0 < int(part) <= MOST_THREADS
+        ):
+            raise BadInput(
+                f"OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']!r:.40}, which counts no threads",
+                "set it to a number, or unset it",
+            )
