@@ -1,6 +1,6 @@
 """Every command in every odd surrounding: it does its work, or says in a line why it cannot.
 
-Of each surrounding two commands are run, other ones each; with LLX_TEST_ALL=1 in the environment
+In each surrounding one command is run, in the next another; with LLX_TEST_ALL=1 in the environment
 every command in every surrounding, which takes half an hour.
 """
 
@@ -66,11 +66,8 @@ def chosen() -> list[tuple[Surrounding, str]]:
     """Which commands are run where."""
     if os.environ.get("LLX_TEST_ALL"):
         return [(around, line) for around in SURROUNDINGS for line in (*QUICK, *LONG)]
-    return [
-        (around, commands[i % len(commands)])
-        for i, around in enumerate(SURROUNDINGS)
-        for commands in (QUICK, LONG)
-    ]
+    in_turns = [line for pair in zip(LONG, QUICK * 2, strict=False) for line in pair]
+    return [(around, in_turns[i % len(in_turns)]) for i, around in enumerate(SURROUNDINGS)]
 
 
 def furnished(house: Path, folder: Path, around: Surrounding, line: str) -> tuple[Path, list[str]]:

@@ -7,6 +7,7 @@ A command parses, calls one function, prints. Heavy imports live inside the comm
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -29,7 +30,6 @@ from llx.cli.report import report
 from llx.cli.selftest import selftest
 from llx.errors import BadInput, Lacking
 
-MOST_THREADS = 1 << 16
 app = typer.Typer(
     help="Export LLaMA models to ONNX and TensorRT, measure them, prove them against PyTorch.",
     pretty_exceptions_enable=False,
@@ -85,11 +85,13 @@ def _require_surroundings() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise BadInput("the working directory was removed", "change to one that is there") from None
-    for part in os.environ.get("OMP_NUM_THREADS", "1").split(","):
-        if not (
-            part.strip().isascii() and part.strip().isdigit() and 0 < int(part) <= MOST_THREADS
-        ):
-            raise BadInput(
-                f"OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']!r:.40}, which counts no threads",
-                "set it to a number, or unset it",
-            )
+    threads = os.environ.pop("OMP_NUM_THREADS", "").strip()
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = threads
+    if threads and not re.fullmatch(
+        r" *0*[1-9][0-9]{0,4} *(, *0*[1-9][0-9]{0,4} *)*", threads, re.ASCII
+    ):
+        raise BadInput(
+            f"OMP_NUM_THREADS is {threads[:40]!r}, which counts no threads",
+            "set it to a number, or unset it",
+        )
