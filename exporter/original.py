@@ -17,6 +17,7 @@ from torch import Tensor
 from llx.artifact import Artifact
 from llx.errors import Lacking
 from llx.exporter.load import block_state, embedded, exported_source
+from llx.exporter.rescaled import Rescaled, rescaled
 from llx.exporter.sources import TensorSource
 from llx.exporter.weights import blocks_of
 from llx.llama.quantized import unpacked
@@ -121,6 +122,21 @@ class Original:
             if weight.name == name:
                 return _numbers(_whole(self.source, weight).to(TORCH[self._compute]))
         return None
+
+    def rescaled(self, progress: Progress) -> Iterator[Rescaled]:
+        """Every part of a quantized artifact's layers that has a factor on it, in order."""
+        assert self.source is not None
+        manifest = self.artifact.manifest
+        spec, how = manifest.spec, manifest.quantization
+        assert how is not None
+        with self.artifact.opened_weights("pt") as file:
+            own = _Own(self.artifact, file)
+            for layer in range(spec.layers):
+                progress("weights in few bits", layer, spec.layers, "layer")
+                stored, wanted = own.block(layer), block_state(self.source, layer)
+                folded = how.method in FOLDING
+                yield from rescaled(spec, layer, stored.__getitem__, wanted.__getitem__, folded)
+        progress("weights in few bits", spec.layers, spec.layers, "layer")
 
     @property
     def _compute(self) -> Compute:

@@ -197,12 +197,14 @@ def _byte_count(tensor: TensorProto) -> int | None:
 
 def _contract(graph: GraphProto, contract: GraphContract, dialect: Dialect) -> Iterator[str]:
     """Inputs and outputs of other names, types or shapes than a session binds."""
-    for values, wanted in (
-        (graph.input, contract.inputs()),
-        (graph.output, contract.outputs(dialect.cache)),
+    for values, wanted, more in (
+        (graph.input, contract.inputs(), False),
+        (graph.output, contract.outputs(dialect.cache), True),
     ):
         found = [(value.name, _described(value.type.tensor_type)) for value in values]
-        if found != list(wanted.items()):
+        # A graph may tell more than it must: what it holds inside, to who compares two engines.
+        told = found[: len(wanted)] if more else found
+        if told != list(wanted.items()):
             yield "has not the inputs and outputs that the manifest says"
 
 

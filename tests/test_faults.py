@@ -239,6 +239,7 @@ def _every(trial: Trial, dice: random.Random) -> Iterator[tuple[int, str]]:
         name, number = list(SIGNALS.items())[i % len(SIGNALS)]
         at = dice.randint(1, trial.calls)
         yield from ((at, f"{name}: {what}") for what in _ends(trial, Fault(at, number)))
+    yield from ((trial.calls, f"a power cut after it: {what}") for what in _is_lost(trial))
     for _ in range(CUTS):
         at = dice.randint(1, trial.calls)
         yield from ((at, f"a power cut: {what}") for what in _is_cut(trial, at, dice))
@@ -282,3 +283,18 @@ def _is_cut(trial: Trial, at: int, dice: random.Random) -> Iterator[str]:
             wrong = trial.wrong_after_the_next(copy)
         if wrong:
             yield f"{how}: {wrong}"
+
+
+def _is_lost(trial: Trial) -> Iterator[str]:
+    """What a command has said is done, no power cut takes back."""
+    root, kept = trial.root(), trial.folder / "cut off"
+    trial.faulty.run(root, trial.scenario.words, Fault())
+    remove(kept)
+    shutil.copytree(trial.faulty.logged, kept)
+    for how, copy in cuts(root, kept, trial.folder):
+        try:
+            state = trial.scenario.state(copy)
+        except (Broken, LlxError, OSError) as error:
+            state = str(error)
+        if state != "new":
+            yield f"{how}: {state}"

@@ -48,7 +48,7 @@ llx: engine
 llx: result
 llx: evaluation
 
-llx.exporter: differences direct locate quantize graph vocabulary engines
+llx.exporter: differences direct locate quantize rescaled graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from llx.artifact import open_artifact
+from llx.errors import BadInput
 from llx.nearby import absence, is_broken_link, near, no_such
+from llx.result import read_results
 
 
 @pytest.fixture
@@ -41,3 +44,9 @@ def test_a_link_to_nothing_is_called_one(folder):
     loop = folder / "loop"
     loop.symlink_to("loop")
     assert is_broken_link(loop)
+
+
+@pytest.mark.parametrize("opened", [open_artifact, read_results])
+def test_artifacts_and_results_that_are_mistyped_are_found_too(folder, opened):
+    with pytest.raises(BadInput, match=r"there is .*checkpoints/tiny-chat"):
+        opened(folder / "checkpoints" / "tiny-caht")

@@ -98,12 +98,19 @@ def _none(case: Case) -> Iterator[Hypothesis]:
 
 def _overflow(case: Case) -> Iterator[Hypothesis]:
     wanted, compute = case.off.expected.wanted, case.a.compute
+    if compute != "fp16":
+        return
+
+    def infinite_weight() -> bool:
+        weight = case.weights(f"{case.site.module}.weight")
+        return bool(np.isinf(weight).any())
+
+    yield f"{OVERFLOW}: its weight holds values beyond 65504, infinite in fp16", infinite_weight
     most = float(np.abs(wanted).max(initial=0.0))
-    if compute == "fp16":
-        yield (
-            f"{OVERFLOW}: {compute} cannot hold it: it reaches {most:.3g}, and 65504 is the most",
-            lambda: oracle.overflows(compute, wanted),
-        )
+    yield (
+        f"{OVERFLOW}: {compute} cannot hold it: it reaches {most:.3g}, and 65504 is the most",
+        lambda: oracle.overflows(compute, wanted),
+    )
 
 
 def _of_any(case: Case) -> Iterator[Hypothesis]:

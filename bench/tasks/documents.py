@@ -8,7 +8,7 @@ from datetime import date, datetime, time
 from typing import Any
 
 import numpy as np
-from jinja2 import BaseLoader, Environment, StrictUndefined
+from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llx.errors import BadInput
@@ -53,11 +53,14 @@ class LimitedTemplate:
     source: str
 
     def render(self, **document: Any) -> str:
-        """Its text over a document. `BadInput` where it has none, or the document is no data."""
+        """Its text over a document. Raises jinja2's `TemplateError` where it has none.
+
+        Raises `BadInput` where the document holds what is no data.
+        """
         try:
             return self.process.render(self.source, _plain(document), NOW)
         except TemplateFailed as error:
-            raise BadInput(f"a task's template fails ({error})", "mend its YAML") from None
+            raise TemplateError(str(error)) from None
 
 
 def _plain(value: Any) -> Any:

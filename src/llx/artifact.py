@@ -33,6 +33,7 @@ from llx.files import (
 from llx.graphs.contract import GraphContract
 from llx.intact import FileState, seen, state_of
 from llx.llama.spec import LlamaSpec
+from llx.nearby import near_in_words
 from llx.notebook import html_table
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -475,7 +476,10 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     """
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
+        raise BadInput(
+            f"{folder} is not a folder{near_in_words(folder)}",
+            "name an artifact that `llx export` wrote",
+        )
     require_unicode(folder)
     if not is_artifact(folder):
         raise BadInput(

@@ -14,6 +14,7 @@ import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
 from llx.errors import BadInput, printable
+from llx.nearby import near_in_words
 from llx.notebook import html_table, with_deviation
 
 if TYPE_CHECKING:
@@ -413,7 +414,10 @@ def read_results(path: Path) -> list[Result]:
         else:
             found = msgspec.json.Decoder(Result).decode_lines(data)
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror})", "name a result file") from None
+        near = "" if path.exists() else near_in_words(path)
+        raise BadInput(
+            f"{path} cannot be read ({error.strerror}){near}", "name a result file"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{path} is not a list of llx.result/1 ({error})",

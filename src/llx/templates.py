@@ -199,7 +199,7 @@ class TemplateProcess:
             raise TemplateFailed(f"its process {how_it_ended(code)}") from None
         raise _Died(
             f"the process that renders chat templates {how_it_ended(code)}",
-            "report this, with what `llx doctor` says",
+            "report this, with the file that `llx doctor --bundle` writes",
         ) from None
 
 

@@ -90,9 +90,36 @@ def _check_weights(original: Original, record: Checked, progress: Progress) -> I
             name, found, wanted, manifest.spec, manifest.precision.compute, original.wanted
         )
         _fail_weight(record, name, "the checkpoint's", _share(found, wanted), cause)
+    if manifest.quantization is not None:
+        _check_scales(original, record, progress)
     compared = len(original.compared())
     compute, left = manifest.precision.compute, _left_out(artifact)
     yield f"weights: {compared} are those of {original.words}, in {compute}{left}"
+
+
+def _check_scales(original: Original, record: Checked, progress: Progress) -> None:
+    """Weights in few bits differ from the checkpoint's by rounding and folds, not in size."""
+    from llx.bench.fidelity.causes import FEW, Cause
+
+    wrong = next(original.rescaled(progress), None)
+    if wrong is None:
+        return
+    of = f"{wrong.part} of it" if wrong.part else "it"
+    words = f"one scale: all of {of} is {wrong.factor:.2g} times the checkpoint's, folds aside"
+    if wrong.channels:
+        listed = ", ".join(map(str, wrong.channels[:FEW]))
+        more = " …" if len(wrong.channels) > FEW else ""
+        words = (
+            f"a channel's scale: output channel {listed}{more} of {of} is {wrong.factor:.2g} times "
+            "the checkpoint's, folds aside"
+        )
+    before = {"o": " (or v before it)", "down": " (or up before it)"}
+    words += before.get(wrong.module.rpartition(".")[2], "")
+    cause = Cause(words.partition(": ")[2], AGAIN)
+    name = f"{wrong.module}.weight"
+    _fail_weight(
+        record, name, "the checkpoint's, rounded", abs(wrong.factor - 1), cause, wrong.allowed
+    )
 
 
 def _check_rope(artifact: Artifact, record: Checked) -> None:
@@ -112,21 +139,23 @@ def _check_rope(artifact: Artifact, record: Checked) -> None:
             _fail_weight(record, name, "the model's", _share(found, right), cause)
 
 
-def _fail_weight(record: Checked, name: str, whose: str, error: float, cause: Cause) -> NoReturn:
+def _fail_weight(
+    record: Checked, name: str, whose: str, error: float, cause: Cause, allowed: float = 0.0
+) -> NoReturn:
     layer = int(name.split(".")[1]) if name.startswith("layers.") else None
     record.fault = Fault(
         op=name,
         layer=layer,
         phase="weights",
         error=_finite(error),
-        allowed=0.0,
+        allowed=allowed,
         cause=cause.words,
         ruled_out=list(cause.ruled_out),
         seen_in=WEIGHTS,
     )
     raise GateFailed(
-        f"{name} of {WEIGHTS} is not {whose}: off by {error:.1e} of its largest value, of 0 "
-        f"allowed: {_because(cause.words, cause.ruled_out)}",
+        f"{name} of {WEIGHTS} is not {whose}: off by {error:.1e} of its largest value, of "
+        f"{allowed:.1g} allowed: {_because(cause.words, cause.ruled_out)}",
         cause.remedy,
     )
 
@@ -141,7 +170,7 @@ def _share(found: NDArray[Any], wanted: NDArray[Any]) -> float:
 
 def _left_out(artifact: Artifact) -> str:
     how = artifact.manifest.quantization
-    return "" if how is None else "; those in few bits, or with factors folded in, were left out"
+    return "" if how is None else "; those in few bits, or folded into, are as large as theirs"
 
 
 def _because(words: str | None, ruled_out: Sequence[str]) -> str:

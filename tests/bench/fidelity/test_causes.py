@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -332,15 +333,21 @@ def test_an_engine_that_computes_otherwise_than_its_graph_is_told_apart(on_doubl
     assert "llx build --overwrite" in said
 
 
+MLP, NORM = "model.layers.0.mlp.", "model.layers.1.input_layernorm.weight"
+HOLDS = "fp16 cannot hold it: it reaches"
+# What weights are multiplied by, and what is said of them in fp16.
 OVERFLOWING = {
-    "a residual": (("model.layers.0.mlp.down_proj.weight",), 1e6, "layers.0"),
+    "a residual": (
+        {f"{MLP}down_proj.weight": 4e4, f"{MLP}up_proj.weight": 50.0},
+        ("layers.0.down", HOLDS),
+    ),
+    "a weight": (
+        {f"{MLP}down_proj.weight": 1e6},
+        ("layers.0.down", "its weight holds values beyond 65504"),
+    ),
     "a norm": (
-        (
-            "model.layers.1.input_layernorm.weight",
-            *(f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv"),
-        ),
-        4e4,
-        "layers.1.attn_norm",
+        {NORM: 4e4} | {f"model.layers.1.self_attn.{part}_proj.weight": 1 / 4e4 for part in "qkv"},
+        ("layers.1.attn_norm", HOLDS),
     ),
 }
 
@@ -348,21 +355,46 @@ OVERFLOWING = {
 @slow
 @pytest.mark.parametrize("where", OVERFLOWING)
 def test_what_fp16_cannot_hold_is_named_and_what_to_do_is_true(tmp_path, where):
-    (grown, *shrunk), factor, said = OVERFLOWING[where]
+    factors, parts = OVERFLOWING[where]
     tensors = random_tensors(TINY)
-    tensors[grown] *= factor
-    for name in shrunk:
-        tensors[name] /= factor
+    for name, factor in factors.items():
+        tensors[name] *= factor
     folder = write_checkpoint(tmp_path / "checkpoint", TINY, tensors)
     artifact = llx.export(weights=folder, precision="fp16", output=tmp_path / "fp16")
-    found = failure(artifact, "torch")  # ONNX Runtime may keep what overflows in fp32
-    assert said in found
-    assert "fp16 cannot hold it: it reaches" in found
+    found = failure(artifact, "torch")  # ONNX Runtime may keep in fp32 what overflows
+    for part in parts:
+        assert part in found
     assert found.endswith("export with --precision bf16 or fp32")
     for precision in ("bf16", "fp32"):
-        assert llx.check(
-            llx.export(weights=folder, precision=precision, output=tmp_path / precision)
-        )
+        other = llx.export(weights=folder, precision=precision, output=tmp_path / precision)
+        assert llx.check(other)
+
+
+SCALES = {
+    "a scale of k and v, and of q": ("qkv", ALL, 2.0, "all of q of it is"),
+    "a scale of gate": ("gate_up", slice(0, TINY.ffn_dim), 0.5, "all of gate of it is"),
+    "a scale of down": ("down", ALL, 2.0, "all of it is"),
+    "a scale of o": ("o", ALL, 3.0, "all of it is"),
+    "a channel of o": ("o", 5, 8.0, "output channel 5 of it is"),
+}
+
+
+@slow
+@pytest.mark.parametrize("fault", SCALES)
+@pytest.mark.parametrize("precision", ["int8", "int8-wo", "int4"])
+def test_a_scale_of_a_quantized_layer_is_found_though_the_layer_agrees_with_it(
+    exported, tmp_path, precision, fault
+):
+    module, where, factor, said = SCALES[fault]
+    name = f"layers__1__{module}__weight_scale"
+    planted = changed_weights(
+        copied(exported("biased", precision), tmp_path), **{name: times(factor, ..., where)}
+    )
+    found = failure(planted)
+    assert f"layers.1.{module}.weight" in found
+    assert said in found
+    told = float(re.search(r"is ([\d.]+) times the checkpoint's, folds aside", found)[1])
+    assert told == pytest.approx(factor, rel=0.1)
 
 
 def test_squares_that_overflow_in_a_norm_are_named():
