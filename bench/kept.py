@@ -47,16 +47,22 @@ class Kept:
 
         Raises `BadInput` where the same is being measured at this moment: both would be disturbed.
         """
-        try:
-            folder = _folder(job, artifact)
-            make_folder(folder)
-        except (OSError, LlxError) as error:
-            yield cls(None, one_line(error))
-            return
-        with locked_folder(folder, f"{job.engine} is being measured by another run"):
-            if not job.resume:
-                empty(folder)
-            yield cls(folder)
+        with contextlib.ExitStack() as held:
+            try:
+                folder = _folder(job, artifact)
+                make_folder(folder)
+            except (OSError, LlxError) as error:
+                yield cls(None, one_line(error))
+                return
+            taken = f"{job.engine} is being measured by another run"
+            try:
+                held.enter_context(locked_folder(folder, taken))
+                if not job.resume:
+                    empty(folder)
+                kept = cls(folder)
+            except OSError as error:
+                kept = cls(None, one_line(error))
+            yield kept
 
     def outcome(self, scenario: Scenario) -> Outcome | None:
         """What a scenario found in the run that was cut off, if it came that far."""

@@ -16,6 +16,7 @@ def visible(text: str) -> str:
 
 # What turns the direction of a line around: emoji and scripts need the other formats.
 TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+SHOWN = f"{TURNING}\ufffe\uffff"
 
 
 def spoken(text: str) -> str:
@@ -30,7 +31,7 @@ def spoken(text: str) -> str:
 def _spoken(character: str) -> str:
     if character in "\n\t":
         return character
-    unseen = unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in TURNING
+    unseen = unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} or character in SHOWN
     return repr(character)[1:-1] if unseen else character
 
 

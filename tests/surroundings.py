@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -24,15 +23,17 @@ class Surrounding:
     """How a child process is started.
 
     `changes`: of the environment, None takes a variable out. `inside`: what the child does before
-    it becomes llx. `streams`: instead of pipes. `folder`: prepares the working directory, and says
-    which it is. `may`: exit codes beside 0, 1, 2, 3 that are right here.
+    it becomes llx. `streams`: instead of pipes. `odd_names`: whether the names of files and folders
+    are not UTF-8. `away`: whether llx starts in another folder than theirs. `may`: exit codes
+    beside 0, 1, 2, 3 that are right here.
     """
 
     name: str
     changes: Mapping[str, str | None] = field(default_factory=dict)
     inside: Callable[[], None] | None = None
     streams: Mapping[str, str] = field(default_factory=dict)
-    wants: tuple[str, ...] = ()  # paths of the folder that get another name
+    odd_names: bool = False
+    away: bool = False
     may: tuple[int, ...] = ()
 
 
@@ -97,7 +98,7 @@ SURROUNDINGS = (
     Surrounding("files of 10 kB", inside=limited(resource.RLIMIT_FSIZE, 10_000)),
     Surrounding("files of nothing", inside=limited(resource.RLIMIT_FSIZE, 0)),
     Surrounding("a small stack", inside=limited(resource.RLIMIT_STACK, 512 << 10)),
-    Surrounding("a folder that is gone", inside=deleted_folder),
+    Surrounding("a folder that is gone", inside=deleted_folder, away=True),
     Surrounding("no stdin", inside=closed(0)),
     Surrounding("no stdout", inside=closed(1)),
     Surrounding("no stderr", inside=closed(2)),
@@ -110,20 +111,22 @@ SURROUNDINGS = (
     Surrounding("columns that are none", {"COLUMNS": "x", "LINES": "-3"}),
     Surrounding("no TERM", {"TERM": None}),
     Surrounding("a dumb terminal without colours", {"TERM": "dumb", "NO_COLOR": "1"}),
-    Surrounding("forced colours", {"FORCE_COLOR": "1", "TERM": "xterm-256color"}),
     Surrounding("a huge environment", {f"HUGE{i}": "x" * 100_000 for i in range(15)}),
     Surrounding("an odd time zone", {"TZ": "Nowhere/Land"}),
     Surrounding("no time zone", {"TZ": ""}),
     Surrounding("an environment that is not UTF-8", {"ODD": os.fsdecode(LATIN1)}),
-    Surrounding("names that are not UTF-8", wants=("folder",)),
+    Surrounding("names that are not UTF-8", odd_names=True),
     Surrounding("odd thread counts", {"OMP_NUM_THREADS": "x"}),
     Surrounding("no search path", {"PATH": None}),
     Surrounding("optimized Python", {"PYTHONOPTIMIZE": "2"}),
 )
 
 
-def child(arguments: list[str], around: Surrounding, cwd: Path) -> Ended:
-    """Run llx and say how it ended: code None for a hang, negative for a signal."""
+def child(arguments: list[str], around: Surrounding, cwd: Path) -> Ended | None:
+    """Run llx and say how it ended: code None for a hang, negative for a signal.
+
+    None where this machine does not allow such a surrounding, such as namespaces.
+    """
     usual = {
         "HOME": str(cwd / "home"),
         "XDG_STATE_HOME": str(cwd / "state"),
@@ -152,16 +155,20 @@ def child(arguments: list[str], around: Surrounding, cwd: Path) -> Ended:
         else:
             opened.append(os.open(target, os.O_WRONLY))
         streams[name] = opened[-1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llx", *arguments],
-        env=environment,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        preexec_fn=inside,  # noqa: PLW1509  # the child is our own, and starts no thread before
-        **streams,
-    )
-    for number in opened:
-        os.close(number)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "llx", *arguments],
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=inside,  # noqa: PLW1509  # the child is our own, and no other thread runs
+            **streams,
+        )
+    except subprocess.SubprocessError:
+        return None
+    finally:
+        for number in opened:
+            os.close(number)
     try:
         out, err = process.communicate(timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -189,10 +196,3 @@ def fault_of(ended: Ended, around: Surrounding) -> str | None:
     if ended.code in (2, 3) and len(lines) != 1 and not silent:
         return f"exit {ended.code} in {len(lines)} lines: {lines[:3]}"
     return None
-
-
-def copied(house: Path, folder: Path, *, not_utf8: bool) -> tuple[Path, Callable[[str], str]]:
-    """A working directory with a copy of all that commands need, and its names."""
-    root = Path(os.fsdecode(os.fsencode(folder) + b"/" + LATIN1)) if not_utf8 else folder / "in"
-    shutil.copytree(house, root)
-    return root, lambda text: text

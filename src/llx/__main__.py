@@ -35,6 +35,7 @@ def _run() -> int:
         from llx import errors, refused, streams  # noqa: F401
 
         streams.prepare()
+        streams.quiet_libraries()
         from llx.cli import app
 
         code = app(prog_name="llx", standalone_mode=False)

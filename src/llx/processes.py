@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED, LlxError
 from llx.progress import Progress
 from llx.refused import refused
+from llx.streams import quiet_libraries
 
 POLL_S = 0.5
 # Signals by which a program ends that has gone wrong itself (signal(7)), and what others mean.
@@ -199,6 +200,7 @@ def _without_main() -> Iterator[None]:
 
 def _run(work: Callable[[Any, Progress], Any], job: Any, messages: Queue[Any]) -> None:
     """The body of the process."""
+    quiet_libraries()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         messages.put(("answer", work(job, lambda *news: messages.put(("news", news)))))

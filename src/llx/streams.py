@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 
 NO_HOME = f"{os.devnull}/no-home"  # where nothing can be kept, by nobody
 
@@ -33,6 +34,12 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def quiet_libraries() -> None:
+    """Keep to themselves what libraries warn developers of, unless they were asked for it (-W)."""
+    if not sys.warnoptions:
+        warnings.showwarning = lambda *_, **__: None
 
 
 def _is_open(number: int) -> bool:

@@ -7,6 +7,7 @@ A command parses, calls one function, prints. Heavy imports live inside the comm
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -71,6 +72,11 @@ def _main(
     if context.invoked_subcommand is None:
         print(context.get_help())
         return
+    _require_surroundings()
+
+
+def _require_surroundings() -> None:
+    """Raise `BadInput` or `Lacking` for what libraries answer with a crash, or words of theirs."""
     if sys.flags.optimize > 1:
         raise Lacking(
             "Python leaves docstrings out here, and libraries need theirs", "unset PYTHONOPTIMIZE"
@@ -79,3 +85,13 @@ def _main(
         os.getcwd()
     except FileNotFoundError:
         raise BadInput("the working directory was removed", "change to one that is there") from None
+    threads = os.environ.pop("OMP_NUM_THREADS", "").strip()
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = threads
+    if threads and not re.fullmatch(
+        r" *0*[1-9][0-9]{0,4} *(, *0*[1-9][0-9]{0,4} *)*", threads, re.ASCII
+    ):
+        raise BadInput(
+            f"OMP_NUM_THREADS is {threads[:40]!r}, which counts no threads",
+            "set it to a number, or unset it",
+        )
