@@ -399,7 +399,10 @@ class Artifact:
         """
         record = FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         with changing(self.folder):
-            standing = open_artifact(self.folder)
+            try:
+                standing = Artifact(self.folder, _decoded((self.folder / MANIFEST).read_bytes()))
+            except UNDECODED:
+                raise replaced(self.folder) from None
             if standing.sha256 != self.sha256:
                 raise replaced(self.folder)
             write_whole(beside(self.folder / name, "next"), data)
