@@ -233,7 +233,10 @@ def _built(here: Here) -> BuildRecord | None:
     """The record of the engine that this recipe made here, if it is whole."""
     if not here.out(BUILD).is_file() or not here.out(PLAN).is_file():
         return None
-    record = BuildRecord(**json.loads(here.out(BUILD).read_bytes()))
+    try:
+        record = BuildRecord(**json.loads(here.out(BUILD).read_bytes()))
+    except (ValueError, TypeError):  # cut short, as by a power cut
+        return None
     same = record.recipe == here.recipe_sha256
     return record if same and record.plan_sha256 == sha256_of(here.out(PLAN)) else None
 

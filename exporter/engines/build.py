@@ -228,6 +228,9 @@ def _standing(folder: Path, overwrite: bool, tell: Callable[[str], None]) -> Eng
     except LlxError as error:
         tell(f"{error.message}: it is built again")
         return None
+    if engine.own and not engine.intact:
+        tell(f"{folder} is not what was built: it is built again")
+        return None
     return engine if engine.own else None
 
 

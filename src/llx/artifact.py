@@ -49,6 +49,7 @@ REFERENCE = "reference.safetensors"
 UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 DEFAULT_ROOT = Path("artifacts")
 LATEST = ".latest"
+UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 METHODS = {
     "smoothquant": "SmoothQuant and GPTQ",
     "gptq": "GPTQ",
@@ -378,10 +379,10 @@ class Artifact:
     def _other(self, name: str) -> BadInput:
         """The error for a file whose bytes are not the manifest's, by why they are not."""
         try:
-            now = open_artifact(self.folder).manifest.files.get(name)
-        except BadInput:
-            now = None
-        if now != self.manifest.files[name]:
+            now = _decoded((self.folder / MANIFEST).read_bytes())
+        except (OSError, *UNDECODED):
+            now = self.manifest
+        if now.files.get(name) != self.manifest.files[name]:
             return replaced(self.folder)
         remedy = "run `llx reference`" if name == REFERENCE else "export again with --overwrite"
         return BadInput(f"{self.folder / name} is not what was exported", remedy)
@@ -411,7 +412,10 @@ class Artifact:
         """
         record = FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         with changing(self.folder):
-            standing = open_artifact(self.folder)
+            try:
+                standing = Artifact(self.folder, _decoded((self.folder / MANIFEST).read_bytes()))
+            except UNDECODED:
+                raise replaced(self.folder) from None
             if standing.sha256 != self.sha256:
                 raise replaced(self.folder)
             write_whole(beside(self.folder / name, "next"), data)
@@ -456,6 +460,10 @@ def _finish(folder: Path, manifest: Manifest, name: str) -> None:
         return
 
 
+def _decoded(data: bytes) -> Manifest:
+    return msgspec.json.decode(data, type=Manifest)
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a manifest, whole or not at all."""
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
@@ -488,8 +496,8 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
         )
     data = (folder / MANIFEST).read_bytes()
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        manifest = _decoded(data)
+    except UNDECODED as error:
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",

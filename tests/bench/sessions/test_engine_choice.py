@@ -109,7 +109,14 @@ def test_an_engine_of_another_machine_or_model_or_for_fewer_rows_is_passed_over(
     fits = built(artifact, "2026-01-01")
     other = built(artifact, "2026-02-01", **changes)
     assert chosen_engine(artifact, "trt", 3, Built()).folder == fits
-    assert chosen_engine(artifact, "trt", 3, Built(folder=other)).folder == other
+    if "artifact_sha256" not in changes:
+        assert chosen_engine(artifact, "trt", 3, Built(folder=other)).folder == other
+
+
+def test_an_engine_of_another_artifact_is_none_of_this_ones_by_name_either(artifact):
+    other = built(artifact, artifact_sha256="0" * 64)
+    with pytest.raises(BadInput, match="was not built from"):
+        chosen_engine(artifact, "trt", 1, Built(folder=other))
 
 
 def test_an_engine_for_any_gpu_fits_this_one(artifact):
