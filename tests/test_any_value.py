@@ -265,6 +265,8 @@ def vouch_for(folder: Path, name: str) -> None:
     manifest = folder / MANIFEST
     if name != MANIFEST and manifest.exists():
         content = json.loads(manifest.read_text())
+        if name not in content["files"]:
+            return
         record = record_of(folder / name)
         content["files"][name] |= {"bytes": record.bytes, "sha256": record.sha256}
         manifest.write_text(json.dumps(content))
