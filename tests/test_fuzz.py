@@ -75,7 +75,7 @@ def evaluates(folder: Path) -> list[list[str]]:
 
 def calibration_text(folder: Path) -> None:
     write_checkpoint(folder)
-    (folder / "text.txt").write_text("A text to calibrate on, of some length. " * 40)
+    (folder / "text.txt").write_text("A text to calibrate on, of some length. " * 120)
 
 
 def calibrates(folder: Path) -> list[list[str]]:
@@ -107,6 +107,8 @@ def fuzz(given: Input, folder: Path, commands: Bounded, attempts: int, seed: int
     whole = path.read_bytes()
     change = mutated_text if path.suffix in TEXT else mutated
     tried = Tried(Counter(), [])
+    first = commands.run(*given.commands(folder)[0])  # what fails undamaged would show nothing
+    assert first.code in (0, 1), first.err
     for _ in range(attempts):
         what, data = change(whole, dice)
         path.write_bytes(data)
