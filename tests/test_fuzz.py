@@ -27,8 +27,7 @@ from tests.test_any_value import INPUTS, Input, artifact, results, vouch_for
 ATTEMPTS = int(os.environ.get("LLX_FUZZ", "4"))
 FUZZ_SEED = int(os.environ.get("LLX_FUZZ_SEED", SEED))
 TEXT = (".json", ".toml", ".jinja", ".yaml", ".jsonl", ".txt", ".ndjson")
-TASK = """task: own
-dataset_path: json
+TASK = """dataset_path: json
 dataset_kwargs: {data_files: {test: DATA}, cache_dir: CACHE}
 test_split: test
 output_type: multiple_choice
@@ -65,7 +64,8 @@ def task(folder: Path) -> None:
     made = TASK
     for name, place in places.items():
         made = made.replace(name, place)
-    (tasks / "own.yaml").write_text(made)
+    (tasks / "base.yaml").write_text(made)
+    (tasks / "own.yaml").write_text("include: base.yaml\ntask: own\n")
 
 
 def evaluates(folder: Path) -> list[list[str]]:
@@ -75,7 +75,7 @@ def evaluates(folder: Path) -> list[list[str]]:
 
 def calibration_text(folder: Path) -> None:
     write_checkpoint(folder)
-    (folder / "text.txt").write_text("A text to calibrate on, of some length. " * 40)
+    (folder / "text.txt").write_text("A text to calibrate on, of some length. " * 120)
 
 
 def calibrates(folder: Path) -> list[list[str]]:
@@ -87,7 +87,7 @@ def calibrates(folder: Path) -> list[list[str]]:
 MORE = {
     "a history": Input(history, "history.jsonl", damaged_text, remembers),
     "a chat template": Input(artifact, CHAT_TEMPLATE, damaged_text, asked),
-    "a task file": Input(task, "tasks/own.yaml", damaged_text, evaluates),
+    "a task file": Input(task, "tasks/base.yaml", damaged_text, evaluates),
     "a text to calibrate on": Input(calibration_text, "text.txt", damaged_text, calibrates),
 }
 
@@ -107,6 +107,8 @@ def fuzz(given: Input, folder: Path, commands: Bounded, attempts: int, seed: int
     whole = path.read_bytes()
     change = mutated_text if path.suffix in TEXT else mutated
     tried = Tried(Counter(), [])
+    first = commands.run(*given.commands(folder)[0])  # what fails undamaged would show nothing
+    assert first.code in (0, 1), first.err
     for _ in range(attempts):
         what, data = change(whole, dice)
         path.write_bytes(data)

@@ -100,6 +100,8 @@ class Reader:
         found.files.append(path)
         node = self.node(path)
         if not isinstance(node, yaml.MappingNode):
+            if len(found.files) > 1:
+                raise BadInput(f"{path} is included, and has no keys", REMEDY)
             return {}
         found.functions += (Function(path.parent, spec) for spec in _functions(node))
         try:
