@@ -21,10 +21,11 @@ Read = Callable[[str], Tensor]
 
 # An error as large as half of a weight's own size is none of rounding to 4 bits or 8.
 CHANNEL = 0.5
-# Over all channels errors average out: independent ones of N values to 1/√N of theirs, of which
-# four times λ (`llx.bench.fidelity.tolerance`) are allowed, since GPTQ makes later errors answer
-# for earlier ones. What the scales themselves round is the last summand.
-DEVIATIONS = 36.0
+# Rounding errors lie across a weight as much as along it: N values leave them N - 1 directions for
+# one. GPTQ makes later values answer for earlier ones, which shrinks a weight of int4 by some
+# hundredths, so no average is counted on: along it may be twice of all that is across it. What the
+# scales themselves round is the last summand.
+ACROSS = 2.0
 SCALE_ROUNDING = 2.0**-10
 
 
@@ -82,9 +83,7 @@ def _judged(
         return
     whole = float((found * right).sum()) / total
     noise = float((found - whole * right).square().sum())
-    allowed = min(
-        CHANNEL, DEVIATIONS * (noise / right.numel()) ** 0.5 / total**0.5 + SCALE_ROUNDING
-    )
+    allowed = min(CHANNEL, ACROSS * (noise / total) ** 0.5 + SCALE_ROUNDING)
     off = ((factors - 1).abs() > CHANNEL).nonzero().flatten().tolist()
     if abs(whole - 1) > allowed and (len(off) == 0 or len(off) > len(factors) // 4):
         yield Rescaled(module, part, whole, allowed, ())

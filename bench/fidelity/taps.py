@@ -155,7 +155,13 @@ class Tapped:
                 POSITION_IDS: step.positions[None],
                 LOGIT_INDEX: np.arange(len(step.tokens), dtype=np.int64)[None],
             }
-            given = session.run(asked, feeds | cache)
+            try:
+                given = session.run(asked, feeds | cache)
+            except Exception as error:  # as when it loads
+                raise BadInput(
+                    f"ONNX Runtime does not run {self.dialect}.onnx ({one_line(error)})",
+                    "export again with --overwrite",
+                ) from None
             values = dict(zip(asked, given, strict=True))
             here: Values = {name: values[name][0] for name in names}
             for name in kept:

@@ -48,6 +48,8 @@ def cause_of_weight(
     name: str, found: Array, wanted: Array, spec: LlamaSpec, compute: Compute, others: Others
 ) -> Cause:
     """What was done to a weight: [in, out] of a projection, [V, dim] of a table, or a vector."""
+    if found.shape != wanted.shape:
+        return Cause(f"its shape is {found.shape}, and the model's {wanted.shape}", AGAIN)
     tried = []
     for words, holds in _hypotheses(name, found, wanted, spec, compute, others):
         short, _, said = words.partition(": ")

@@ -124,12 +124,17 @@ def _check_scales(original: Original, record: Checked, progress: Progress) -> No
 
 def _check_rope(artifact: Artifact, record: Checked) -> None:
     """RoPE's tables follow from the specification, whatever the checkpoint."""
+    from llx.bench.fidelity.causes import Cause
     from llx.bench.fidelity.tolerance import UNIT
     from llx.bench.fidelity.weight_causes import cause_of_rope
     from llx.exporter.original import ROPE, made_rope, stored_rope
 
     spec, compute = artifact.manifest.spec, artifact.manifest.precision.compute
     tables = stored_rope(artifact)
+    for name, found in zip(ROPE, tables, strict=True):
+        if found.shape != tables[0].shape or found.ndim != 2 or found.shape[1] * 2 != spec.head_dim:
+            cause = Cause(f"its shape is {found.shape}", AGAIN)
+            _fail_weight(record, name, "the model's", np.inf, cause)
     wanted = made_rope(artifact, spec.rope, np.arange(len(tables[0])))
     for name, found, right in zip(ROPE, tables, wanted, strict=True):
         # A sine near zero is as wrong as its angle's own rounding is: of the size of one.
