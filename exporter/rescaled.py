@@ -29,6 +29,10 @@ ACROSS = 2.0
 SCALE_ROUNDING = 2.0**-10
 
 
+# A channel as small beside the largest may have no scale that fp16 holds, and is rounded to zero.
+NEGLIGIBLE = 2.0**-10
+
+
 @dataclass(frozen=True)
 class Rescaled:
     """A part of a module that is not as large as the checkpoint's: all of it, or some channels.
@@ -84,7 +88,9 @@ def _judged(
     whole = float((found * right).sum()) / total
     noise = float((found - whole * right).square().sum())
     allowed = min(CHANNEL, ACROSS * (noise / total) ** 0.5 + SCALE_ROUNDING)
-    off = ((factors - 1).abs() > CHANNEL).nonzero().flatten().tolist()
+    sizes = right.square().sum(0)
+    seen = sizes > NEGLIGIBLE**2 * sizes.max()
+    off = (((factors - 1).abs() > CHANNEL) & seen).nonzero().flatten().tolist()
     if abs(whole - 1) > allowed and (len(off) == 0 or len(off) > len(factors) // 4):
         yield Rescaled(module, part, whole, allowed, ())
     elif off:
