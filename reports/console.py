@@ -96,16 +96,18 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
 def _notebook_bars(prefix: str) -> Iterator[Progress]:
     """The same in a notebook: a bar of HTML for each kind of work, gone when all is done.
 
-    Rich's own would need ipywidgets.
+    Rich's own would need ipywidgets. Where nothing is reported, nothing is displayed.
     """
-    from IPython.display import HTML, display
+    from IPython.display import HTML, DisplayHandle
 
     bars: dict[str, str] = {}
-    shown = display(HTML(""), display_id=True)
+    shown = DisplayHandle()
     last = time.monotonic()
 
     def report(what: str, done: int, total: int, unit: str) -> None:
         nonlocal last
+        if not bars:
+            shown.display(HTML(""))
         amount = binary_bytes(done) if unit == "B" else f"{done} of {total} {unit}"
         named = escape(visible(prefix + what))
         bars[what] = f'{named} <progress value="{done}" max="{total}"></progress> '
@@ -117,7 +119,8 @@ def _notebook_bars(prefix: str) -> Iterator[Progress]:
     try:
         yield report
     finally:
-        shown.update(HTML(""))
+        if bars:
+            shown.update(HTML(""))
 
 
 def plain(text: str) -> Text:
