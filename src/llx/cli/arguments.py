@@ -47,16 +47,16 @@ Value = TypeVar("Value")
 More = ParamSpec("More")
 
 
-def path_named(text: str) -> Path:
+def path_named(text: str | Path) -> Path:
     """A path to write to. Raises `BadInput` for an empty one, such as an unset variable's."""
-    if not text.strip():
+    if not str(text).strip():
         raise BadInput("an empty path is none to write to", "name one with -o")
     return Path(text)
 
 
-def file_named(text: str) -> Path:
+def file_named(text: str | Path) -> Path:
     """The same for a file, whose name ends in no slash."""
-    if text.endswith("/"):
+    if str(text).endswith("/"):
         raise BadInput(f"-o {text} names a folder, where a file is written", "name a file")
     return path_named(text)
 
