@@ -32,7 +32,7 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt Makefile $(FILELIST)
 	touch $@
 
 demo: install
-	@$(BIN)/llx export --size 135m
+	@$(BIN)/llx export --size 135m --overwrite
 	@$(BIN)/llx generate --chat "What is the capital of France?"
 	@mkdir -p $(DEMO)
 	@$(BIN)/llx bench --engine torch,ort -p 256 -n 64 -o json > $(DEMO)/results.json

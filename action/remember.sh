@@ -18,7 +18,7 @@ if [ -n "${LLX_GATE:-}" ]; then gate=(--gate "$LLX_GATE"); fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-for _ in 1 2 3; do
+for try in 1 2 3 4 5 6 7 8 9 10; do
   rm -rf "${work:?}"/*
   parent=()
   status=0
@@ -47,6 +47,7 @@ for _ in 1 2 3; do
   unset GIT_INDEX_FILE
   # Somebody else may have pushed meanwhile: then once more, from what is there now.
   if git push --quiet origin "$commit:$history"; then exit 0; fi
+  sleep "$((RANDOM % try))" # several that push at once do not meet again
 done
 echo "llx: the history could not be pushed: look above" >&2
 exit 1

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from llx.artifact import CHAT_TEMPLATE, Artifact
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, NotExported
 from llx.templates import (
     MOST_TEMPLATE_BYTES,
     TemplateFailed,
@@ -47,8 +47,9 @@ class ChatTemplate:
     def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
         """A conversation as text.
 
-        Raises `Lacking` where the artifact has no template, `ConversationRefused` where that says
-        so by itself, and `BadInput` where it fails, takes more than its limits or renders nothing.
+        Raises `NotExported` where the artifact has no template, `ConversationRefused` where that
+        says so by itself, and `BadInput` where it fails, takes more than its limits or renders
+        nothing.
         """
         variables = {
             **self._special_tokens,
@@ -59,7 +60,7 @@ class ChatTemplate:
         }
         source = self._source
         if not messages:
-            raise BadInput("a conversation has no message to render", self._remedy)
+            raise BadInput("a conversation has no message to render", "give it one")
         try:
             text = self._process.render(source, variables, self._now or datetime.now())
         except TemplateRefused as error:
@@ -95,15 +96,18 @@ class ChatTemplate:
 
     @property
     def _remedy(self) -> str:
-        return f"leave out {self._option}"
+        return (
+            "if it is the template that is wrong, mend the checkpoint's and export again with "
+            f"--overwrite; else leave out {self._option}"
+        )
 
     @cached_property
     def _source(self) -> str:
         if not self._artifact.has(CHAT_TEMPLATE):
-            raise Lacking(
+            raise NotExported(
                 f"{self._artifact.folder} has no chat template",
-                f"{self._remedy}, or put a chat_template.jinja beside the checkpoint and export "
-                "again with --overwrite",
+                "put a chat_template.jinja beside the checkpoint and export again with "
+                f"--overwrite, or leave out {self._option}",
             )
         path, data = self._artifact.path(CHAT_TEMPLATE), self._artifact.read(CHAT_TEMPLATE)
         if len(data) > MOST_TEMPLATE_BYTES:

@@ -50,9 +50,11 @@ def generate(
 ) -> Iterator[str]:
     """Yield the continuation of a prompt piece by piece, up to an end token or `most` tokens.
 
-    `tell` is told where the text ends because the cache is full. Raises `BadInput` where the prompt
-    is empty or leaves no room in the cache.
+    `tell` is told where the text ends because the cache is full. Raises `BadInput` at the call
+    where the prompt is empty or leaves no room in the cache, or where no token is asked for.
     """
+    if most < 1:
+        raise BadInput(f"-n is {most}: no token is asked for", "give 1 or more")
     ids = encode(tokenizer, prompt, add_special_tokens)
     capacity = session.limits.capacity
     room = capacity - len(ids)
@@ -67,6 +69,21 @@ def generate(
             "shorten it, or export with a --context up to the model's own",
         )
     require_known(max(ids), session.limits.vocab)
+    return _continued(session, tokenizer, ids, ends, most, sampling, tell)
+
+
+def _continued(
+    session: Session,
+    tokenizer: Tokenizer,
+    ids: list[int],
+    ends: tuple[int, ...],
+    most: int,
+    sampling: Sampling,
+    tell: Callable[[str], None],
+) -> Iterator[str]:
+    """The pieces of a continuation, as they come."""
+    capacity = session.limits.capacity
+    room = capacity - len(ids)
     rng = np.random.default_rng(sampling.seed)
     decoder = PieceDecoder(tokenizer, ids)
     session.reset()

@@ -6,6 +6,7 @@ what was kept is thrown away: a measurement is not to be completed on another da
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from llx.artifact import REFERENCE, Artifact
 from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
+from llx.errors import Lacking, LlxError, one_line
 from llx.files import (
     empty,
     locked_folder,
@@ -29,10 +31,14 @@ from llx.files import (
 
 
 class Kept:
-    """The outcomes of a run's scenarios, a file for each."""
+    """The outcomes of a run's scenarios, a file for each.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `problem`: why nothing more can be kept, if so. A measurement is worth more than that it can be
+    gone on with: nothing here fails for want of a place.
+    """
+
+    def __init__(self, folder: Path | None, problem: str | None = None) -> None:
+        self._folder, self.problem = folder, problem
 
     @classmethod
     @contextmanager
@@ -41,16 +47,28 @@ class Kept:
 
         Raises `BadInput` where the same is being measured at this moment: both would be disturbed.
         """
-        folder = _folder(job, artifact)
-        make_folder(folder.parent)
-        with locked_folder(folder, f"{job.engine} is being measured by another run"):
-            if not job.resume:
-                empty(folder)
-            yield cls(folder)
+        with contextlib.ExitStack() as held:
+            try:
+                folder = _folder(job, artifact)
+                make_folder(folder)
+            except (OSError, LlxError) as error:
+                yield cls(None, one_line(error))
+                return
+            taken = f"{job.engine} is being measured by another run"
+            try:
+                held.enter_context(locked_folder(folder, taken))
+                if not job.resume:
+                    empty(folder)
+                kept = cls(folder)
+            except OSError as error:
+                kept = cls(None, one_line(error))
+            yield kept
 
     def outcome(self, scenario: Scenario) -> Outcome | None:
         """What a scenario found in the run that was cut off, if it came that far."""
-        data = read_sealed(self._path(scenario))
+        if self._folder is None:
+            return None
+        data = read_sealed(self._path(scenario, self._folder))
         try:
             return msgspec.json.decode(data, type=Outcome) if data is not None else None
         except msgspec.DecodeError:
@@ -58,21 +76,31 @@ class Kept:
 
     def keep(self, scenario: Scenario, outcome: Outcome) -> None:
         """Keep what a scenario found."""
-        write_sealed(self._path(scenario), msgspec.json.encode(outcome))
+        if self._folder is None or self.problem:
+            return
+        try:
+            write_sealed(self._path(scenario, self._folder), msgspec.json.encode(outcome))
+        except (OSError, LlxError) as error:
+            self.problem = one_line(error)
 
     def discard(self) -> None:
         """The run is complete."""
-        remove(self._folder)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                remove(self._folder)
 
-    def _path(self, scenario: Scenario) -> Path:
+    def _path(self, scenario: Scenario, folder: Path) -> Path:
         name = "fidelity" if scenario.index is None else f"{scenario.index:04}"
-        return self._folder / f"{name}.outcome"
+        return folder / f"{name}.outcome"
 
 
 def kept_anything(job: Job, artifact: Artifact) -> bool:
     """Whether anything is kept of this very run."""
-    found = _folder(job, artifact).glob("*.outcome")
-    return any(read_sealed(path) is not None for path in found)
+    try:
+        found = _folder(job, artifact).glob("*.outcome")
+        return any(read_sealed(path) is not None for path in found)
+    except (OSError, Lacking):
+        return False
 
 
 def _folder(job: Job, artifact: Artifact) -> Path:

@@ -71,6 +71,7 @@ class Measurement:
         self._ceiling: Ceiling | None = None
         self._no_ceiling = None if job.roofline else "it was not asked for"
         self._interrupted = False
+        self._unkept: str | None = None
 
     @property
     def scenarios(self) -> list[Scenario]:
@@ -97,6 +98,7 @@ class Measurement:
         if not self.able():
             return
         with Kept.opened(self._job, self._artifact) as kept:
+            self._unkept = kept.problem
             try:
                 for scenario in self.scenarios:
                     self._run(scenario, kept, progress)
@@ -108,7 +110,14 @@ class Measurement:
             except KeyboardInterrupt:
                 self.interrupt()
                 raise
+            finally:
+                self._unkept = kept.problem
             kept.discard()
+
+    @property
+    def unkept(self) -> str | None:
+        """Why not all that was measured could be kept for `--resume`, if so."""
+        return self._unkept
 
     def was_cut_off(self) -> bool:
         """Whether an earlier run like this left something to go on from."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 from llx.artifact import TOKENIZER, UNREAD, Artifact
-from llx.errors import Lacking
+from llx.errors import NotExported
 from llx.tokenizer import decode, parse_tokenizer
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no character are decoded to
@@ -18,12 +18,12 @@ MOST_OPEN = 3
 def tokenizer_of(artifact: Artifact) -> Tokenizer:
     """The artifact's tokenizer.
 
-    Raises `Lacking` where its checkpoint had none, `BadInput` where its file is damaged.
+    Raises `NotExported` where its checkpoint had none, `BadInput` where its file is damaged.
     """
     if not artifact.has(TOKENIZER):
         told = (line for line in artifact.manifest.source.warnings if line.startswith(UNREAD))
         why = next(told, "its checkpoint had none").removeprefix(UNREAD)
-        raise Lacking(
+        raise NotExported(
             f"{artifact.folder} has no tokenizer: {why}",
             "put one beside the checkpoint and export again with --overwrite",
         )

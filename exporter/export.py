@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +36,14 @@ from llx.artifact import (
 )
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of
 from llx.errors import BadInput, LlxError, one_line, require_modules
+from llx.exporter.differences import CHECKPOINT, LLX, OPTIONS, another_export, hashed
 from llx.exporter.locate import RandomWeights, Weights
 from llx.exporter.quantization.budget import QuantizationRequest
 from llx.files import beside, real_path, require_space
 from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
 from llx.llama.spec import LlamaSpec
+from llx.nearby import no_such
 from llx.precision import Precision
 from llx.progress import Progress, silent
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
@@ -101,28 +103,32 @@ def export(
     """
     _require_use_of_text(request)
     _require_folder(request)
-    key = _key(request)
+    parts = _parts(request)
+    key, asked = _hash(parts), hashed(parts)
     clear_leftovers(request.folder, tell)
-    standing = _standing(request.folder, key, overwrite, progress)
+    standing = _standing(request.folder, key, asked, overwrite, progress)
     if standing is not None:
         if request.precision.linear != "dense":
             _clear_calibration(request, only=_calibration_key(request))
+        _tell_warnings(standing.manifest.source.warnings, tell)
         _remember(request.folder, tell)
         return standing, False
     require_modules("an export", "export", "torch", "gguf")
     from llx.exporter.readback import require_opens
     from llx.exporter.sources import check_coverage
 
-    source = _open(request)
-    ignored = check_coverage(source) if source else {}
-    text = source.text() if source else None
-    for warning in source.warnings if source else ():
-        tell(f"warning: {warning}")
+    warnings: list[str] = []
+    try:
+        source = _open(request, warnings)
+        ignored = check_coverage(source) if source else {}
+        text = source.text() if source else None
+    finally:  # what is odd about a checkpoint may be why it is refused
+        _tell_warnings(warnings, tell)
     record = _source_record(request, source, ignored)
     made = True
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
-        if _standing(request.folder, key, overwrite, progress) is None:
+        if _standing(request.folder, key, asked, overwrite, progress) is None:
             _write_artifact(folder, request, key, source, text, record, progress, run_windows)
             require_opens(folder, progress)  # what cannot be read again takes nothing's place
         else:
@@ -187,6 +193,7 @@ def _write_artifact(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=request.command,
         request=key,
+        asked=hashed(_parts(request)),
         spec=spec,
         precision=request.precision,
         contract=contract,
@@ -280,13 +287,18 @@ def _write_model(
     return manifest
 
 
+def _tell_warnings(warnings: Iterable[str], tell: Callable[[str], None]) -> None:
+    for warning in warnings:
+        tell(f"warning: {warning}")
+
+
 def _preset_of(request: ExportRequest) -> Preset:
     assert request.preset is not None, "a model without a checkpoint is a preset's"
     return request.preset
 
 
-def _open(request: ExportRequest) -> TensorSource | None:
-    """The checkpoint, or None where only graphs are wanted."""
+def _open(request: ExportRequest, warnings: list[str]) -> TensorSource | None:
+    """The checkpoint, or None where only graphs are wanted. `warnings`: what is odd about it."""
     from llx.exporter.sources import open_source
     from llx.exporter.sources.generated import RandomSource
 
@@ -295,7 +307,9 @@ def _open(request: ExportRequest) -> TensorSource | None:
     if isinstance(request.weights, RandomWeights):
         return RandomSource(_preset_of(request).spec, request.weights.seed)
     preset = request.preset
-    source = open_source(request.weights, preset.spec if preset else None, request.context)
+    source = open_source(
+        request.weights, preset.spec if preset else None, request.context, warnings
+    )
     if preset:
         _require_preset(source, preset)
     return source
@@ -330,7 +344,11 @@ def _kept_path(weights: Path) -> Path:
 
 
 def _standing(
-    folder: Path, key: str, overwrite: bool, progress: Progress = silent
+    folder: Path,
+    key: str,
+    asked: Mapping[str, str],
+    overwrite: bool,
+    progress: Progress = silent,
 ) -> Artifact | None:
     """The artifact that is there already, if it is what was asked for and whole, byte by byte.
 
@@ -356,28 +374,27 @@ def _standing(
             raise
         return None
     if not overwrite:
-        command = artifact.manifest.command or "unknown command"
-        raise BadInput(
-            f"{folder} holds another export (`{command}`, of other options or of a checkpoint that "
-            "has changed since)",
-            "choose another folder with -o, or replace it with --overwrite",
-        )
+        raise another_export(folder, artifact.manifest, asked)
     return None
 
 
-def _key(request: ExportRequest) -> str:
-    """Hash of everything that decides the artifact's content."""
+def _hash(parts: Mapping[str, object]) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+
+def _parts(request: ExportRequest) -> dict[str, object]:
+    """Everything that decides the artifact's content: the options, the checkpoint, and llx."""
     weights: object = request.weights
     if isinstance(weights, Path):
         if not weights.exists():
-            raise BadInput(f"{weights} does not exist", "name a checkpoint's folder or a GGUF file")
+            raise no_such(weights, "name a checkpoint's folder or a GGUF file")
         weights = [str(weights.name), *map(_source_file, _read_for(weights))]
     spec = request.preset.spec if request.preset else None
-    asked = [RULES, llx.__version__, weights, spec, request.precision, request.context]
+    options: list[object] = [spec, request.precision, request.context]
     if request.precision.linear != "dense":
         # A text is what it says, wherever it lies.
-        asked += [replace(request.quantization, text=None), _text_of(request).sha256]
-    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+        options += [replace(request.quantization, text=None), _text_of(request).sha256]
+    return {LLX: [RULES, llx.__version__], CHECKPOINT: weights, OPTIONS: options}
 
 
 def _read_for(weights: Path) -> list[Path]:
@@ -394,7 +411,7 @@ def _calibration_key(request: ExportRequest) -> str:
     """Hash of everything that decides what a calibration finds, whatever is then chosen of it."""
     windows, text = request.quantization.windows, request.quantization.text
     asked = QuantizationRequest(windows=windows, text=text)
-    return _key(replace(request, quantization=asked))
+    return _hash(_parts(replace(request, quantization=asked)))
 
 
 def _require_use_of_text(request: ExportRequest) -> None:

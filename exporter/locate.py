@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from llx.errors import BadInput, Lacking, require_modules
 from llx.llama.presets import Preset
+from llx.nearby import is_broken_link, near_in_words, no_such
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "tokenizer.model", "merges.txt", "*.jinja")
@@ -29,17 +31,22 @@ Weights = Path | RandomWeights | None
 """A checkpoint's path, random weights, or none at all: graphs only."""
 
 
-def locate(weights: str | None, preset: Preset | None) -> Weights:
+def locate(weights: str | Path | None, preset: Preset | None) -> Weights:
     """What `--weights` means; without it, an installed package, the hub's cache, or the hub.
 
-    Raises `BadInput` where nothing was named, `Lacking` where the weights cannot be had.
+    A `Path` is one, and never an id of the hub. Raises `BadInput` where nothing was named, or what
+    is neither here nor an id; `Lacking` where the weights cannot be had.
     """
+    if isinstance(weights, Path):
+        return weights
     if weights is None:
         if preset is None:
             raise BadInput(
                 "nothing to export", "name a model with --size or --model, or a path with --weights"
             )
         return _packaged(preset) or _from_hub(preset.hub_id, preset.package)
+    if not weights.strip():
+        raise BadInput("--weights is empty", "name a checkpoint's folder or file, or leave it out")
     word, _, seed = weights.partition(":")
     if word in ("random", "none") and preset is None:
         here = (
@@ -55,9 +62,21 @@ def locate(weights: str | None, preset: Preset | None) -> Weights:
         if seed and not seed.isdecimal():
             raise BadInput(f"--weights {weights}: {seed!r} is no seed", "write random or random:7")
         return RandomWeights(int(seed or 0))
-    if Path(weights).exists() or not HUB_ID.fullmatch(weights):
-        return Path(weights)
-    return _from_hub(weights)
+    path = Path(weights)
+    if path.exists() or is_broken_link(path) or not HUB_ID.fullmatch(weights):
+        return path
+    try:
+        return _from_hub(weights)
+    except Lacking as error:
+        # OWNER/NAME is a path, too, and more likely meant as one where there is a folder OWNER.
+        if path.parent.is_dir():
+            raise no_such(
+                path, f"name a checkpoint's folder or file; if the hub's is meant: {error.message}"
+            ) from None
+        raise Lacking(
+            f"there is no folder {path} here{near_in_words(path)}, and {error.message}",
+            error.remedy,
+        ) from None
 
 
 def _packaged(preset: Preset) -> Path | None:
@@ -120,16 +139,28 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise Lacking(
-            f"{hub_id} is not on this machine, and the hub cannot be reached "
-            f"({type(error).__name__})",
+            f"{hub_id} is not in the hub's cache on this machine, and the hub cannot be reached "
+            f"({_why(error)})",
             f"connect to the network and try again, or {ways}",
         ) from None
     if found is None:
-        raise Lacking(
+        raise BadInput(
             f"the hub's {hub_id} holds neither safetensors nor pytorch_model.bin",
             "name another, or download one of its GGUF files, if it has any, and give its path",
         )
     return found
+
+
+def _why(error: Exception) -> str:
+    """Why the hub could not be asked, in words that are nobody's class."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return "HF_HUB_OFFLINE is set"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"it answered with status {status}"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    return getattr(error, "strerror", None) or "no connection"
 
 
 def _is_whole(folder: Path) -> bool:

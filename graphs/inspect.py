@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -48,47 +48,6 @@ def load(path: Path) -> ir.Model:
             f"{path} is not a graph that can be read ({type(error).__name__})",
             "export again with --overwrite",
         ) from None
-
-
-def data_problems(path: Path, weights: Path) -> list[str]:
-    """What is wrong with the places that a graph wants data from: empty where all are `weights`'.
-
-    A runtime opens whatever file a graph names, anywhere: in initializers, in the attributes of
-    nodes, in subgraphs and functions. TensorRT-RTX 1.7 follows symbolic links out of the folder.
-    """
-    tensors = [t for t in _tensors(load(path)) if isinstance(t, ir.ExternalTensor)]
-    found = [
-        f"wants data from {str(tensor.location)!r}, not from {weights.name}"
-        for tensor in tensors
-        if str(tensor.location) != weights.name
-    ]
-    if found or not tensors:
-        return found
-    if weights.is_symlink() or not weights.is_file():
-        return [f"wants data from {weights.name}, which is no plain file"]
-    size = weights.stat().st_size
-    for tensor in tensors:
-        offset = tensor.offset or 0
-        if offset + tensor.nbytes > size or tensor.length not in (None, tensor.nbytes):
-            found.append(f"has {tensor.name} elsewhere than {weights.name} can hold it")
-    return found
-
-
-def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Every constant of a model, wherever it stands."""
-    bodies: list[ir.Graph | ir.Function] = [*model.graphs(), *model.functions.values()]
-    for function in model.functions.values():
-        bodies += function.subgraphs()
-    for body in bodies:
-        if isinstance(body, ir.Graph):
-            constants = (value.const_value for value in body.initializers.values())
-            yield from (tensor for tensor in constants if tensor is not None)
-        for node in body:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield attribute.as_tensor()
-                elif attribute.type == ir.AttributeType.TENSORS and not attribute.is_ref():
-                    yield from attribute.as_tensors()
 
 
 def problems(

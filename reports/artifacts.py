@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from llx.artifact import TOKENIZER, WEIGHTS, Artifact, QuantizationRecord
+from llx.artifact import TOKENIZER, UNREAD, WEIGHTS, Artifact, QuantizationRecord
 from llx.bundle import Recipe
 from llx.engine import Engine
 from llx.reports.units import binary_bytes, parameters
@@ -18,33 +19,50 @@ def quantization_in_words(record: QuantizationRecord) -> str:
 
 
 def artifact_in_words(artifact: Artifact, made: bool) -> str:
-    """What was exported, in a few lines; in one, where it was there already."""
+    """What was exported, in a few lines; of one that was there already only what is wrong of it."""
     if not made:
-        return _standing(artifact.folder)
+        return "\n".join([_standing(artifact.folder), *_shortcomings(artifact)])
     manifest = artifact.manifest
-    limits, casts = manifest.contract.limits, manifest.casts
+    limits = manifest.contract.limits
     lines = [
         f"{artifact.folder}: {parameters(manifest.spec.parameters)} parameters, "
         f"{manifest.precision.name}, {binary_bytes(artifact.model_bytes)}, "
         f"cache of {limits.capacity} positions, graphs: {', '.join(artifact.dialects)}"
     ]
-    if casts.overflowed or casts.underflowed:
-        lines.append(
-            f"warning: {manifest.precision.compute} cannot hold {casts.overflowed} weights (too "
-            f"large) and {casts.underflowed} (too small)"
-        )
     if manifest.quantization:
         lines.append(quantization_in_words(manifest.quantization))
-    if not artifact.has(WEIGHTS):
-        lines.append("graphs only: nothing can run them before weights are exported")
-    elif manifest.source.format == "random":
+    if artifact.has(WEIGHTS) and manifest.source.format == "random":
         lines.append(f"{manifest.source.label}: good for speed and memory, not for text")
-    elif not artifact.has(TOKENIZER):
-        lines.append(
-            "warning: no tokenizer that llx reads came with the checkpoint: "
-            "`generate`, `reference` and fidelity will not work"
+    return "\n".join([*lines, *_shortcomings(artifact)])
+
+
+def _shortcomings(artifact: Artifact) -> Iterator[str]:
+    """What an artifact cannot do, or may get wrong, a line each."""
+    manifest = artifact.manifest
+    yield from _of_casts(artifact)
+    if not artifact.has(WEIGHTS):
+        yield "graphs only: nothing can run them before weights are exported"
+    elif manifest.source.format != "random" and not artifact.has(TOKENIZER):
+        without = "`generate`, `reference` and fidelity will not work"
+        told = any(line.startswith(UNREAD) for line in manifest.source.warnings)
+        # Why it was left out was told as a warning: that is once.
+        no = "no tokenizer that llx reads came with the checkpoint"
+        yield f"without its tokenizer {without}" if told else f"warning: {no}: {without}"
+
+
+def _of_casts(artifact: Artifact) -> Iterator[str]:
+    casts, precision = artifact.manifest.casts, artifact.manifest.precision
+    if casts.overflowed:
+        option = "--precision" if precision.linear == "dense" else "--compute"
+        yield (
+            f"warning: {precision.compute} cannot hold {casts.overflowed} weights: they are "
+            f"infinite now, and results may be NaN or inf: export with {option} bf16 or fp32"
         )
-    return "\n".join(lines)
+    if casts.underflowed:
+        yield (
+            f"warning: {precision.compute} cannot hold {casts.underflowed} weights that are too "
+            "small: they are 0 now; `llx bench` judges what that costs"
+        )
 
 
 def engine_in_words(engine: Engine, made: bool) -> str:

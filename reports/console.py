@@ -86,7 +86,7 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
 
         def report(what: str, done: int, total: int, unit: str) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(prefix + what, total=total, unit=unit)
+                tasks[what] = bars.add_task(visible(prefix + what), total=total, unit=visible(unit))
             bars.update(tasks[what], completed=done, total=total)
 
         yield report
@@ -107,8 +107,9 @@ def _notebook_bars(prefix: str) -> Iterator[Progress]:
     def report(what: str, done: int, total: int, unit: str) -> None:
         nonlocal last
         amount = binary_bytes(done) if unit == "B" else f"{done} of {total} {unit}"
-        bars[what] = f'{escape(prefix + what)} <progress value="{done}" max="{total}"></progress> '
-        bars[what] += escape(amount)
+        named = escape(visible(prefix + what))
+        bars[what] = f'{named} <progress value="{done}" max="{total}"></progress> '
+        bars[what] += escape(visible(amount))
         if done >= total or time.monotonic() - last > NOTEBOOK_PERIOD_S:
             last = time.monotonic()
             shown.update(HTML("<br>".join(bars.values())))
@@ -149,7 +150,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """One line to stderr, as it is, in the form of an error that does not end the command."""
-    STDERR.print(plain(f"llx: {text}"), soft_wrap=True)
+    STDERR.print(Text(f"llx: {visible(text)}"), soft_wrap=True)
 
 
 def show_results(results: Sequence[Result]) -> None:

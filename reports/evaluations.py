@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from llx.evaluation import Evaluation, Metric, encode_evaluation
 from llx.reports.console import say, show, simple_table
-from llx.reports.markdown import markdown_table
+from llx.reports.markdown import code, markdown_table, safe
 from llx.reports.units import plus_minus, significant
+from llx.streams import print_data
 
 
 def show_evaluation(evaluation: Evaluation, output: str | None = None) -> None:
@@ -18,11 +19,12 @@ def show_evaluation(evaluation: Evaluation, output: str | None = None) -> None:
     )
     headings = ("task", "metric", ">value", ">n", ">shots")
     if output == "json":
-        print(encode_evaluation(evaluation).decode(), end="")
+        print_data(encode_evaluation(evaluation).decode())
     elif output == "md":
         table = markdown_table(headings, _rows(evaluation))
-        lines = [title, table, *_conditions(evaluation), f"Repeat with `{evaluation.command}`."]
-        print("\n\n".join(lines))
+        repeat = f"Repeat with {code(evaluation.command)}."
+        lines = [safe(title), table, *map(safe, _conditions(evaluation)), repeat]
+        print_data("\n\n".join(lines) + "\n")
     else:
         show(simple_table(title, headings, list(_rows(evaluation))))
         for line in _conditions(evaluation):

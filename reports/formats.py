@@ -14,11 +14,13 @@ from llx.reports.emitters import bencher, github_bigger, github_smaller, junit
 from llx.reports.markdown import results_markdown
 from llx.reports.plain import visible
 from llx.result import Result, encode_results
+from llx.streams import print_data
 
 COLUMNS = (
     "created engine precision artifact device test isl osl depth batch tok_per_s_mean tok_per_s_sd "
     "tok_per_s_median ci95_low ci95_high ci_method repetitions outliers drift quick valid "
-    "ppl ppl_ratio kld_mean same_top1 mj_per_token energy_source"
+    "ppl ppl_ratio kld_mean same_top1 mj_per_token energy_source "
+    "invalid_reason ttft_ms_p50 tpot_ms_p50 roofline_probe"
 )
 
 
@@ -33,7 +35,8 @@ def _jsonl(results: Sequence[Result]) -> str:
 def records(results: Sequence[Result]) -> Iterator[dict[str, object]]:
     """One record for each speed test, with the engine's fidelity repeated in each; None: unknown.
 
-    tok/s, shares, nats per token (`kld_mean`) and mJ per token, by the names of `COLUMNS`.
+    tok/s, shares (`roofline_probe` of what the machine can do), nats per token (`kld_mean`), mJ per
+    token and milliseconds, by the names of `COLUMNS`. `invalid_reason`: why a row is not `valid`.
     """
     for r in results:
         f = r.fidelity
@@ -45,7 +48,9 @@ def records(results: Sequence[Result]) -> Iterator[dict[str, object]]:
             test = (s.test, s.isl, s.osl, s.depth, s.batch, *speed, *known)
             told = s.energy is not None and s.energy.mj_per_token is not None
             energy = (s.energy.mj_per_token, s.energy.source) if s.energy and told else (None,) * 2
-            values = (*head, *test, *fidelity, *energy)
+            times = tuple(t.p50 if t else None for t in (s.ttft_ms, s.tpot_ms))
+            why = s.invalid_reason if not s.valid else None
+            values = (*head, *test, *fidelity, *energy, why, *times, s.roofline_probe)
             yield dict(zip(COLUMNS.split(), values, strict=True))
 
 
@@ -92,4 +97,4 @@ def writer_named(name: str | None) -> Callable[[Sequence[Result]], None]:
     if name is None:
         return show_results
     write = format_named(name)
-    return lambda results: print(write(results), end="")
+    return lambda results: print_data(write(results))

@@ -238,7 +238,7 @@ def repetitions_sentence(results: Sequence[Result]) -> str:
     said = f"Repetitions: {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
     if warmups:
         said += f", after {', '.join(map(str, warmups))} to warm up"
-    return f"{said}; CI95: {'; '.join(methods)}." if methods else f"{said}."
+    return f"{said}; CI95: {'; '.join(map(safe, methods))}." if methods else f"{said}."
 
 
 def _machine(result: Result) -> str:

@@ -118,10 +118,14 @@ def serving(folder):
 
 
 class Wire:
-    """A proxy on loopback that hangs up once so many bytes have gone to the server; then never."""
+    """A proxy on loopback that hangs up once so many bytes have gone to the server; then never.
 
-    def __init__(self, target, cut_after):
-        self._target, self._left = target, cut_after
+    `silent`: it does not hang up, and lets nothing through any more.
+    """
+
+    def __init__(self, target, cut_after, silent=False):
+        self._target, self._left, self._silent = target, cut_after, silent
+        self._ended = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._ends = []
@@ -129,6 +133,7 @@ class Wire:
         self._threads[0].start()
 
     def close(self):
+        self._ended.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -156,8 +161,12 @@ class Wire:
                 if counted and self._left is not None:
                     self._left -= len(data)
                     if self._left < 0:
+                        if self._silent:
+                            self._ended.wait()
                         self._left = None
                         break
+                if self._silent and self._left is not None and self._left < 0:
+                    self._ended.wait()
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):

@@ -66,6 +66,14 @@ def test_nothing_of_an_event_is_pasted_into_a_script(path):
     assert not [step for step in steps_of(path) if "${{" in step.get("run", "")]
 
 
+def test_dependencies_are_audited_by_the_clock_and_where_they_change():
+    audit = loaded(ROOT / ".github" / "workflows" / "audit.yml")
+    assert audit["on"]["schedule"]
+    assert {"constraints.txt", "pyproject.toml"} <= set(audit["on"]["pull_request"]["paths"])
+    (run,) = [step["run"] for job in audit["jobs"].values() for step in job["steps"][2:]]
+    assert re.search(r"pip-audit==[\d.]+ .*-r constraints\.txt$", run)
+
+
 def test_what_may_write_runs_nothing_of_a_pull_request():
     for path in WORKFLOWS:
         content = loaded(path)

@@ -36,6 +36,7 @@ from tests.reports.made import result
 
 Damage = Iterator[tuple[str, bytes]]
 WIDER = replace(TINY, vocab=400)  # than SentencePiece's 256 bytes and a few
+METAS = replace(TINY, head_dim=TINY.dim // TINY.heads)  # which params.json does not say
 SAMPLED = 1  # of each file, where not all that can be done to it is tried
 
 
@@ -135,7 +136,7 @@ def pickled(folder: Path) -> None:
 
 
 def metas(folder: Path) -> None:
-    write_meta(folder, TINY, random_tensors(TINY))
+    write_meta(folder, METAS, random_tensors(METAS))
 
 
 def ggufs(folder: Path) -> None:
@@ -265,6 +266,8 @@ def vouch_for(folder: Path, name: str) -> None:
     manifest = folder / MANIFEST
     if name != MANIFEST and manifest.exists():
         content = json.loads(manifest.read_text())
+        if name not in content["files"]:
+            return
         record = record_of(folder / name)
         content["files"][name] |= {"bytes": record.bytes, "sha256": record.sha256}
         manifest.write_text(json.dumps(content))

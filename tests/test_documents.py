@@ -16,7 +16,8 @@ from llx.result import read_results
 from tests.test_imports import ROOT
 
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md")
+    ROOT / f"{name}.md"
+    for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "DECISIONS", "SECURITY")
 ]
 TEXTS = {path.name: path.read_text() for path in DOCUMENTS}
 BLOCKS = [
@@ -50,7 +51,9 @@ def test_every_make_target_in_the_documents_exists(target):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md"])
+@pytest.mark.parametrize(
+    "name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md", "SECURITY.md"]
+)
 def test_every_file_that_is_named_with_its_folder_exists(name):
     named = re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|md|sh|yml))`", TEXTS[name])
     assert [path for path in named if not (ROOT / path).exists()] == []
@@ -89,3 +92,9 @@ def test_the_example_is_the_page_of_the_results_beside_it():
     assert {name: spec["datasets"] for name, spec in kept.items()} == {
         name: spec["datasets"] for name, spec in drawn.items()
     }
+
+
+def test_each_promise_of_security_names_a_test_that_holds_it():
+    promised = TEXTS["SECURITY.md"].split("## What is promised")[1].split("\n## ")[0]
+    for promise in promised.split("\n- ")[1:]:
+        assert re.search(r"`tests/[\w/]+\.py`", promise), promise

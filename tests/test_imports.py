@@ -28,28 +28,31 @@ FOLDERS = {
 # alone. A name is a module or a room (a folder with all that is in it): within a room modules
 # import one another freely, in no circle.
 FLOORS = """
-llx: errors progress lazy notebook conditions statistics probe template_process
-llx: files gpu processes precision devices
+llx: errors progress lazy scrub interrupts streams notebook conditions statistics probe
+llx: template_process
+llx: refused
+llx: files gpu nearby processes precision devices
 llx: typed intact whole outputs
+llx: arguments
 llx: runtime jetpack llama tokenizer templates
-llx: plans corpus
+llx: plans checks corpus
 llx.graphs: contract
 llx.graphs: semantic
 llx.graphs: linear inspect
 llx: tensorrt
 llx: bundle
 llx.graphs: dialects tensorrt_rules
-llx.graphs: capacity
+llx.graphs: capacity trust
 llx: artifact
 llx: engine
 llx: result
 llx: evaluation
 
-llx.exporter: direct locate quantize graph vocabulary engines
+llx.exporter: differences direct locate quantize rescaled graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
-llx.exporter: quantization
+llx.exporter: original quantization
 llx.exporter: readback
 llx.exporter: export
 
@@ -71,6 +74,7 @@ llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats compare
 llx.reports: html report
+llx.reports: checks
 
 llx: api
 llx: cli
@@ -89,7 +93,10 @@ APART = [
 ]
 # The only modules, beside the exporter, that may need PyTorch.
 WITH_TORCH = {
-    *(f"llama/{name}.py" for name in ("ops", "model", "weights", "streamed", "quantized")),
+    *(
+        f"llama/{name}.py"
+        for name in ("ops", "model", "weights", "streamed", "quantized", "teacher")
+    ),
     "sessions/torch.py",
     "sessions/torch_compile.py",
 }
@@ -203,9 +210,10 @@ COMMANDS = sorted((FOLDERS["llx"] / "cli").glob("*.py"))
 def test_a_command_parses_calls_and_prints(file):
     """A file of `cli/` is one command: it decides nothing, and knows nothing of the folders.
 
-    Only shapes that a user types are parsed beside it, in `arguments.py`.
+    Beside it, shapes that a user types are parsed in `arguments.py`, and what was measured is kept
+    by `printed.py` where it cannot be printed.
     """
-    if file.stem in ("__init__", "arguments"):
+    if file.stem in ("__init__", *BESIDE_COMMANDS):
         return
     tree = ast.parse(file.read_text())
     defined = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
@@ -214,14 +222,16 @@ def test_a_command_parses_calls_and_prints(file):
     for node in ast.walk(command):
         assert not isinstance(node, (ast.While, ast.Lambda)), "a command decides nothing"
     module = f"llx.cli.{file.stem}"
+    beside = ("llx.cli", *(f"llx.cli.{name}" for name in BESIDE_COMMANDS))
     for other in imports_of(module):
-        assert room_of(other) != "llx.cli" or other in ("llx.cli", "llx.cli.arguments"), other
+        assert room_of(other) != "llx.cli" or other in beside, other
         assert not other.startswith("llx.exporter"), other
     statements = sum(isinstance(node, ast.stmt) for node in ast.walk(command))
     assert statements <= MOST_STATEMENTS, f"{statements} statements"
 
 
 MOST_STATEMENTS = 32
+BESIDE_COMMANDS = ("arguments", "printed")
 
 
 @pytest.mark.parametrize("file", [file for folder, file in PLACES if needs_no_torch(folder, file)])

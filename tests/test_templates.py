@@ -131,9 +131,9 @@ def test_the_process_can_open_and_start_nothing():
     assert ended.stdout == "no\n" * 3
 
 
-def test_it_imports_the_standard_library_and_jinja2_alone():
+def test_it_imports_the_standard_library_jinja2_and_yaml_alone():
     names = {name.split(".")[0] for name in imported(ast.parse(PROGRAM.read_text()))}
-    assert names - sys.stdlib_module_names == {"jinja2"}
+    assert names - sys.stdlib_module_names == {"jinja2", "yaml"}
     assert template_process.EXIT_MEMORY == EXIT_MEMORY
 
 

@@ -234,7 +234,7 @@ def _built(here: Here) -> BuildRecord | None:
     if not here.out(BUILD).is_file() or not here.out(PLAN).is_file():
         return None
     try:
-        record = BuildRecord(**json.loads(here.out(BUILD).read_text()))
+        record = BuildRecord(**json.loads(here.out(BUILD).read_bytes()))
     except (ValueError, TypeError):  # cut short, as by a power cut
         return None
     same = record.recipe == here.recipe_sha256

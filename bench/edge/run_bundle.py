@@ -59,7 +59,7 @@ def run(folder: Path, command: str, as_json: bool) -> int:
 
 def first_damaged(folder: Path, command: str) -> str | None:
     """The first file whose bytes are not the recipe's. Measuring reads no weights."""
-    for name, (size, sha256) in json.loads((folder / "recipe.json").read_text())["files"].items():
+    for name, (size, sha256) in json.loads((folder / "recipe.json").read_bytes())["files"].items():
         if command == "bench" and name == "weights.safetensors":
             continue
         path, digest = folder / name, hashlib.sha256()

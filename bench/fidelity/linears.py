@@ -17,8 +17,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import WEIGHTS, Artifact
-from llx.bench.sessions.ort import NUMPY_DTYPES, require_computed, session_options
-from llx.errors import GateFailed
+from llx.bench.fidelity import oracle
+from llx.bench.fidelity.oracle import Arithmetic
+from llx.bench.sessions.ort import NUMPY_DTYPES, failed_step, require_computed, session_options
+from llx.errors import GateFailed, LlxError
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
 from llx.llama.weights import linear_of, weights_of
 from llx.precision import Precision
@@ -36,11 +38,15 @@ class LinearParity:
     `rounding`: the largest distance of an int8 input from the value that it stands for, in steps;
     half of one is what rounding costs; None where inputs are not quantized. `product`: the largest
     difference from numpy's product with the stored values, as a share of the largest output.
+    `allowed`: what rounding explains of it, at the value that is nearest to it, or farthest beyond;
+    `beyond`: by how much of that it errs there.
     """
 
     module: str
     rounding: float | None
     product: float
+    allowed: float
+    beyond: float
 
 
 def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[LinearParity]:
@@ -58,23 +64,30 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = session_options(precision)
     options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
-    with artifact.held(WEIGHTS):
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
+    try:
+        with artifact.held(WEIGHTS):
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
+    except LlxError:
+        raise
+    except Exception as error:  # a dozen classes of its own, of no common ancestor
+        raise failed_step(error) from None
+    arithmetic = Arithmetic.of(precision.compute)
     with artifact.opened_weights("np") as file:
         for module, probe in probes.items():
             found = [values[name].astype(np.float32) for name in probe]
             if module in TABLES:
-                yield _table(module, file.get_tensor, *found)
+                yield _table(arithmetic, module, file.get_tensor, *found)
             elif precision.linear == "int8":
-                yield _int8(module, file.get_tensor, *found)
+                yield _int8(arithmetic, module, file.get_tensor, *found)
             else:
-                yield _weight_only(module, file.get_tensor, precision, *found)
+                yield _weight_only(arithmetic, module, file.get_tensor, precision, *found)
 
 
 def _int8(
+    a: Arithmetic,
     module: str,
     read: Read,
     x: NDArray[np.float32],
@@ -82,16 +95,14 @@ def _int8(
     product: NDArray[np.float32],
 ) -> LinearParity:
     step = np.float32(read(f"{module}.input_scale"))
-    scale = step * read(f"{module}.weight_scale").astype(np.float32)
-    wanted = (quantized @ read(f"{module}.weight").astype(np.float32)) * scale
-    return LinearParity(
-        module,
-        rounding=float(np.abs(quantized - np.clip(x / step, -128, 127)).max()),
-        product=_off(product, wanted),
-    )
+    weight = read(f"{module}.weight") * read(f"{module}.weight_scale").astype(np.float32)
+    given = quantized * step
+    rounding = float(np.abs(quantized - np.clip(x / step, -128, 127)).max())
+    return _judged(a, module, rounding, given, weight, product)
 
 
 def _weight_only(
+    a: Arithmetic,
     module: str,
     read: Read,
     precision: Precision,
@@ -103,17 +114,47 @@ def _weight_only(
         inputs, outputs = x.shape[-1], scales.shape[1]
         values = _int4(values, (inputs, outputs))
         scales = np.repeat(scales, precision.block_of(inputs), axis=0)[:inputs]
-    weight: NDArray[np.float32] = values * scales
-    return LinearParity(module, None, _off(product, x @ weight))
+    return _judged(a, module, None, x, values * scales, product)
 
 
 def _table(
-    module: str, read: Read, x: NDArray[np.float32], product: NDArray[np.float32]
+    a: Arithmetic, module: str, read: Read, x: NDArray[np.float32], product: NDArray[np.float32]
 ) -> LinearParity:
     """Logits of a vocabulary's table [V, dim] in int8."""
     scales = read(f"{module}.weight_scale").astype(np.float32)
     table: NDArray[np.float32] = read(f"{module}.weight") * scales[:, None]
-    return LinearParity(module, None, _off(product, x @ table.T))
+    return _judged(a, module, None, x, table.T, product)
+
+
+def _judged(
+    a: Arithmetic,
+    module: str,
+    rounding: float | None,
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    product: NDArray[np.float32],
+) -> LinearParity:
+    """A product beside that of the dequantized values.
+
+    DequantizeLinear gives values of the graph's type, and a kernel that multiplies few bits does
+    not: what rounding the weights to it does is known exactly, so it is counted and not bounded.
+    What it does to inputs is bounded as for any layer.
+    """
+    wide, found = x[0].astype(np.float64), product[0]
+    with np.errstate(all="ignore"):  # what overflowed before is no news
+        expected = oracle.linear(a._replace(given=a.unit), wide, weight)
+        rounded = weight.astype(NUMPY_DTYPES[a.compute]).astype(np.float32) - weight
+        expected.allowed[:] += np.abs(wide @ rounded)
+    shares = oracle.beyond(found, expected)
+    at = np.unravel_index(int(shares.argmax()), shares.shape)
+    largest = float(np.abs(expected.wanted).max()) or 1.0
+    return LinearParity(
+        module,
+        rounding,
+        _off(found, expected.wanted.astype(np.float32)),
+        float(expected.allowed[at]) / largest,
+        float(shares[at]),
+    )
 
 
 def _int4(stored: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.int8]:

@@ -29,7 +29,7 @@ from llx.bench.session import Session, Tokens
 from llx.bench.speed import steps
 from llx.bench.text import tokenizer_of
 from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
-from llx.errors import BadInput, Lacking, LlxError
+from llx.errors import BadInput, LlxError, NotExported
 from llx.files import beside, locked_folder, read_sealed, remove, write_sealed
 from llx.progress import Progress, silent
 
@@ -128,7 +128,7 @@ def capture(
     """Write an artifact's reference; return the artifact, and whether anything was captured.
 
     `open_reference` opens PyTorch in fp32. Each window is kept as it is done, so an interrupted
-    capture goes on where it stopped. Raises `Lacking` where the artifact has no tokenizer.
+    capture goes on where it stopped. Raises `NotExported` where the artifact has no tokenizer.
     """
     tokenizer = tokenizer_of(artifact)
     corpus = evaluation_text()
@@ -230,9 +230,9 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 
 def read_reference(artifact: Artifact) -> Reference:
-    """The artifact's captured reference. Raises `Lacking` where there is none."""
+    """The artifact's captured reference. Raises `NotExported` where there is none."""
     if not artifact.has(REFERENCE):
-        raise Lacking(
+        raise NotExported(
             f"{artifact.folder} has no captured reference", "run `llx reference` where PyTorch is"
         )
     path = artifact.path(REFERENCE)

@@ -127,7 +127,10 @@ class OrtSession:
         self._binding.bind_output(LOGITS, "cpu", 0, np.float32, shape, self._logits.ctypes.data)
         if self._delta:
             self._bind_new(tokens.shape[1])
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # of no common ancestor either
+            raise failed_step(error) from None
         if self._delta:
             self._write_new(positions[:, 0])
 
@@ -216,6 +219,19 @@ class OrtSession:
             "reads_capacity": self.reads_capacity,
             "threads": usable_threads(),
         }
+
+
+def failed_step(error: Exception) -> LlxError:
+    """Why a step failed: memory, or a graph whose nodes do not fit one another."""
+    if "alloc" in str(error).lower():
+        return Lacking(
+            f"ONNX Runtime has no memory for a step ({one_line(error)})",
+            "choose a smaller --batch, or export with a smaller --context",
+        )
+    return BadInput(
+        f"ONNX Runtime cannot run the artifact's graph ({one_line(error)})",
+        "export again with --overwrite, or look at it with `llx check`",
+    )
 
 
 def require_computed(compute: Compute) -> None:

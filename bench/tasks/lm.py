@@ -33,7 +33,7 @@ from llx.bench.sessions import Session
 from llx.bench.speed import steps
 from llx.bench.text import tokenizer_of
 from llx.corpus import require_known
-from llx.errors import BadInput, GateFailed, Lacking
+from llx.errors import BadInput, GateFailed, NotExported
 from llx.evaluation import CHAT_OPTION
 from llx.progress import Progress, silent
 from llx.tokenizer import decode, encode
@@ -80,7 +80,7 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
     def eot_token_id(self) -> int:
         """The token at which text ends."""
         if self._eos is None:
-            raise Lacking(
+            raise NotExported(
                 f"{self._artifact.folder} knows neither BOS nor EOS, and a text of no context "
                 "needs one before it",
                 "export from a checkpoint with a tokenizer_config.json",

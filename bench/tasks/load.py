@@ -13,15 +13,17 @@ from typing import Any
 import lm_eval.api.task
 import lm_eval.utils
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
-from jinja2 import BaseLoader, StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 
-from llx.bench.tasks.files import refuse_code
+from llx.bench.tasks.documents import LimitedTemplates, sandbox
+from llx.bench.tasks.files import findings_of, package, refuse_code
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.evaluation import EvalRequest
 
+# What another's file may change in a task of lm-eval's that works on no other data for it.
+HARMLESS = {"task", "task_alias", "tag", "group", "group_alias", "num_fewshot", "metadata"}
+HARMLESS |= {"description", "aggregate_metric_list"}
 ALLOW_CODE_EVAL = "HF_ALLOW_CODE_EVAL"  # what the metric code_eval wants to see
 
 
@@ -36,6 +38,7 @@ def load_tasks(request: EvalRequest) -> dict[str, Any]:
     manager, names = _found(request)
     if not request.allow_code:
         _refuse_unsafe(manager, names)
+        _judge_each(manager)
     chosen: list[Any] = []
     for name in names:
         loaded = _load_one(manager, name)
@@ -58,11 +61,11 @@ def _found(request: EvalRequest) -> tuple[TaskManager, list[str]]:
     asked for.
     """
     if request.include_path:
-        own = TaskManager(include_path=str(request.include_path), include_defaults=False)
+        own = _manager(include_path=str(request.include_path), include_defaults=False)
         if set(request.tasks) <= set(own.all_subtasks):
             return own, list(dict.fromkeys(request.tasks))
     include = str(request.include_path) if request.include_path else None
-    manager = TaskManager(include_path=include)
+    manager = _manager(include_path=include)
     names: list[str] = []
     for asked in request.tasks:
         matches = fnmatch.filter(manager.all_tasks, asked)
@@ -76,6 +79,17 @@ def _found(request: EvalRequest) -> tuple[TaskManager, list[str]]:
             )
         names += matches
     return manager, list(dict.fromkeys(names))
+
+
+def _manager(**arguments: Any) -> TaskManager:
+    try:
+        return TaskManager(**arguments)
+    except Exception as error:  # names of several types cannot be sorted, and such
+        raise BadInput(
+            f"the files of --include-path make no tasks ({type(error).__name__}: "
+            f"{one_line(error)})",
+            "mend their names, tags and groups: each is one word",
+        ) from None
 
 
 def _refuse_unsafe(manager: TaskManager, names: list[str]) -> None:
@@ -97,6 +111,30 @@ def _refuse_unsafe(manager: TaskManager, names: list[str]) -> None:
             raise _runs_code(name, "unsafe_code")
         members = entry.cfg.get("task")
         todo += _names_in(members) if isinstance(members, list) else []
+
+
+def _judge_each(manager: TaskManager) -> None:
+    """Judge every task as it is made, before its functions are imported: whatever has led to it.
+
+    A group can name a task of lm-eval's and give it other data, or unsafe_code as false.
+    """
+    factory = manager._factory
+    load = factory._load_full_config
+
+    def judged(entry: Any, overrides: dict[str, Any] | None = None) -> Any:
+        path = entry.yaml_path.resolve() if entry.yaml_path else None
+        changed = set(overrides or ()) - HARMLESS
+        if changed and path is not None and path.is_relative_to(package()):
+            for finding in findings_of(path):
+                raise _runs_code(entry.name, f"{finding.what} and other {min(changed)}")
+        if (entry.cfg or {}).get("unsafe_code", False) is not False:  # whatever is put over it
+            raise _runs_code(entry.name, "unsafe_code")
+        made = load(entry, overrides)
+        if made.get("unsafe_code", False) is not False:
+            raise _runs_code(entry.name, "unsafe_code")
+        return made
+
+    factory._load_full_config = judged
 
 
 def _names_in(members: list[Any]) -> Iterator[str]:
@@ -152,11 +190,12 @@ def _unreachable(name: str, error: Exception) -> Lacking:
 
 
 @contextlib.contextmanager
-def contained(allow_code: bool) -> Iterator[None]:
+def contained(allow_code: bool, own_files: bool = False) -> Iterator[None]:
     """Keep task files from running code while tasks are loaded and run.
 
     lm-eval renders templates without a sandbox, and looks for a metric that it does not know in
-    `evaluate`, which runs a script of that name from the hub or from disk.
+    `evaluate`, which runs a script of that name from the hub or from disk. `own_files`: there are
+    task files that are not lm-eval's; then templates run in a limited process.
     """
 
     def known_metric(name: str, hf_evaluate_metric: bool = False) -> Any:
@@ -168,12 +207,9 @@ def contained(allow_code: bool) -> Iterator[None]:
         return metric(name)
 
     metric, template, variable = lm_eval.api.task.get_metric, lm_eval.utils.env, ALLOW_CODE_EVAL
-    sandbox = SandboxedEnvironment(
-        loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    sandbox.filters.update(template.filters)
+    limited = LimitedTemplates() if own_files and not allow_code else None
     before = os.environ.pop(variable, None)
-    lm_eval.utils.env = sandbox
+    lm_eval.utils.env = limited or sandbox(template.filters)
     if allow_code:
         os.environ[variable] = "1"
     else:
@@ -181,6 +217,8 @@ def contained(allow_code: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        if limited is not None:
+            limited.close()
         lm_eval.utils.env, lm_eval.api.task.get_metric = template, metric
         os.environ.pop(variable, None)
         if before is not None:

@@ -27,7 +27,7 @@ from llx.bench.clock import now_ns
 from llx.bench.sessions import Built, Engine
 from llx.bench.tasks.lm import SessionLM
 from llx.bench.tasks.load import contained, load_tasks
-from llx.errors import BadInput, one_line
+from llx.errors import BadInput, LlxError, one_line
 from llx.evaluation import EvalRequest, EvalSettings, Evaluation, Metric, TaskScore
 from llx.progress import Progress, silent
 from llx.result import ArtifactRecord
@@ -48,7 +48,7 @@ def run_tasks(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # With its processes, a bootstrap would fork beside the engine's threads.
     os.environ["DISABLE_MULTIPROC"] = "1"
-    with contained(request.allow_code):
+    with contained(request.allow_code, own_files=request.include_path is not None):
         with contextlib.nullcontext() if sys.stderr.isatty() else _without_bars():
             loaded = load_tasks(request)
         session = engine.open(artifact, request.batch, built)
@@ -120,6 +120,15 @@ def _evaluated(lm: SessionLM, loaded: dict[str, Any], request: EvalRequest) -> d
             )
     except TemplateError as error:
         raise BadInput(f"a task's template fails ({one_line(error)})", "mend its YAML") from None
+    except LlxError:
+        raise
+    except Exception as error:
+        if request.include_path is None:
+            raise
+        raise BadInput(
+            f"a task of --include-path cannot be run ({type(error).__name__}: {one_line(error)})",
+            "mend its YAML",
+        ) from None
     return found
 
 

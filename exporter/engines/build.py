@@ -29,7 +29,7 @@ from llx.engine import (
     open_engine,
     write_engine_manifest,
 )
-from llx.errors import BadInput, Lacking, LlxError
+from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.files import cache_folder, require_space
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
@@ -41,6 +41,7 @@ from llx.tensorrt import NOT_IN_RTX, BuildOptions, build, dialect_of, load, targ
 from llx.whole import clear_leftovers_in, whole_folder
 
 SAID = "stderr"  # of the builder's process, in the folder that is being written
+MOST_SAID = 50  # lines of it that are shown where it died
 IF_IT_DIED = (
     "its own words stand above; less memory is needed with a smaller --context, --max-prefill or "
     "--batch"
@@ -117,7 +118,7 @@ def build_engine(
         if _standing(folder, overwrite, lambda _: None) is None:
             # Built of the very bytes that its key names, and read back.
             with artifact.held(graph.name, WEIGHTS):
-                _write_engine(partial, artifact, key, graph, request, progress)
+                _write_engine(partial, artifact, key, graph, request, progress, tell)
             _require_whole(partial)
         else:
             made = False
@@ -194,7 +195,10 @@ def timing_cache_of(runtime: Runtime) -> Path | None:
         return None
     gpu = require_gpu("a build with TensorRT", WITHOUT_GPU)
     device = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower())
-    return cache_folder() / "timing" / f"{load(runtime).__version__}-sm{gpu.sm}-{device}"
+    try:
+        return cache_folder() / "timing" / f"{load(runtime).__version__}-sm{gpu.sm}-{device}"
+    except Lacking:  # no home to keep it in
+        return None
 
 
 def _require_rtx_can(request: BuildRequest, known: list[int]) -> None:
@@ -246,6 +250,7 @@ def _write_engine(
     graph: Path,
     request: BuildRequest,
     progress: Progress,
+    tell: Callable[[str], None],
 ) -> None:
     job = _Job(key, graph, folder, request.timing_cache)
     said = folder / SAID
@@ -253,7 +258,8 @@ def _write_engine(
         built = in_own_process(_build, job, progress, f"the {key.runtime} builder", IF_IT_DIED)
     except ProcessDied:
         if said.exists():
-            print(said.read_text(errors="replace"), end="", file=sys.stderr)
+            for line in said.read_text("utf-8", "replace").splitlines()[-MOST_SAID:]:
+                print(one_line(line, 1000), file=sys.stderr)
         raise
     said.unlink()
     manifest = EngineManifest(
@@ -268,7 +274,13 @@ def _write_engine(
         files={PLAN: built.plan},
     )
     write_engine_manifest(folder, manifest)
-    note_built(built.plan.sha256)
+    try:
+        note_built(built.plan.sha256)
+    except (OSError, Lacking) as error:
+        tell(
+            f"it cannot be noted that this engine is your own ({one_line(error)}): load it with "
+            "--trust-engine"
+        )
 
 
 def _build(job: _Job, progress: Progress) -> _Built:

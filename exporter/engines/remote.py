@@ -175,7 +175,7 @@ async def _missing(there: There, folder: str, files: dict[str, tuple[int, str]])
 
 
 async def _ask(there: There, expression: str) -> str:
-    source = Path(probe.__file__).read_text()
+    source = Path(probe.__file__).read_text("utf-8")
     return await there.python(f"{source}\nimport json\nprint(json.dumps({expression}))\n")
 
 

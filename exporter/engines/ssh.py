@@ -7,15 +7,16 @@ comes back is untrusted: bounded in size, and stripped of control characters bef
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from llx.bundle import clean
 from llx.errors import BadInput, Lacking, LlxError, require_modules
@@ -27,8 +28,16 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 LINE_CHARACTERS = 1 << 16
 SMALL_AT_ONCE = 8
-CONNECT_S, KEEPALIVE_S, KEEPALIVES_MISSED = 20, 15, 4
+# Seconds until a connection stands; between signs of life, of which so many may be missed (a build
+# may be silent for hours, and is alive all the same); until a piece of a file is there; until a
+# Python there has answered a question, which may be the hashes of all files.
+CONNECT_S, KEEPALIVE_S, KEEPALIVES_MISSED = 30.0, 15.0, 4
+PIECE_S, ANSWER_S, CLOSE_S = 120.0, 3600.0, 5.0
+SAID_CHARACTERS = 64 << 20  # in all, of one program
 BROKE = "run it again: what has arrived is kept"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +106,7 @@ class There:
         def keep(line: str) -> None:
             lines[:] = [*lines[-1:], line] if line.strip() else lines
 
-        code = await self.run([self.remote.python, "-"], keep, script)
+        code = await self._within(ANSWER_S, self.run([self.remote.python, "-"], keep, script))
         said = clean(lines[-1]) if lines else "it said nothing"
         if code:
             raise Lacking(
@@ -113,17 +122,23 @@ class There:
         """
         import asyncssh
 
-        process = await self.connection.create_process(
-            shlex.join(words), stderr=asyncssh.STDOUT, encoding="utf-8", errors="replace"
+        process = await self._within(
+            PIECE_S,
+            self.connection.create_process(
+                shlex.join(words), stderr=asyncssh.STDOUT, encoding="utf-8", errors="replace"
+            ),
         )
         if said:
             process.stdin.write(said)
         process.stdin.write_eof()
-        rest = ""
+        rest, said_characters = "", 0
         while chunk := await process.stdout.read(LINE_CHARACTERS):
             *lines, rest = (rest + chunk).split("\n")
+            said_characters += len(chunk)
             if len(rest) > LINE_CHARACTERS:
                 raise self.hostile("a line without an end")
+            if said_characters > SAID_CHARACTERS:
+                raise self.hostile("words without an end")
             for line in lines:
                 hear(line)
         if rest:
@@ -153,20 +168,26 @@ class There:
         begun = begun if begun <= size else 0
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             file.seek(begun)
-            async with self.sftp.open(partial, "r+b" if begun else "wb") as there:
+            async with self._opened(partial, "r+b" if begun else "wb") as there:
                 for at in range(begun, size, CHUNK_BYTES):
                     chunk = file.read(CHUNK_BYTES)
-                    await there.write(chunk, at)
+                    await self._within(PIECE_S, there.write(chunk, at))
                     sent(len(chunk))
-        await self.sftp.posix_rename(partial, f"{folder}/{name}")
+        await self._within(PIECE_S, self.sftp.posix_rename(partial, f"{folder}/{name}"))
 
     async def fetch_small(self, path: str, most_bytes: int) -> bytes | None:
         """A file of at most so many bytes, or None; `BadInput` where it is larger."""
         import asyncssh
 
         try:
-            async with self.sftp.open(path, "rb") as file:
-                data: bytes = await file.read(most_bytes + 1, 0)
+            async with self._opened(path, "rb") as file:
+                data: bytes = b""
+                while len(data) <= most_bytes:
+                    size = min(CHUNK_BYTES, most_bytes + 1 - len(data))
+                    piece = await self._within(PIECE_S, file.read(size, len(data)))
+                    if not piece:
+                        break
+                    data += piece
         except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
             return None
         if len(data) > most_bytes:
@@ -179,10 +200,11 @@ class There:
         """Fetch a file of a known size and hash. Raises `BadInput` where it has others."""
         size, wanted = content
         digest, at = sha256(), 0
-        async with self.sftp.open(path, "rb") as there:
+        async with self._opened(path, "rb") as there:
             with target.open("wb") as file:
                 while at < size:
-                    chunk: bytes = await there.read(min(CHUNK_BYTES, size - at), at)
+                    piece = there.read(min(CHUNK_BYTES, size - at), at)
+                    chunk: bytes = await self._within(PIECE_S, piece)
                     if not chunk:
                         break
                     digest.update(chunk)
@@ -194,8 +216,31 @@ class There:
 
     async def forget(self, path: str) -> None:
         """Remove a file, if it is there."""
-        if await self.sftp.exists(path):
-            await self.sftp.remove(path)
+        if await self._within(PIECE_S, self.sftp.exists(path)):
+            await self._within(PIECE_S, self.sftp.remove(path))
+
+    @asynccontextmanager
+    async def _opened(self, path: str, mode: Literal["rb", "wb", "r+b"]) -> AsyncIterator[Any]:
+        """A file there, closed in the end if anybody still answers."""
+
+        async def opened() -> Any:
+            return await self.sftp.open(path, mode)
+
+        file = await self._within(PIECE_S, opened())
+        try:
+            yield file
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(file.close(), CLOSE_S)
+            raise
+        await self._within(PIECE_S, file.close())
+
+    async def _within(self, seconds: float, work: Awaitable[T]) -> T:
+        """What work comes to. Raises `Broken` where that takes longer: nobody answers."""
+        try:
+            return await asyncio.wait_for(work, seconds)
+        except asyncio.TimeoutError:
+            raise self.broken(f"no answer within {seconds:g} s") from None
 
     def hostile(self, what: str) -> BadInput:
         """What came back is none of what a bundle writes."""
@@ -220,8 +265,10 @@ async def connected(remote: Remote) -> AsyncIterator[There]:
 
     connection = await _connect(remote)
     try:
-        async with connection, connection.start_sftp_client() as sftp:
-            yield There(remote, connection, sftp)
+        sftp = await asyncio.wait_for(connection.start_sftp_client(), CONNECT_S)
+        yield There(remote, connection, sftp)
+    except asyncio.TimeoutError:
+        raise Broken(f"the connection to {remote.name} broke (no answer)", BROKE) from None
     except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
         raise Broken(
             f"the connection to {remote.name} broke ({clean(str(error))})", BROKE
@@ -235,6 +282,17 @@ async def connected(remote: Remote) -> AsyncIterator[There]:
         raise Broken(
             f"the connection to {remote.name} broke ({clean(str(error))})", BROKE
         ) from None
+    finally:
+        await _close(connection)
+
+
+async def _close(connection: asyncssh.SSHClientConnection) -> None:
+    """Close a connection, or drop it where nobody there takes leave."""
+    connection.close()
+    try:
+        await asyncio.wait_for(connection.wait_closed(), CLOSE_S)
+    except Exception:
+        connection.abort()
 
 
 async def _connect(remote: Remote) -> asyncssh.SSHClientConnection:
@@ -247,6 +305,7 @@ async def _connect(remote: Remote) -> asyncssh.SSHClientConnection:
             host=remote.host,
             config=(),  # the user's own, which would otherwise be read too late for the check below
             connect_timeout=CONNECT_S,
+            login_timeout=CONNECT_S,
             keepalive_interval=KEEPALIVE_S,
             keepalive_count_max=KEEPALIVES_MISSED,
             **given,
@@ -256,7 +315,7 @@ async def _connect(remote: Remote) -> asyncssh.SSHClientConnection:
                 f"~/.ssh/config turns the check of {remote.name}'s key off",
                 "take its UserKnownHostsFile none out",
             )
-        return await asyncssh.connect(remote.host, options=options)
+        return await asyncio.wait_for(asyncssh.connect(remote.host, options=options), CONNECT_S)
     except asyncssh.HostKeyNotVerifiable:
         raise BadInput(
             f"the key of {remote.name} is unknown or has changed",

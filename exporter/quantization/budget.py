@@ -21,6 +21,11 @@ LEAST_SHARE = (
 )
 
 
+# More than any model has that says anything: a budget beyond limits nothing.
+MOST_KLD, MOST_PPL_RATIO = 100.0, 1e6
+MOST_WINDOWS = 100_000
+
+
 @dataclass(frozen=True)
 class Distance:
     """Mean KLD in nats a token, and perplexity over the checkpoint's."""
@@ -35,6 +40,15 @@ class Budget:
 
     max_kld: float | None = None
     max_ppl_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("max_kld", MOST_KLD), ("max_ppl_ratio", MOST_PPL_RATIO)):
+            value, option = getattr(self, name), name.replace("_", "-")
+            if value is not None and not value <= most:  # NaN is not, either
+                raise BadInput(
+                    f"--{option} {value:g} limits nothing",
+                    f"give {most:g} at most, or leave it out",
+                )
 
     def __bool__(self) -> bool:
         return self.max_kld is not None or self.max_ppl_ratio is not None
@@ -94,8 +108,10 @@ class QuantizationRequest:
             raise BadInput(f"--max-kld {kld:g} is not above 0", "give nats a token, such as 0.02")
         if ratio is not None and not ratio > 1:
             raise BadInput(f"--max-ppl-ratio {ratio:g} is not above 1", "give one such as 1.02")
-        if self.windows is not None and self.windows < 0:
-            raise BadInput(f"there are no {self.windows} windows", "give 0 or more")
+        if self.windows is not None and not 0 <= self.windows <= MOST_WINDOWS:
+            raise BadInput(
+                f"{self.windows} windows are outside 0…{MOST_WINDOWS}", "give some tens of them"
+            )
         if self.windows == 0:
             self._require_none(precision)
 

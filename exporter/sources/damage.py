@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llx.errors import BadInput, one_line
 from llx.files import is_lfs_pointer
+from llx.nearby import absence, is_broken_link
 
 HEAD_BYTES = 512
 AGAIN = "download it again, or copy it again from where it is whole"
@@ -31,6 +32,8 @@ def unreadable(path: Path, wanted: str, why: object) -> BadInput:
 
     A file that is another thing altogether is called that: what helps is something else then.
     """
+    if is_broken_link(path):
+        return BadInput(f"{path} {absence(path)}", "mend the link, or put the file itself there")
     try:
         size, head = path.stat().st_size, _head(path)
     except PermissionError:

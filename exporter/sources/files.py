@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import pickle  # noqa: TID251  for the name of its error; nothing is unpickled with it
 import struct
-import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from torch._subclasses.fake_tensor import FakeTensorMode  # named by torch.load's documentation
 
 from llx.errors import BadInput, one_line
 from llx.exporter.sources.base import TensorInfo
 from llx.exporter.sources.damage import kind_of, unreadable
+from llx.exporter.sources.torch_file import Contents, contents, storages_of
+from llx.exporter.sources.unpickle import BYTES, Name, NamesCode, Odd, View
 
 ALL = slice(None)
 SAFETENSORS_FLOATS = {"F64", "F32", "F16", "BF16"}
-TORCH_FLOATS = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-}
-# What torch.load raises on a file that is cut off, changed, or wants more than tensors.
+TORCH_FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+# What the reader of pickles raises on a file that is cut off, changed, or wants more than tensors.
 DAMAGE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, OSError),
     *(TypeError, AttributeError, IndexError, OverflowError, MemoryError, AssertionError),
-    struct.error,
+    *(struct.error, zipfile.LargeZipFile),  # RecursionError and NotImplementedError: RuntimeErrors
 )
 
 
@@ -94,19 +89,11 @@ class SafetensorsFile:
             raise unreadable(self.path, "safetensors file", error) from None
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A tensor without its values, and where in the file they begin; None where it is in memory."""
-
-    tensor: torch.Tensor
-    offset: int | None
-
-
 class TorchFile:
-    """A file that `torch.save` wrote. It is a pickle, so only tensors are admitted, never code.
+    """A file that `torch.save` wrote. Its pickle is read as data: no code, no tensor comes of it.
 
-    Tensors may be views: transposed, strided, or sharing their values. A file from before PyTorch
-    1.6 has no places to read from, so the whole of it is held in memory.
+    Tensors may be views: transposed, strided, or sharing their values. Each was seen to lie within
+    its storage, and the storage within the file, before PyTorch is told where.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,67 +105,52 @@ class TorchFile:
         infos = {}
         for name, value in self._state.items():
             if name in self._places:
-                dtype = TORCH_FLOATS[value.dtype]
-                infos[name] = TensorInfo(tuple(value.shape), dtype)
-            elif isinstance(value, torch.Tensor):
-                sparse = "" if value.layout == torch.strided else f" ({value.layout})"
-                dtype = f"{str(value.dtype).removeprefix('torch.')}{sparse}"
-                infos[name] = TensorInfo(tuple(value.shape), dtype, is_float=False)
+                infos[name] = TensorInfo(value.shape, TORCH_FLOATS[value.dtype])
+            elif isinstance(value, (View, Odd)):
+                infos[name] = TensorInfo(value.shape, value.dtype, is_float=False)
         return infos
 
     @cached_property
     def others(self) -> Mapping[str, str]:
         """What the file holds beside tensors, such as the number of a step."""
         return {
-            name: f"no tensor: Python's {type(value).__name__}"
+            name: f"no tensor: Python's {_kind(value)}"
             for name, value in self._state.items()
-            if not isinstance(value, torch.Tensor)
+            if not isinstance(value, (View, Odd))
         }
 
     def read(self, name: str, rows: slice = ALL, columns: slice = ALL) -> torch.Tensor:
-        """A tensor, or a block of one, in its stored dtype: a view of the file."""
-        tensor, offset = self._places[name].tensor, self._places[name].offset
-        if offset is not None:
-            whole = torch.UntypedStorage.from_file(str(self.path), False, self.path.stat().st_size)
-            empty: Any = torch.empty(0, dtype=tensor.dtype)
-            start = offset // tensor.element_size()
-            tensor = empty.set_(whole, start, tensor.shape, tensor.stride())
-        return tensor.detach()[rows] if columns == ALL else tensor.detach()[rows, columns]
+        """A tensor, or a block of one, in its stored dtype: a view of the file where it can be."""
+        view: View = self._state[name]
+        start, dtype = self._places[name], getattr(torch, view.dtype)
+        whole: Any
+        if start % BYTES[view.dtype]:  # in memory: PyTorch maps whole values only
+            values = np.fromfile(self.path, np.uint8, view.end, offset=start)
+            whole, first = torch.from_numpy(values).untyped_storage(), view.offset
+        else:
+            size = self.path.stat().st_size
+            whole = torch.UntypedStorage.from_file(str(self.path), False, size)
+            first = start // BYTES[view.dtype] + view.offset
+        empty: Any = torch.empty(0, dtype=dtype)
+        tensor: torch.Tensor = empty.set_(whole, first, view.shape, view.stride)
+        return tensor[rows] if columns == ALL else tensor[rows, columns]
 
     @cached_property
-    def _places(self) -> dict[str, _Place]:
-        """Where every tensor of floats lies."""
+    def _places(self) -> dict[str, int]:
+        """Where in the file the storage of every tensor of floats begins."""
+        places = self._contents.places
         return {
-            name: self._place(name, value)
+            name: places[value.storage.key][0]
             for name, value in self._state.items()
-            if isinstance(value, torch.Tensor)
-            and value.layout == torch.strided
-            and value.dtype in TORCH_FLOATS
+            if isinstance(value, View) and value.dtype in TORCH_FLOATS
         }
-
-    def _place(self, name: str, tensor: torch.Tensor) -> _Place:
-        if self._is_old:
-            return _Place(tensor, None)
-        storage, size = tensor.untyped_storage(), self.path.stat().st_size
-        start = getattr(storage, "_checkpoint_offset", None)
-        if start is None:
-            raise self._damaged(f"{name} has no place in it")
-        steps = zip(tensor.shape, tensor.stride(), strict=True)
-        extent = 1 + sum((n - 1) * step for n, step in steps) if tensor.numel() else 0
-        inner = (tensor.storage_offset() + extent) * tensor.element_size()
-        if inner > storage.nbytes() or start + storage.nbytes() > size:
-            raise self._damaged(f"{name} does not lie within it")
-        offset = start + tensor.storage_offset() * tensor.element_size()
-        if offset % tensor.element_size():
-            raise self._damaged(f"{name} does not begin at a whole number of its values")
-        return _Place(tensor, offset)
 
     @cached_property
     def _state(self) -> dict[str, Any]:
         """What the file holds by name, looked through what a trainer wraps it in."""
-        state = self._load()
+        state = self._contents.state
         if not isinstance(state, dict):
-            raise self._damaged(f"it holds a {type(state).__name__}, not a dictionary of tensors")
+            raise self._damaged(f"it holds a {_kind(state)}, not a dictionary of tensors")
         if not any(str(name).endswith(".weight") for name in state):
             inner = [name for name, value in state.items() if _is_state(value)]
             if len(inner) > 1:
@@ -190,34 +162,28 @@ class TorchFile:
         return {str(name): value for name, value in state.items()}
 
     @cached_property
-    def _is_old(self) -> bool:
-        with self.path.open("rb") as file:
-            return file.read(2) != b"PK"
-
-    def _load(self) -> Any:
-        """The pickle's tensors as shapes and places: `weights_only` admits nothing that runs."""
+    def _contents(self) -> Contents:
+        """The pickle, as descriptions, and the places of its storages, all within the file."""
         if kind_of(self.path) != "PyTorch":
             raise unreadable(self.path, "file of PyTorch", "torch.save writes no such file")
         try:
-            if self._is_old:
-                return self._unpickled()
-            with zipfile.ZipFile(self.path) as archive:
-                packed = [e.filename for e in archive.infolist() if e.compress_type]
-            if packed:
-                raise self._damaged("it is compressed")
-            with FakeTensorMode():
-                return self._unpickled()
+            found = contents(self.path)
         except zipfile.BadZipFile as error:
             raise unreadable(self.path, "file of PyTorch", error) from None
-        except RecursionError:
-            raise self._damaged("it is nested too deeply") from None
+        except NamesCode as error:
+            raise BadInput(
+                f"{self.path} cannot be read as weights (loading it would run {error}, and llx "
+                "runs no code of a file)",
+                "convert it to safetensors in a sandbox, if you trust who made it, or use the "
+                "model's safetensors files",
+            ) from None
         except DAMAGE as error:
-            raise self._damaged(str(error).split(". ")[0] or "PyTorch finds it damaged") from None
-
-    def _unpickled(self) -> Any:
-        with warnings.catch_warnings():  # of what ends in a refusal, or in nothing
-            warnings.simplefilter("ignore")
-            return torch.load(self.path, map_location="cpu", weights_only=True)
+            raise self._damaged(str(error) or "it is damaged") from None
+        for storage in storages_of(found.state):
+            place = found.places.get(storage.key)
+            if place is None or place[1] < storage.nbytes:
+                raise self._damaged("the values of a tensor do not lie within it")
+        return found
 
     def _damaged(self, why: str) -> BadInput:
         return BadInput(
@@ -226,8 +192,12 @@ class TorchFile:
         )
 
 
+def _kind(value: Any) -> str:
+    return value.word if isinstance(value, Name) else type(value).__name__
+
+
 def _is_state(value: Any) -> bool:
     """Whether a value is a dictionary of tensors by name, as a model's state is."""
     return isinstance(value, dict) and any(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+        isinstance(name, str) and isinstance(tensor, (View, Odd)) for name, tensor in value.items()
     )

@@ -6,13 +6,16 @@ there, none is chosen.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from llx.errors import BadInput
 from llx.files import is_plain_name
+from llx.nearby import absence, is_broken_link
 from llx.typed import read_json
 
 # In transformers' order of preference (`_get_resolved_checkpoint_files` of its modeling_utils).
@@ -29,6 +32,8 @@ SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)", re.ASCII)
 NO_WEIGHTS = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|adapter_model)\b.*", re.I
 )
+OF_MODELS = ("config.json", "params.json")
+MOST_BELOW = 200  # entries of a folder that are looked into
 PARTIAL = (".incomplete", ".part", ".crdownload", ".partial", ".aria2")
 
 
@@ -39,6 +44,7 @@ class Found:
     paths: tuple[Path, ...]
     index: Path | None = None
     where: tuple[tuple[str, str], ...] = ()
+    guessed: bool = False  # transformers would look for none of these names
 
     @property
     def name(self) -> str:
@@ -72,11 +78,12 @@ def find_weights(folder: Path, named: Path | None = None, configured: str | None
 
 def weight_files(folder: Path) -> list[Path]:
     """Every file of the folder that may hold a model's weights, in order of name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in ENDINGS and path.is_file() and not NO_WEIGHTS.match(path.name)
-    )
+    return sorted(path for path in folder.iterdir() if is_weights(path) and path.is_file())
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file may hold a model's weights, by its name."""
+    return path.suffix.lower() in ENDINGS and not NO_WEIGHTS.match(path.name)
 
 
 def shard_sets(paths: Iterable[Path]) -> list[list[Path]]:
@@ -111,8 +118,14 @@ def require_shards(folder: Path, missing: list[str], of: str) -> None:
     partial = [path.name for path in folder.iterdir() if path.suffix in PARTIAL]
     lies = f"; there are {some(others)}" if others else ""
     half = f"; {some(partial)} is half of a download" if partial else ""
+    lacks = absence(folder / missing[0])
+    if is_broken_link(folder / missing[0]):
+        raise BadInput(
+            f"{folder / missing[0]} {lacks}{_more(missing)}; {of} names it",
+            "mend the link, or put the file itself there",
+        )
     raise BadInput(
-        f"{folder / missing[0]} is missing{_more(missing)}, which {of} names{lies}{half}",
+        f"{folder / missing[0]} {lacks}{_more(missing)}, which {of} names{lies}{half}",
         "download what is missing, or name the file that is meant with --weights"
         if others
         else "download the whole checkpoint",
@@ -126,9 +139,38 @@ def some(names: list[str], most: int = 3) -> str:
 
 
 def contents_of(folder: Path) -> str:
-    """What lies in a folder, as the end of a message."""
-    names = sorted(path.name for path in folder.iterdir())
+    """What lies in a folder, as the end of a message: whole checkpoints below it, or its files."""
+    below = checkpoints_below(folder)
+    if below:
+        return f"; there are checkpoints below it: {some(below, 5)}"
+    paths = sorted(folder.iterdir(), key=lambda path: (not is_broken_link(path), path.name))
+    names = [f"{p.name} (which {absence(p)})" if is_broken_link(p) else p.name for p in paths]
     return f"; there are {some(names, 5)}" if names else "; it is empty"
+
+
+def meant(folder: Path, remedy: str) -> str:
+    """What mends a folder that holds no checkpoint itself: one below it is named, else `remedy`."""
+    broken = any(is_broken_link(path) for path in folder.iterdir())
+    if checkpoints_below(folder):
+        return "name one of them with --weights"
+    return "mend the link, or put the file itself there" if broken else remedy
+
+
+def checkpoints_below(folder: Path, deep: int = 2) -> list[str]:
+    """Folders below one that look like checkpoints, and GGUF files there, as paths from it.
+
+    As in a download of several models, the folders of a training run, or the hub's cache.
+    """
+    found: list[str] = []
+    for below in sorted(islice(folder.iterdir(), MOST_BELOW)) if deep else ():
+        if not below.is_dir() or below.is_symlink() or not os.access(below, os.R_OK | os.X_OK):
+            continue
+        models = [below] if any((below / name).is_file() for name in OF_MODELS) else []
+        models += [path for path in sorted(below.glob("*.gguf")) if not models and path.is_file()]
+        found += [str(path.relative_to(folder)) for path in models]
+        if not models:
+            found += [f"{below.name}/{name}" for name in checkpoints_below(below, deep - 1)]
+    return found[:MOST_BELOW]
 
 
 def _more(names: list[str]) -> str:
@@ -151,7 +193,8 @@ def _one(path: Path) -> Found:
     if path.name.endswith(INDEX):
         return _indexed(path)
     if not path.is_file():
-        raise BadInput(f"{path} is missing", "download the whole checkpoint")
+        remedy = "mend the link" if is_broken_link(path) else "download the whole checkpoint"
+        raise BadInput(f"{path} {absence(path)}", remedy)
     return Found((path,))
 
 
@@ -183,8 +226,9 @@ def _only(folder: Path) -> Found:
     candidates = shard_sets(weight_files(folder))
     if not candidates:
         raise BadInput(
-            f"{folder / FIRST[0]} is missing, and every other file of weights{contents_of(folder)}",
-            "download the whole checkpoint",
+            f"{folder / FIRST[0]} {absence(folder / FIRST[0])}, and there is no other file of "
+            f"weights{contents_of(folder)}",
+            meant(folder, "download the whole checkpoint"),
         )
     if len(candidates) > 1:
         raise BadInput(
@@ -194,4 +238,4 @@ def _only(folder: Path) -> Found:
         )
     (paths,) = candidates
     require_shards(folder, missing_shards(paths), f"the name of {paths[0].name}")
-    return Found(tuple(paths))
+    return Found(tuple(paths), guessed=True)

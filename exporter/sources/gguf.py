@@ -50,9 +50,9 @@ INNER = {
 class GgufSource:
     """A GGUF file of architecture `llama`, or the parts that one was split into."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warnings: list[str] | None = None) -> None:
         self.path = path
-        self.warnings: list[str] = []
+        self.warnings = [] if warnings is None else warnings
         self.skipped: dict[str, str] = {}
         self._reader = GgufFile(path)
         self._stored = self._reader.tensors

@@ -12,13 +12,14 @@ import torch
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, read_text
 from llx.exporter.sources.files import ALL, TensorFile, TorchFile, tensor_file
-from llx.exporter.sources.find import find_weights, some, weight_files
+from llx.exporter.sources.find import FIRST, INDEX, find_weights, is_weights, some, weight_files
 from llx.exporter.sources.ties import EMBEDDING, HEAD, same_values
 from llx.exporter.vocabulary.folder import read_folder
 from llx.exporter.vocabulary.templates import chat_template_of
 from llx.llama.config import spec_from_config
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
+from llx.nearby import absence, is_broken_link
 from llx.typed import optional_json, read_json
 
 
@@ -28,9 +29,11 @@ class HuggingFaceSource:
     `named`: the file of it that was named, which counts then instead of transformers' choice.
     """
 
-    def __init__(self, path: Path, named: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, named: Path | None = None, warnings: list[str] | None = None
+    ) -> None:
         self.path = path
-        self.warnings: list[str] = []
+        self.warnings = [] if warnings is None else warnings
         config = read_json(path / "config.json")
         self.spec: LlamaSpec = spec_from_config(config, self.warnings.append)
         configured = config.get("transformers_weights")
@@ -42,6 +45,14 @@ class HuggingFaceSource:
         unused = [file.name for file in weight_files(path) if file not in found.paths]
         if unused and not named:
             self.warnings.append(f"{found.name} is read, and not {some(unused)}, beside it")
+        if found.guessed:
+            self.warnings.append(
+                f"{found.name} is read though no index names it: transformers looks for "
+                f"{FIRST[0]} or {FIRST[1]}, and would refuse this folder"
+            )
+        for file in filter(is_broken_link, sorted(path.iterdir())):
+            if is_weights(file) or file.name.endswith(INDEX):
+                self.warnings.append(f"{file} {absence(file)}: it is not read")
         self.skipped: dict[str, str] = {}
         for shard in self._shards:
             self.skipped.update(shard.others)

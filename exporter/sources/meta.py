@@ -51,9 +51,15 @@ class MetaSource:
 
     format = "Meta"
 
-    def __init__(self, path: Path, spec: LlamaSpec | None, context: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: LlamaSpec | None,
+        context: int | None = None,
+        warnings: list[str] | None = None,
+    ) -> None:
         self.path = path
-        self.warnings: list[str] = []
+        self.warnings = [] if warnings is None else warnings
         self._params: dict[str, Any] = read_json(path / PARAMS)
         self.files = shards_of(path)
         self._require_shards()

@@ -6,12 +6,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.typed import optional_json
 
 # In transformers' order: what the first says of the end, the others do not.
 FILES = ("generation_config.json", "config.json")
 MOST_ENDS = 256
+
+
+def ends_of(
+    folder: Path, tokenizer: Tokenizer, record: TextRecord, rows: int, tell: Callable[[str], None]
+) -> tuple[int, ...]:
+    """Where text ends: what is configured, and the tokenizer's own end.
+
+    transformers' `generate` stops at the first alone, which of a model that was tuned for chats is
+    often its base's; a text that goes on past the tokenizer's own end was never meant. So both
+    count, and where that makes a difference it is told.
+    """
+    configured = configured_ends(folder, rows, tell)
+    ends = configured or list(record.eos_ids)
+    end = tokenizer.token_to_id(record.eos_token)
+    if end is not None and end < rows:
+        if configured and end not in configured:
+            tell(
+                f"text ends at token {end} ({record.eos_token[:40]!r}), the tokenizer's own end, "
+                f"too: the configuration of {folder} names {', '.join(map(str, configured))} alone"
+            )
+        ends = [*ends, end]
+    return tuple(dict.fromkeys(i for i in ends if i < rows))
 
 
 def configured_ends(folder: Path, vocab: int, tell: Callable[[str], None]) -> list[int]:

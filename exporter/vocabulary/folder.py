@@ -23,10 +23,11 @@ from llx.exporter.vocabulary.beside import (
     read_beside,
 )
 from llx.exporter.vocabulary.bpe import Prefix, Text, damaged, put_around, unreadable
-from llx.exporter.vocabulary.ends import configured_ends
+from llx.exporter.vocabulary.ends import ends_of
 from llx.exporter.vocabulary.tokenizer_model import read_tokenizer_model
 from llx.exporter.vocabulary.words import gpt2_words
 from llx.files import is_lfs_pointer, lfs_pointer
+from llx.nearby import absence, is_broken_link
 from llx.tokenizer import MOST_BYTES, PROBE, added_around, guarded, parse_tokenizer
 from llx.typed import optional_json
 
@@ -57,29 +58,51 @@ def read_folder(folder: Path, vocab: int | None = None) -> Text | None:
     a kind that llx does not read.
     """
     warnings: list[str] = []
-    if not any((folder / name).is_file() for name in (JSON, MODEL, VOCAB)):
-        return None
+    own = [folder / name for name in (JSON, MODEL, VOCAB)]
+    broken = [path for path in own if is_broken_link(path)]
+    if not any(path.is_file() for path in own):
+        if not broken:
+            return None
+        raise BadInput(f"{broken[0]} {absence(broken[0])}", "mend the link, or copy the file there")
+    warnings += [f"{path} {absence(path)}: it is not read" for path in broken]
     beside = read_beside(folder, warnings.append)
     found = _find(folder, vocab, beside)
     tokenizer = found.tokenizer
+    highest = _highest(tokenizer)
     named = _named(found, beside)
     _add_special(found, beside, named, warnings.append)
     _follow_settings(found, beside, named, warnings.append)
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if vocab is not None and highest >= vocab:
+    rows = _highest(tokenizer) + 1 if vocab is None else vocab
+    if highest >= rows:
         warnings.append(
-            f"the tokenizer of {folder} goes up to token {highest}, and the model has {vocab}: "
-            "a text that uses the others is refused"
+            f"the tokenizer of {folder} has tokens up to {highest}, and the model's end at "
+            f"{rows - 1}: a text that uses the others is refused"
         )
+    elif _highest(tokenizer) >= rows:
+        warnings.append(_of_no_row(folder, tokenizer, named, rows))
     record = _record(found.record, named)
-    rows = highest + 1 if vocab is None else vocab
-    ends = configured_ends(folder, rows, warnings.append) or list(record.eos_ids)
-    end = tokenizer.token_to_id(record.eos_token)
-    ends += [end] if end is not None else []
-    known = tuple(dict.fromkeys(i for i in ends if i < rows))
+    known = ends_of(folder, tokenizer, record, rows, warnings.append)
     if not known:
         warnings.append(f"{folder} names no token at which text ends: generation goes on to -n")
     return Text(_bytes(found), replace(record, eos_ids=known), warnings=tuple(warnings))
+
+
+def _highest(tokenizer: Tokenizer) -> int:
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+
+def _of_no_row(
+    folder: Path, tokenizer: Tokenizer, named: Mapping[str, SpecialToken], rows: int
+) -> str:
+    """What is told of tokens that are named beside a tokenizer, and that the model has none of."""
+    of = {token.content: f", which is its {name}" for name, token in named.items()}
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True).items()
+    token, i = min(((t, i) for t, i in vocabulary if i >= rows), key=lambda pair: pair[1])
+    return (
+        f"what lies beside the tokenizer of {folder} names {token[:40]!r}{of.get(token, '')}, and "
+        f"its vocabulary has no such token: it becomes {i}, where the model's end at {rows - 1}, "
+        "so the model never writes it, and a text that holds it is refused"
+    )
 
 
 def _find(folder: Path, vocab: int | None, beside: Beside) -> _Found:
@@ -123,7 +146,9 @@ def _gpt2(folder: Path, add_prefix_space: bool) -> Tokenizer:
     if not tokens or not all(type(i) is int and 0 <= i < 1 << 31 for i in tokens.values()):
         raise damaged(folder / VOCAB, "no object of tokens with their ids")
     if not (folder / MERGES).is_file():
-        raise BadInput(f"{folder / MERGES} is missing", "download it, or a tokenizer.json")
+        raise BadInput(
+            f"{folder / MERGES} {absence(folder / MERGES)}", "download it, or a tokenizer.json"
+        )
     try:
         lines = _read(folder / MERGES).decode("utf-8").split("\n")
     except UnicodeDecodeError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llx.errors import LlxError
+from llx.nearby import absence, is_broken_link
 from llx.templates import MOST_TEMPLATE_BYTES, TemplateFailed, TemplateProcess, one_line
 
 FILE = "chat_template.jinja"
@@ -36,6 +37,9 @@ def chat_template_of(folder: Path, settings: Mapping[str, Any], warnings: list[s
     used: a line of `warnings` says why.
     """
     files = _files(folder)
+    for path in (folder / FILE, *sorted((folder / MORE_FILES).glob("*.jinja"))):
+        if is_broken_link(path):
+            _warn(warnings, f"{path} {absence(path)}: it is not read")
     try:
         if files:
             path = _default(files, f"{FILE} and {MORE_FILES}")

@@ -21,6 +21,9 @@ OF_ROOFLINE = " of the roofline"  # what a test's share is called after the test
 APART: dict[Kind, float] = {"wall clock": 1.0, "roofline share": 0.5}
 
 
+MOST = 1e15  # of a difference that matters: more than any number of a result, and all would pass
+
+
 class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A change that matters. The first gate that fits a metric counts; others are shown only.
 
@@ -43,6 +46,12 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     required: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("threshold", "negligible", "limit"):
+            value = getattr(self, name)
+            if isinstance(value, float) and not 0 <= value <= MOST:  # NaN is not, either
+                raise ValueError(f"the {name} {value:g} is no number from 0 to {MOST:g}")
+        if not self.metric or not self.engine:
+            raise ValueError("a gate without a name is about nothing")
         for threshold in (self.threshold, self.apart):
             if isinstance(threshold, str):
                 share_of(threshold)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llx.errors import BadInput
 from llx.reports.compare.gates import GATES, Gate, gate_for
-from llx.reports.compare.verdicts import Change, Pair, Verdict, lost_with
+from llx.reports.compare.verdicts import Change, Pair, Verdict, lost_with, required_and_nowhere
 from llx.reports.measures import followed
 from llx.reports.units import minute
 from llx.result import Result
@@ -39,6 +39,13 @@ class Compared:
     settings: list[Setting]
     notes: list[str]  # what else is to be said: what is compared with nothing, which gate is idle
 
+    def __repr__(self) -> str:
+        """How many of what was compared got worse, in a line."""
+        return (
+            f"<llx.Compared: {len(self.pairs)} pairs of results, {len(self.changes)} measures, "
+            f"{len(self.regressed)} regressed>"
+        )
+
     @property
     def regressed(self) -> list[Change]:
         """What fails the comparison."""
@@ -67,6 +74,7 @@ def beside(
         return None
     changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
     changes += [change for before in lost for change in lost_with(before, gates)]
+    changes += required_and_nowhere([*baseline, *results], changes, gates)
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
     notes = [f"the baseline's {_named(one)} is compared with nothing" for one in lost]
     notes += [f"the results' {_named(one)} is compared with nothing" for one in new]

@@ -6,6 +6,7 @@ roofline, which may be held against another machine's, and wall clocks, which ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,6 +27,7 @@ OF_SPEED: dict[str, Verdict] = {
     "inconclusive": "inconclusive",
 }
 NOT_MEASURED = "it was not measured"
+SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
 
 
@@ -115,6 +117,31 @@ def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
             why = f"required: {NOT_MEASURED}"
             yield replace(
                 change, after=None, ratio=None, ci95=None, apart=False, verdict="regressed", why=why
+            )
+
+
+def required_and_nowhere(
+    results: Sequence[Result], changes: Sequence[Change], gates: Sequence[Gate]
+) -> Iterator[Change]:
+    """What gates require and no result has at all: a gate that is about nothing guards nothing."""
+    found = {(change.metric, change.kind, change.engine) for change in changes}
+    for result in results:
+        elsewhere = replace(result, environment=replace(result.environment, device_fingerprint=""))
+        for change in Pair(result, elsewhere, ()).changes():
+            found.add((change.metric, change.kind, change.engine))
+    for gate in gates:
+        if gate.required and not any(gate.fits(*measure) for measure in found):
+            yield Change(
+                engine=gate.engine,
+                precision="",
+                artifact="",
+                metric=gate.metric,
+                kind=gate.kind,
+                unit="",
+                before=None,
+                after=None,
+                verdict="regressed",
+                why=f"required: no result has it ({gate.kind})",
             )
 
 
@@ -246,8 +273,13 @@ class Pair:
     def _roofline(self, row: SpeedRow, now: SpeedRow, ratio: float) -> Judge:
         """By the shares of what each machine could do, as sure as the probes are steady."""
         ceilings = [one.ceiling for one in (self._before, self._after) if one.ceiling]
-        spreads = [one.read_highest / one.read_bytes_per_s - 1 for one in ceilings]
+        spreads = [
+            one.read_highest / one.read_bytes_per_s - 1 if one.read_bytes_per_s else math.inf
+            for one in ceilings
+        ]
         spread = max(spreads, default=0.0)
+        if not (math.isfinite(spread) and math.isfinite(ratio) and spread > -1):
+            return always(Judged("inconclusive", "INVALID: what the probes read is no number"))
         found = Comparison(
             ratio=ratio,
             low=ratio / (1 + spread),
@@ -317,13 +349,23 @@ class Pair:
 
 def _invalid(row: SpeedRow | None) -> str | None:
     """Why a row decides nothing, if it is there and does not."""
-    if row is None or row.valid:
+    if row is None:
         return None
-    return f"INVALID: {row.invalid_reason or 'no reason is given'}"
+    if wrong := _invalid_numbers(row):
+        return wrong
+    return None if row.valid else f"INVALID: {row.invalid_reason or 'no reason is given'}"
+
+
+def _invalid_numbers(row: SpeedRow) -> str | None:
+    if all(SLOWEST <= speed <= FASTEST for speed in (row.mean, *row.samples)):  # NaN is not
+        return None
+    return "INVALID: its numbers are no speeds"
 
 
 def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
     """By two sets of samples that were taken apart: only what no two runs show says something."""
+    if invalid := _invalid_numbers(row) or _invalid_numbers(now):
+        return always(Judged("inconclusive", invalid))
     if min(len(row.samples), len(now.samples)) < 2:
         return always(Judged("inconclusive", "a single repetition has no interval"))
     found = compare(np.array(row.samples), np.array(now.samples), paired=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llx.refused import require_room
 from llx.reports.html.plots import Plot
 from llx.reports.html.runs import COLOURS, Row
 
@@ -20,6 +21,8 @@ PALETTE = [f"var(--e{i})" for i in range(COLOURS)]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross"]
 INK, SOFT, LINE, TRACK = "var(--ink)", "var(--soft)", "var(--line)", "var(--track)"
 PAGE_COLOUR = "var(--paper)"
+# What V8 reserves, and uses to put the script together: it ends the process where it has less.
+V8_ADDRESSES, V8_BYTES = 66 << 30, 1 << 30
 STEP = 28  # pixels a row: Vega-Lite's own steps warn where the width is fitted
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 PERCENT = ".0%"
@@ -63,6 +66,7 @@ def specification(plot: Plot) -> dict[str, Any]:
 
 def vega_script() -> str:
     """Vega, the newest Vega-Lite that there is for it, and Vega-Embed, in one script."""
+    require_room("what draws the plots", V8_ADDRESSES, V8_BYTES)
     import vl_convert
 
     version = vl_convert.get_vegalite_versions()[-1]
@@ -370,6 +374,22 @@ def _positions(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     return lines.properties(height=260)
 
 
+def _blocks(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
+    import altair as alt
+
+    x = _x("layer", "layer", axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1))
+    y = alt.Y(field="y", type="quantitative", title="of the hidden state", **_log(rows, "y"))
+    tips = _tips(
+        ("series", "graph", ""),
+        ("layer", "after layer", "d"),
+        ("value", "error", ".3~g"),
+        ("kind", "", ""),
+    )
+    scale = alt.Scale(domain=["error", "explained"], range=[[1, 0], [5, 4]])
+    dash = alt.StrokeDash(field="kind", type="nominal", scale=scale, legend=None)
+    return _lines(base, x, y, ("y", "y"), tips, 50, strokeDash=dash).properties(height=260)
+
+
 def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
@@ -406,5 +426,6 @@ DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {
     "depth": _depth,
     "phases": _phases,
     "positions": _positions,
+    "blocks": _blocks,
     "history": _history,
 }

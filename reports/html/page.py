@@ -120,9 +120,9 @@ def page_html(
     if against and against.plot:
         drawn.append(against.plot)
     specs = {name: specification(plot) for name, plot, _ in drawn}
-    scripts = [TEMPLATES.joinpath("page.js").read_text()]
+    scripts = [TEMPLATES.joinpath("page.js").read_text("utf-8")]
     if specs:
-        scripts.insert(0, _script_text(vega_script()))
+        scripts.insert(0, script_text(vega_script()))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -143,9 +143,9 @@ def page_html(
         course=course,
         conditions=list(_conditions(results)),
         specs=specs,
-        style=TEMPLATES.joinpath("page.css").read_text(),
+        style=TEMPLATES.joinpath("page.css").read_text("utf-8"),
         scripts=scripts,
-        hashes=[_hash(script) for script in scripts],
+        hashes=[page_hash(script) for script in scripts],
     )
 
 
@@ -164,12 +164,13 @@ def _shown(result: Shown) -> Shown:
     return msgspec.convert(shown(msgspec.to_builtins(result)), type(result))
 
 
-def _script_text(script: str) -> str:
+def script_text(script: str) -> str:
     """A library's script as it may stand in a page: nothing in it ends or opens an element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _hash(script: str) -> str:
+def page_hash(script: str) -> str:
+    """A script's hash as a page's policy names it."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 
@@ -297,7 +298,7 @@ def _conditions(results: Sequence[Result]) -> Iterator[str]:
     """How it was measured."""
     if any(result.speed for result in results):
         yield TIMED_REGION.replace("`", "")
-        yield repetitions_sentence(results)
+        yield repetitions_sentence(results).replace("`", "")
     yield from explanations(results)
     yield from dict.fromkeys(
         protocol_sentence(result.fidelity).replace("`", "") for result in results if result.fidelity

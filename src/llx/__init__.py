@@ -6,10 +6,11 @@ imported where they are used. What a user can cause is raised as an `LlxError`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
 
 from llx.lazy import hand_on
 
+TYPE_CHECKING = False  # as in `llx.lazy`
 if TYPE_CHECKING:
     from llx.api.bench import bench as bench
     from llx.api.build import build as build
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
     from llx.progress import silent as silent
     from llx.reports.compare.pairs import Compared as Compared
     from llx.result import Result as Result
+
+# Libraries that would tell their makers of this machine, and keep an id of it in the home folder,
+# are told not to: before they are imported, here and in every process that is started from here.
+# ONNX Runtime does from 1.29 on; huggingface_hub does for `datasets` and `evaluate` too.
+QUIET = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
+for _name in QUIET:
+    os.environ.setdefault(_name, "1")
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = hand_on(

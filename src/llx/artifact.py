@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from llx.errors import BadInput, Lacking, one_line
+from llx.arguments import door
+from llx.errors import BadInput, NotExported, one_line, printable
 from llx.files import (
     beside,
     changing,
     is_plain_name,
     make_folder,
     real_path,
+    require_unicode,
     sha256_of,
     sync,
     write_whole,
@@ -31,6 +33,7 @@ from llx.files import (
 from llx.graphs.contract import GraphContract
 from llx.intact import FileState, seen, state_of
 from llx.llama.spec import LlamaSpec
+from llx.nearby import near_in_words
 from llx.notebook import html_table
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -172,6 +175,7 @@ class Manifest:
     created: str  # ISO 8601, UTC
     command: str
     request: str  # hash of what was asked for: the same export again is a no-op
+    asked: dict[str, str] = field(default_factory=dict)  # the same of each part of it, by name
     spec: LlamaSpec
     precision: Precision
     contract: GraphContract
@@ -233,33 +237,35 @@ class Artifact:
         return sum(f.bytes for name, f in files if name == WEIGHTS or name.endswith(".onnx"))
 
     def path(self, name: str) -> Path:
-        """Path of a file of the folder. Raises `Lacking` where the artifact has no such file."""
+        """Path of a file of the folder. Raises `NotExported` where the artifact has none."""
         if name not in self.manifest.files:
-            raise Lacking(
-                f"{self.folder} has no {name}",
-                "its checkpoint had none, or it was not captured; see `llx inspect`",
-            )
+            raise NotExported(f"{self.folder} has no {name}", _remedy_without(name))
         return self.folder / name
 
     def graph(self, dialect: str) -> Path:
         """Path of a dialect's graph, safe to give to a runtime.
 
-        Raises `Lacking` where there is none, and `BadInput` where its bytes are not the manifest's
-        or it wants weights from anything but the weights file: a runtime opens what a graph names.
+        Raises `NotExported` where there is none, and `BadInput` where its bytes are not the
+        manifest's or it is none that llx writes: a runtime runs what a graph holds, and opens what
+        it names.
         """
-        from llx.graphs.inspect import data_problems
+        from llx.graphs.dialects import dialect_named
+        from llx.graphs.trust import distrusted
 
         if not self.has(WEIGHTS):
-            raise Lacking(
+            raise NotExported(
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
         path = self.intact(f"{dialect}.onnx")
-        wrong = data_problems(path, self.folder / WEIGHTS)
-        if wrong:
-            raise BadInput(f"{path} {wrong[0]}", "do not use it: llx writes no such graph")
+        for wrong in distrusted(
+            *(path, self.folder / WEIGHTS, dialect_named(dialect)),
+            *(self.manifest.precision, self.manifest.contract),
+        ):
+            raise BadInput(f"{path} {wrong}", "do not use it: llx writes no such graph")
         return path
 
+    @door
     def session(
         self, engine: str = "ort", *, rows: int = 1, trust_engine: bool = False
     ) -> OpenSession:
@@ -299,6 +305,13 @@ class Artifact:
                 f"{path} is not what the manifest describes ({one_line(error)})",
                 "export again with --overwrite",
             ) from None
+
+    def __repr__(self) -> str:
+        """What it is and where, in a line."""
+        manifest = self.manifest
+        size = f"{self.model_bytes / 2**20:.1f} MiB"
+        of = f"{manifest.source.label}, {manifest.precision.name}, {size}"
+        return printable(f"<llx.Artifact: {of}, in {self.folder}>")
 
     def _repr_html_(self) -> str:
         manifest = self.manifest
@@ -412,6 +425,15 @@ class Artifact:
         return Artifact(self.folder, manifest)
 
 
+def _remedy_without(name: str) -> str:
+    """What brings a file into an artifact that has none of the name."""
+    if name == REFERENCE:
+        return "capture it with `llx reference`"
+    if name in (TOKENIZER, CHAT_TEMPLATE):
+        return f"put a {name} beside the checkpoint and export again with --overwrite"
+    return "export again with --overwrite, from a checkpoint and with this version of llx"
+
+
 def record_of(path: Path) -> FileRecord:
     """Size and hash of a file."""
     return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
@@ -453,6 +475,7 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+@door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
 
@@ -461,7 +484,11 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     """
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder", "name an artifact that `llx export` wrote")
+        raise BadInput(
+            f"{folder} is not a folder{near_in_words(folder)}",
+            "name an artifact that `llx export` wrote",
+        )
+    require_unicode(folder)
     if not is_artifact(folder):
         raise BadInput(
             f"{folder} is not an artifact: it has no {MANIFEST}",

@@ -107,7 +107,7 @@ class SampleRecord:
 
 def read_recipe(folder: Path) -> Recipe:
     """The recipe of a bundle whose bytes were checked."""
-    values = json.loads((folder / RECIPE).read_text())
+    values = json.loads((folder / RECIPE).read_bytes())
     contract = values["contract"] | {"limits": Limits(**values["contract"]["limits"])}
     return Recipe(
         **values

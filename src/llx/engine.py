@@ -8,6 +8,7 @@ other engine is refused unless the user says to trust it.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from llx.artifact import Artifact, FileRecord
-from llx.errors import BadInput
+from llx.errors import BadInput, Lacking, printable
 from llx.files import is_plain_name, sha256_of, state_folder, write_whole
 from llx.graphs.contract import GraphContract
 from llx.runtime import Runtime
@@ -93,10 +94,17 @@ class Engine:
     folder: Path
     manifest: EngineManifest
 
+    def __repr__(self) -> str:
+        """What it is and where, in a line."""
+        key = self.manifest.key
+        of = f"{key.runtime} {key.version} for {key.target}, {key.dialect}"
+        size = f"{self.plan_bytes / 2**20:.1f} MiB"
+        return printable(f"<llx.Engine: {of}, {size}, in {self.folder}>")
+
     @property
     def own(self) -> bool:
         """Whether this user built an engine of the hash that its manifest names. See `plan`."""
-        return _note_of(self.manifest.files[PLAN].sha256).exists()
+        return _is_noted(self.manifest.files[PLAN].sha256)
 
     @property
     def plan_bytes(self) -> int:
@@ -122,10 +130,14 @@ class Engine:
             raise BadInput(
                 f"{path} is not what was built", "build it again with `llx build --overwrite`"
             )
-        if not trust and not _note_of(sha256).exists():
+        if not trust and not _is_noted(sha256):
+            why = notes_problem()
             raise BadInput(
-                f"{path} was not built by you here, and an engine runs code when it is loaded",
-                "build it with `llx build`, or load it all the same with --trust-engine",
+                f"{path} was not built by you here{f', as far as is known ({why})' if why else ''},"
+                " and an engine runs code when it is loaded",
+                "load it all the same with --trust-engine"
+                if why
+                else "build it with `llx build`, or load it all the same with --trust-engine",
             )
         return plan
 
@@ -173,10 +185,32 @@ def write_engine_manifest(folder: Path, manifest: EngineManifest) -> None:
 
 
 def note_built(sha256: str) -> None:
-    """Note in the user's state folder that this user built the engine with this hash."""
+    """Note in the user's state folder that this user built the engine with this hash.
+
+    Raises `OSError` or `Lacking` where nothing can be noted there: the engine is good all the same.
+    """
     note = _note_of(sha256)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()
+
+
+def notes_problem() -> str | None:
+    """Why nothing can be noted in the user's state folder, if so."""
+    try:
+        folder = state_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{error.filename or 'the state folder'}: {error.strerror or error}"
+    except Lacking as error:
+        return error.message
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder} may not be written"
+
+
+def _is_noted(sha256: str) -> bool:
+    try:
+        return _note_of(sha256).exists()
+    except (OSError, Lacking):
+        return False
 
 
 def _note_of(sha256: str) -> Path:

@@ -15,7 +15,7 @@ EXIT_LACKING = 3
 EXIT_BUG = 70
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line that moves no cursor: names in files are untrusted, and errors show them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
@@ -26,7 +26,7 @@ class LlxError(Exception):
     exit_code = EXIT_BAD_INPUT
 
     def __init__(self, message: str, remedy: str) -> None:
-        message, remedy = _printable(message), _printable(remedy)
+        message, remedy = printable(message), printable(remedy)
         super().__init__(message)
         self.message = message
         self.remedy = remedy
@@ -45,6 +45,13 @@ class BadInput(LlxError):
     exit_code = EXIT_BAD_INPUT
 
 
+class NotExported(BadInput):
+    """The artifact has no such file: its checkpoint had none, or it was exported without.
+
+    Exit code 2. Another machine has it no more than this one, so it is not `Lacking`.
+    """
+
+
 class GateFailed(LlxError):
     """Everything ran, and a check did not hold. Exit code 1."""
 
@@ -52,15 +59,20 @@ class GateFailed(LlxError):
 
 
 class Lacking(LlxError):
-    """This machine lacks what was asked for: a package, a driver, a weights file. Exit code 3."""
+    """This machine lacks what was asked for: a package, a driver, a checkpoint. Exit code 3."""
 
     exit_code = EXIT_LACKING
 
 
-def one_line(why: object) -> str:
+def one_line(why: object, most: int = 200) -> str:
     """An error of another library, or its words, on one line, not too long a one."""
-    words = " ".join(str(why).split()) or type(why).__name__
-    return words if len(words) <= 200 else words[:199] + "…"
+    words = printable(" ".join(str(why).split())) or type(why).__name__
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
+def utf8(text: str) -> str:
+    """Text that JSON can hold: of a file name, bytes that are not UTF-8 become their codes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_installed(module: str) -> bool:

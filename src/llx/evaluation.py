@@ -8,10 +8,11 @@ from typing import Literal
 
 import msgspec
 
-from llx.errors import BadInput
+from llx.errors import BadInput, printable
 from llx.result import ArtifactRecord
 from llx.templates import day_of
 
+MOST_DOCUMENTS = 10**9
 CHAT_OPTION = "--apply-chat-template"
 
 
@@ -31,6 +32,11 @@ class EvalRequest:
     command: str = "llx eval"
 
     def __post_init__(self) -> None:
+        for option, count in (("--limit", self.limit), ("--num-fewshot", self.num_fewshot)):
+            if count is not None and not 0 <= count <= MOST_DOCUMENTS:
+                raise BadInput(
+                    f"{option} {count} is outside 0…{MOST_DOCUMENTS}", "give fewer, or leave it out"
+                )
         if self.date is not None and not self.chat:
             raise BadInput(
                 "--date is what a chat template is told", f"add {CHAT_OPTION}, or leave it out"
@@ -114,6 +120,13 @@ class Evaluation:
     truncated: int  # requests whose context was cut from the left
     without_system: int = 0  # conversations whose system turn the chat template refused
     seconds: float
+
+    def __repr__(self) -> str:
+        """What was scored, in a line."""
+        of = f"{self.artifact.name}, {self.precision}, {self.engine}"
+        tasks = ", ".join(task.task for task in self.tasks[:8])
+        more = f" and {len(self.tasks) - 8} more" if len(self.tasks) > 8 else ""
+        return printable(f"<llx.Evaluation: {of}: {tasks}{more}>")
 
 
 def encode_evaluation(evaluation: Evaluation) -> bytes:

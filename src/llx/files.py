@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, utf8
 
 CHUNK_BYTES = 8 << 20
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -63,16 +63,45 @@ def is_plain_name(name: str) -> bool:
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0:")
 
 
+def require_unicode(path: Path) -> None:
+    """Raise `BadInput` for a path that is not Unicode: neither JSON nor an engine takes it."""
+    data = os.fsencode(path)
+    if not any("\ud800" <= character <= "\udfff" for character in str(path)):
+        return
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"the name {utf8(str(path))} is not UTF-8", "rename it") from None
+    raise BadInput(
+        f"the name {utf8(str(path))} is not ASCII, and this locale has nothing else",
+        "set PYTHONUTF8=1, or LC_ALL=C.UTF-8",
+    )
+
+
 def state_folder() -> Path:
-    """The user's folder for what a program remembers: XDG Base Directory Specification 0.8."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "llx"
+    """The user's folder for what a program remembers: XDG Base Directory Specification 0.8.
+
+    Raises `Lacking` where the user has no home. It need not be there, nor be one to write to: what
+    is remembered there is never worth more than what it is about.
+    """
+    return _of_user("XDG_STATE_HOME", ".local/state")
 
 
 def cache_folder() -> Path:
-    """The user's folder for what a program can make again: XDG Base Directory Specification 0.8."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "llx"
+    """The user's folder for what a program can make again: as `state_folder`, and it raises so."""
+    return _of_user("XDG_CACHE_HOME", ".cache")
+
+
+def _of_user(variable: str, usual: str) -> Path:
+    """A user's folder of ours: a variable's, which must be absolute, or one in the home."""
+    named = Path(os.environ.get(variable) or ".")
+    if named.is_absolute():
+        return named / "llx"
+    try:
+        home = Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the passwd file
+        raise Lacking("this user has no home folder", f"set HOME, or {variable}") from None
+    return home.absolute() / usual / "llx"
 
 
 def real_path(path: Path) -> Path:

@@ -6,9 +6,11 @@ must not need them all.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Mapping
+
+TYPE_CHECKING = False  # `import llx` comes before all else, and `typing` takes its time
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 def hand_on(
@@ -24,11 +26,17 @@ def hand_on(
     def __getattr__(name: str) -> object:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        import importlib
+
         value = getattr(importlib.import_module(f"{package}.{places[name]}"), name)
+        module: object = sys.modules.get(f"{package}.{name}")
+        if callable(module):  # a package that is called as the function of its name, always
+            value = module
         setattr(sys.modules[package], name, value)
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *places})
+        of_modules = {name for name in vars(sys.modules[package]) if name.startswith("__")}
+        return sorted(of_modules | places.keys())
 
     return __getattr__, __dir__, sorted(places)

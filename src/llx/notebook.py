@@ -11,12 +11,18 @@ def html_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
     """A table of plain text as HTML; names in it are untrusted, and stay text."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     head = line(headings, "th") if any(headings) else ""
     body = "".join(line(row, "td") for row in rows)
-    caption = f'<caption style="white-space: nowrap; text-align: left">{escape(title)}</caption>'
+    caption = f'<caption style="white-space: nowrap; text-align: left">{_text(title)}</caption>'
     return f"<table>{caption}{head}{body}</table>"
+
+
+def _text(cell: str) -> str:
+    """Text as HTML, with a mark in the place of each character that is not seen."""
+    seen = (c if c.isprintable() else " " if c in "\n\t" else "\ufffd" for c in cell)
+    return escape("".join(seen))
 
 
 def with_deviation(mean: float, sd: float) -> str:

@@ -96,3 +96,11 @@ class Plans:
     compute_share: float
     sources: dict[str, str]
     plans: tuple[Plan, ...]
+
+    def __repr__(self) -> str:
+        """What was predicted, in a line."""
+        fit = sum(plan.memory.fits for plan in self.plans)
+        return (
+            f"<llx.Plans: {self.model}, {self.precision}: {len(self.plans)} devices, {fit} of "
+            "which it fits>"
+        )

@@ -19,8 +19,19 @@ from typing import Any, Generic, TypeVar
 
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED, LlxError
 from llx.progress import Progress
+from llx.refused import refused
+from llx.streams import quiet_libraries
 
 POLL_S = 0.5
+# Signals by which a program ends that has gone wrong itself (signal(7)), and what others mean.
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGTRAP", "SIGSYS")
+USUALLY = {
+    "SIGKILL": "as the kernel does where memory runs out",
+    "SIGILL": "an instruction that this processor has not",
+    "SIGTERM": "as whoever stops it does",
+    "SIGHUP": "as a terminal that is closed does",
+    "SIGXCPU": "a limit on its processor time",
+}
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -100,7 +111,8 @@ class OwnProcess(Generic[Job, Answer]):
         except queue.Empty:
             if not alive:
                 how = how_it_ended(self._process.exitcode)
-                died = ProcessDied(f"the process of {self._what} {how}", self._remedy)
+                remedy = what_mends(self._process.exitcode, self._remedy)
+                died = ProcessDied(f"the process of {self._what} {how}", remedy)
                 self._finish(error=died)
             return
         if kind == "news":
@@ -137,8 +149,22 @@ def how_it_ended(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
     except ValueError:
         name = f"signal {-exitcode}"
-    killed = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
-    return f"was ended by {name}{killed}"
+    usually = "a crash of the runtime" if name in CRASHES else USUALLY.get(name)
+    return f"was ended by {name}, {usually}" if usually else f"was ended by {name}"
+
+
+def what_mends(exitcode: int | None, if_killed: str) -> str:
+    """The remedy that fits how a process ended: `if_killed` where memory may have run out."""
+    try:
+        name = signal.Signals(-(exitcode or 0)).name
+    except ValueError:
+        name = ""
+    if name == "SIGKILL":
+        return if_killed
+    if name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        return "run it again, and leave it to its end"
+    above = "see what it said above; where that is no help"
+    return f"{above}, report it with the file that `llx doctor --bundle` writes"
 
 
 @contextmanager
@@ -174,12 +200,16 @@ def _without_main() -> Iterator[None]:
 
 def _run(work: Callable[[Any, Progress], Any], job: Any, messages: Queue[Any]) -> None:
     """The body of the process."""
+    quiet_libraries()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         messages.put(("answer", work(job, lambda *news: messages.put(("news", news)))))
     except LlxError as error:
         messages.put(("error", error))
-    except Exception:
+    except Exception as error:
+        if known := refused(error):
+            messages.put(("error", known))
+            return
         sys.excepthook(*sys.exc_info())
         messages.close()
         messages.join_thread()
@@ -202,7 +232,7 @@ def peak_host_bytes() -> int | None:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None

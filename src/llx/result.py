@@ -6,14 +6,15 @@ read from a file is untrusted data: `read_results` decodes it against these type
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
-from llx.errors import BadInput
+from llx.errors import BadInput, printable
+from llx.nearby import near_in_words
 from llx.notebook import html_table, with_deviation
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 """Of a time, a rate, a size, a divergence: a result that says less than nothing is none."""
+
+
+MOST_COUNT = 1 << 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +331,7 @@ class Against:
     tests: list[ComparedTest]
 
 
+MOST_SHOWN = 4  # tests, in a line
 FIDELITY = "fidelity"  # what the judging is called among the tests
 
 
@@ -368,6 +373,16 @@ class Result:
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
 
+    def __repr__(self) -> str:
+        """What it is of, and what came of it, in a line."""
+        said = [f"{row.test} {row.mean:.4g} {row.unit}" for row in self.speed[:MOST_SHOWN]]
+        said += ["…"] if len(self.speed) > MOST_SHOWN else []
+        said += [f"KLD {self.fidelity.kld.mean:.2g}"] if self.fidelity else []
+        said += [f"{len(self.failed)} failed"] if self.failed else []
+        said += [f"error: {self.error.message}"] if self.error else []
+        of = f"{self.artifact.name}, {self.precision}, {self.engine}"
+        return printable(f"<llx.Result: {of}: {', '.join(said) or 'nothing measured'}>")
+
     def _repr_html_(self) -> str:
         """A small table for notebooks: each test, fidelity, and what went wrong."""
         rows = [
@@ -399,14 +414,33 @@ def read_results(path: Path) -> list[Result]:
         else:
             found = msgspec.json.Decoder(Result).decode_lines(data)
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror})", "name a result file") from None
+        near = "" if path.exists() else near_in_words(path)
+        raise BadInput(
+            f"{path} cannot be read ({error.strerror}){near}", "name a result file"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"{path} is not a list of llx.result/1 ({error})",
             "write one with `llx bench -o json > results.json`",
         ) from None
+    if any(map(_is_beyond, found)):
+        raise BadInput(
+            f"{path} is not a list of llx.result/1 (a whole number of it is beyond 64 bits)",
+            "write one with `llx bench -o json > results.json`",
+        )
     if not found:
         raise BadInput(
             f"{path} holds no results", "write some with `llx bench -o json > results.json`"
         )
     return found
+
+
+def _is_beyond(value: object) -> bool:
+    """Whether a whole number in it is one that nothing counts to, and no float holds."""
+    if isinstance(value, int):
+        return not -MOST_COUNT <= value <= MOST_COUNT
+    if isinstance(value, dict):
+        return any(map(_is_beyond, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_beyond, value))
+    return is_dataclass(value) and any(map(_is_beyond, vars(value).values()))

@@ -1,4 +1,4 @@
-"""Chat templates are programs of whoever made the checkpoint: they run where they do no harm.
+"""Templates are programs of whoever made a checkpoint or a task: they run where they do no harm.
 
 Jinja's sandbox keeps a template from Python, but not from taking for ever or all memory. So it runs
 in a process of its own (`llx.template_process`) that is limited in processor time, memory and
@@ -69,10 +69,12 @@ class TemplateProcess:
     """Renders templates, in a process that is started for the first and kept for the next.
 
     For one thread at a time. It ends with `close`, with the object, or with the program.
+    `documents`: for the templates of lm-eval's task files, and for the files themselves.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, documents: bool = False) -> None:
         self._limits = limits or Limits()
+        self._documents = documents
         self._end: weakref.finalize[..., TemplateProcess] | None = None
         self._owner = 0
 
@@ -105,6 +107,13 @@ class TemplateProcess:
         """Compile only. Raises `TemplateFailed` where the template is none."""
         self._asked({"source": source, "variables": None, "now": None})
 
+    def yaml(self, data: bytes) -> Any:
+        """A YAML file's nodes, with nothing constructed: see `template_process.yaml_nodes`.
+
+        Raises `TemplateFailed` where it is none, or one that would take too much.
+        """
+        return msgspec.json.decode(self._asked({"yaml": data.decode("latin-1")}))
+
     def _asked(self, request: dict[str, Any]) -> str:
         try:
             text = json.dumps(request, ensure_ascii=False, default=_placeholder)
@@ -134,7 +143,12 @@ class TemplateProcess:
 
     def _start(self) -> None:
         self.close()
-        settings = {"path": _where("jinja2", "markupsafe"), **asdict(self._limits)}
+        modules = ("jinja2", "markupsafe", *(("yaml",) if self._documents else ()))
+        settings = {
+            "path": _where(*modules),
+            "documents": self._documents,
+            **asdict(self._limits),
+        }
         command = [sys.executable, "-I", "-S", "-B", "-X", "utf8"]
         ours, theirs = socket.socketpair()
         try:
@@ -185,7 +199,7 @@ class TemplateProcess:
             raise TemplateFailed(f"its process {how_it_ended(code)}") from None
         raise _Died(
             f"the process that renders chat templates {how_it_ended(code)}",
-            "report this, with what `llx doctor` says",
+            "report this, with the file that `llx doctor --bundle` writes",
         ) from None
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from llx.errors import BadInput
 from llx.files import is_lfs_pointer, lfs_pointer
+from llx.nearby import absence, is_broken_link
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -67,6 +68,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Strict where transformers is: a byte order mark or another encoding is none that it reads. As
     there, NaN is a number, and of a key that stands there twice the last one counts.
     """
+    if is_broken_link(path):
+        raise BadInput(f"{path} {absence(path)}", "mend the link, or put the file itself there")
     try:
         if path.stat().st_size > MOST_JSON_BYTES:
             raise BadInput(
@@ -86,8 +89,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def optional_json(path: Path) -> dict[str, Any]:
-    """As `read_json`; empty where there is no file."""
-    return read_json(path) if path.is_file() else {}
+    """As `read_json`; empty where there is no file. A link to nothing is not none."""
+    return read_json(path) if path.is_file() or is_broken_link(path) else {}
 
 
 def _no_json(path: Path, data: bytes, error: Exception) -> BadInput:

@@ -20,6 +20,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "rich", "typer", "msg
 # Options that are no words of Python's: what is typed in a terminal, and formats of files.
 OF_TERMINALS = {"output", "help", "words", "folder", "results"}
 RENAMED = {
+    "check": {"engine": "engines"},
     "bench": {
         "engine": "engines",
         "request_lengths": "requests",

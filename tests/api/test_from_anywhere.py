@@ -93,7 +93,7 @@ def test_a_notebook_measures_and_shows_its_results(tiny, tmp_path):
     assert streams == []
     (shown,) = outputs[2]
     assert "pp8" in shown.data["text/html"]
-    assert "2 rows × 27 columns" in outputs[3][0].data["text/html"]
+    assert "2 rows × 31 columns" in outputs[3][0].data["text/html"]
     # Bars were shown while it ran, and are gone.
     (bars,) = outputs[1]
     assert bars.output_type == "display_data"

@@ -11,7 +11,7 @@ import pytest
 
 from llx.artifact import CHAT_TEMPLATE, Artifact, open_artifact
 from llx.bench.chat import ChatTemplate, ConversationRefused, chat_prompt, render_chat
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, NotExported
 from llx.templates import MOST_TEMPLATE_BYTES
 from tests.conversations import CONVERSATIONS, FAMILIES, NOW, applied
 
@@ -140,7 +140,7 @@ def test_a_template_that_fails_says_how_in_a_line(with_template, template, words
     with pytest.raises(BadInput) as raised:
         chat_prompt(with_template(template), "why?")
     assert words in str(raised.value)
-    assert str(raised.value).endswith(": leave out --chat")
+    assert str(raised.value).endswith("export again with --overwrite; else leave out --chat")
     assert str(raised.value).isprintable()
 
 
@@ -152,7 +152,7 @@ def test_a_question_that_is_no_text_is_told_apart_from_the_template(tiny):
 def test_an_artifact_without_a_template_says_so_by_the_option(tiny):
     files = {name: record for name, record in tiny.manifest.files.items() if name != CHAT_TEMPLATE}
     artifact = Artifact(tiny.folder, replace(tiny.manifest, files=files))
-    with pytest.raises(Lacking, match="leave out --apply-chat-template"):
+    with pytest.raises(NotExported, match="leave out --apply-chat-template"):
         render_chat(artifact, [U], option="--apply-chat-template")
 
 

@@ -11,7 +11,7 @@ from llx.artifact import CHAT_TEMPLATE
 from llx.bench.generate import Sampling, chat_prompt, choose, generate
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.text import tokenizer_of
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, NotExported
 from llx.exporter.vocabulary.bpe import Vocabulary, sentencepiece_tokenizer
 from llx.graphs.contract import Limits
 from tests.checkpoints import byte_tokenizer
@@ -105,7 +105,7 @@ def test_a_hostile_chat_template_cannot_reach_python(tmp_path):
 def test_an_artifact_without_a_template_says_so(tmp_path):
     artifact = export_tiny(tmp_path)
     del artifact.manifest.files[CHAT_TEMPLATE]
-    with pytest.raises(Lacking, match="beside the checkpoint and export again"):
+    with pytest.raises(NotExported, match="beside the checkpoint and export again"):
         chat_prompt(artifact, "why?")
 
 

@@ -278,7 +278,7 @@ def test_check_fails_where_an_engine_disagrees(llx, exported, monkeypatch):
         ("models", ("llama-2-7b", "smollm2-135m", "licence")),
         (
             "doctor",
-            ("engine ort", "ready", "energy of the CPU", "clocks", "limits", "no NVIDIA GPU here"),
+            ("engine ort", "ready", "energy of the CPU", "clocks", "limits", "needs tensorrt"),
         ),
         ("inspect", ("TensorScatter", "qkv", "bytes of a decode step")),
     ],

@@ -184,6 +184,24 @@ CALLS = (
         {"--model": lambda seen: "smollm2-135m-graphs-fp32" in seen.out},
     ),
     Call("check int4", {"FOLDER": lambda seen: "parity of ort: 8 int4 layers" in seen.out}),
+    Call(
+        "check artifact --engine ort --verbose",
+        {
+            "--engine": lambda seen: "parity of torch" not in seen.out,
+            "--verbose": lambda seen: "error of the hidden state" in seen.out,
+        },
+    ),
+    Call(
+        "check artifact --engine ort --no-verbose --output page.html",
+        {
+            "--output": lambda seen: (seen.folder / "page.html").is_file(),
+            "--no-verbose": anything,
+        },
+    ),
+    Call(
+        "check artifact --engine ort -o json",
+        {"-o": lambda seen: seen.json["schema"] == "llx.check/1"},
+    ),
     Call("inspect bare", {"FOLDER": lambda seen: seen.out.startswith("bare: ")}),
     Call(
         "build fp16 --engine trt-rtx --sm 86 --context 64 --batch 2 --max-prefill 16"
@@ -354,6 +372,17 @@ CALLS = (
     ),
     Call("compare before.json before.json -o md", {"-o": lambda seen: "| " in seen.ended.stdout}),
     Call("doctor"),
+    Call(
+        "doctor --bundle told.json",
+        {
+            "--bundle": lambda seen: "read it before you attach it" in seen.out,
+            "FILE": lambda seen: (seen.folder / "told.json").is_file(),
+        },
+    ),
+    Call(
+        "doctor --no-bundle",
+        {"--no-bundle": lambda seen: not (seen.folder / "llx-doctor.json").exists()},
+    ),
     Call("selftest --gpu", {"--gpu": lacks("needs an NVIDIA GPU")}, codes=(3,)),
     Call(
         "selftest --output sent",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import onnx
 import pytest
 
-from llx.artifact import MANIFEST, Manifest, latest, open_artifact
-from llx.errors import BadInput, Lacking
+from llx.artifact import MANIFEST, Manifest, latest, open_artifact, write_manifest
+from llx.errors import BadInput, Lacking, NotExported
 from llx.exporter import export as exporting
 from llx.exporter.export import ExportRequest, export
 from llx.exporter.locate import locate
@@ -130,12 +132,12 @@ def test_an_export_without_a_tokenizer_works_and_says_so(tmp_path):
         ExportRequest(weights=checkpoint, folder=tmp_path / "a", precision=PRECISIONS["fp32"])
     )
     assert artifact.manifest.text is None
-    with pytest.raises(Lacking, match=r"no tokenizer\.json"):
+    with pytest.raises(NotExported, match=r"no tokenizer\.json"):
         artifact.path("tokenizer.json")
 
 
 def test_weights_that_are_nowhere_are_lacking():
-    ways = r"Llama-2-7b-hf is not on this machine, .*the network.*--weights PATH.*random"
+    ways = r"Llama-2-7b-hf is not in the hub's cache .*the network.*--weights PATH.*random"
     with pytest.raises(Lacking, match=ways):
         locate(None, preset_named("llama-2-7b"))
 
@@ -208,7 +210,7 @@ def test_a_node_that_names_another_file_reaches_no_runtime_either(request_):
     hidden.external_data.add(key="location", value="/etc/passwd")
     model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=hidden))
     (request_.folder / "standard.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BadInput, match="wants data from '/etc/passwd'"):
+    with pytest.raises(BadInput, match="holds t in AttributeProto"):
         artifact.with_file("standard.onnx").graph("standard")
 
 
@@ -222,7 +224,7 @@ def test_a_graph_whose_data_lies_beyond_the_weights_reaches_no_runtime(request_,
 @pytest.mark.parametrize("offset", ["-4", "abc"])
 def test_a_graph_whose_offsets_make_no_sense_reaches_no_runtime(request_, offset):
     artifact = with_data(export(request_)[0], offset=offset)
-    with pytest.raises(BadInput, match="not a graph that can be read"):
+    with pytest.raises(BadInput, match="has no place for"):
         artifact.graph("standard")
 
 
@@ -257,3 +259,87 @@ def test_the_last_export_under_artifacts_is_the_default(request_, tmp_path, monk
     assert latest().name == "two"
     export(replace(request_, folder=tmp_path / "artifacts" / "one"))
     assert latest().name == "one"
+
+
+def test_what_differs_from_an_export_that_stands_there_is_named(request_, monkeypatch):
+    export(request_)
+
+    def refusal(request):
+        with pytest.raises(BadInput) as caught:
+            export(request)
+        return str(caught.value)
+
+    said = refusal(replace(request_, context=32))
+    assert "of other options)" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "RULES", exporting.RULES + 1)
+        said = refusal(request_)
+        assert "this export, of the same options and checkpoint, made by other rules of llx" in said
+        assert said.endswith("make it again with --overwrite, or choose another folder with -o")
+    with monkeypatch.context() as patch:
+        patch.setattr("llx.__version__", "9.0")
+        assert "made by llx 0.1.0, and this is 9.0" in refusal(request_)
+        said = refusal(replace(request_, context=32))
+        assert "of other options" in said
+        assert "by another llx 0.1.0, and this is 9.0" in said
+        assert "checkpoint" not in said.split("(", 1)[1].replace(request_.command, "")
+    write_checkpoint(request_.weights, tokenizer=False)
+    assert "of another checkpoint, or of one that has changed since)" in refusal(request_)
+
+
+def test_of_an_older_artifact_all_that_may_differ_is_said(request_):
+    artifact, _ = export(request_)
+    write_manifest(artifact.folder, replace(artifact.manifest, asked={}))
+    assert not export(request_)[1]
+    with pytest.raises(BadInput, match=r"options, of a checkpoint that has .*or of another llx"):
+        export(replace(request_, context=32))
+
+
+def test_warnings_are_told_again_where_there_is_nothing_to_do(request_):
+    (request_.weights / "pytorch_model.bin").write_bytes(b"")
+    told, again = [], []
+    assert export(request_, tell=told.append)[1]
+    assert not export(request_, tell=again.append)[1]
+    assert told == again
+    assert "warning: model.safetensors is read, and not pytorch_model.bin" in told[0]
+
+
+def test_warnings_are_told_before_a_refusal(request_):
+    config = json.loads((request_.weights / "config.json").read_text())
+    config["num_key_values_heads"] = config.pop("num_key_value_heads")
+    (request_.weights / "config.json").write_text(json.dumps(config))
+    told = []
+    with pytest.raises(BadInput, match=r"k_proj\.weight is \[20, 36\]"):
+        export(request_, tell=told.append)
+    assert "num_key_values_heads (is num_key_value_heads meant?)" in told[0]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_that_is_mistyped_is_told_as_a_path(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints" / "tiny").mkdir(parents=True)
+    with pytest.raises(BadInput) as caught:
+        _parts_of(kind("checkpoints/tinny"))
+    assert "checkpoints/tinny does not exist; there is checkpoints/tiny" in str(caught.value)
+    assert "Error" not in str(caught.value)
+
+
+def _parts_of(weights):
+    """What an export of these weights would read."""
+    return exporting._parts(
+        ExportRequest(weights=locate(weights, None), folder=Path("a"), precision=PRECISIONS["fp32"])
+    )
+
+
+def test_an_id_of_the_hub_that_is_nowhere_is_told_as_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Lacking, match="no folder own/model here, and own/model is not in the hub"):
+        locate("own/model", None)
+    with pytest.raises(BadInput, match="own/model does not exist"):
+        _parts_of(Path("own/model"))
+
+
+@pytest.mark.parametrize("weights", ["", "  "])
+def test_weights_of_no_name_are_refused(weights):
+    with pytest.raises(BadInput, match="--weights is empty"):
+        locate(weights, None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llx.api.check import RELATIVE_TOLERANCE
 from llx.api.reference import open_reference
 from llx.bench.fidelity.parity import compare
 from llx.bench.roofline.work import bytes_per_decode_step
@@ -18,6 +17,8 @@ from llx.bench.speed.samples import Workload
 from llx.graphs.contract import ContractError
 from tests.gpu.conftest import GPU_ENGINES, ready
 from tests.rows import measure
+
+FP16_TOLERANCE = 0.2  # of the standard deviation of logits; right engines show a tenth of it
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +39,7 @@ def test_it_answers_as_pytorch_in_fp32_does(gpu, artifact, name):
     session = ENGINES[name].open(artifact, 1)
     found = compare(session, open_reference(artifact))
     session.close()
-    allowed = RELATIVE_TOLERANCE["fp16"] * found.spread
+    allowed = FP16_TOLERANCE * found.spread
     assert max(found.prefill_error, found.decode_error) <= allowed
 
 

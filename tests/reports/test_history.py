@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from llx.errors import BadInput
-from llx.reports.history import read_history, remember
+from llx.reports import history
+from llx.reports.history import read_history
 from llx.reports.html.page import page_html
 from llx.reports.html.plots import history_plots
 from llx.reports.html.runs import Looks
@@ -16,6 +25,10 @@ from tests.reports.made import ERROR, RESULT
 from tests.reports.pairs import turned
 
 LOOKS = Looks.of(["ort"], ["fp32"])
+
+
+def remember(*arguments):
+    return history.remember(*arguments).entries
 
 
 def at(created, **changes):
@@ -57,6 +70,124 @@ def test_a_hundred_runs_stay_small(tmp_path):
     path = tmp_path / "history.jsonl"
     remember([at(f"2026-11-24T00:{i:02}") for i in range(100)], path)
     assert path.stat().st_size < 400_000
+
+
+def test_results_of_the_same_second_both_stay(tmp_path):
+    path = tmp_path / "history.jsonl"
+    faster = replace(RESULT.speed[0], mean=99.0)
+    remember([at("a")], path, "one")
+    assert len(remember([at("a", speed=[faster])], path, "two")) == 2
+    assert len(remember([at("a"), at("a", speed=[faster])], path, "three")) == 2
+
+
+def test_a_line_of_an_older_llx_is_the_same_result(tmp_path):
+    path = tmp_path / "history.jsonl"
+    remember([at("a")], path, "one")
+    line = json.loads(path.read_text())
+    del line["result"]
+    path.write_text(json.dumps(line))  # without its end of line, too
+    (entry,) = remember([at("a")], path, "two")
+    assert entry.label == "one"
+    assert [one.created for one in remember([at("b")], path)] == ["a", "b"]
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("keep", [40, 200, -1])
+@pytest.mark.parametrize("zeros", [0, 500])
+def test_a_line_that_was_cut_off_is_taken_out_and_said(tmp_path, keep, zeros):
+    path = tmp_path / "history.jsonl"
+    remember([at("a"), at("b")], path)
+    first, second = path.read_bytes().splitlines(keepends=True)
+    torn = first + second[: keep if keep > 0 else -20] + bytes(zeros)
+    path.write_bytes(torn)
+    assert [one.created for one in read_history(path)] == ["a"]
+    said = []
+    found = history.remember([at("c")], path, "", said.append)
+    assert [one.created for one in found.entries] == ["a", "c"]
+    assert len(said) == 1
+    assert "taken out" in said[0]
+    assert read_history(path) == found.entries
+
+
+def test_a_history_of_bytes_that_never_arrived_begins_anew(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(bytes(4096))
+    assert [one.created for one in remember([at("a")], path)] == ["a"]
+    assert b"\0" not in path.read_bytes()
+
+
+def test_a_disk_that_fills_up_leaves_the_lines_that_were_there(tmp_path, monkeypatch):
+    path = tmp_path / "history.jsonl"
+    remember([at("a")], path)
+    before, write = path.read_bytes(), os.write
+    monkeypatch.setattr("os.write", lambda handle, data: write(handle, data[:300]))
+    with pytest.raises(OSError, match="No space"):
+        remember([at("b"), at("c")], path)
+    assert path.read_bytes() == before
+
+
+def test_a_number_past_all_numbers_makes_no_line_that_cannot_be_read(tmp_path):
+    path = tmp_path / "history.jsonl"
+    huge = replace(RESULT.speed[0], mean=1e308, ci95=(-math.inf, math.inf))
+    endless = replace(RESULT.speed[0], test="tg9", mean=math.inf)
+    remember([at("a", speed=[huge, endless])], path)
+    (entry,) = read_history(path)
+    assert [one.value for one in entry.measures if one.of.startswith("tg")].count(1e308) == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
+def test_what_is_no_regular_file_keeps_no_history(tmp_path, kind):
+    path = tmp_path / "history.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(BadInput, match="history"):
+        remember([at("a")], path)
+
+
+ADDS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from llx.reports.history import remember
+from llx.result import read_results
+path, source, name = map(Path, sys.argv[1:])
+(found,) = read_results(source)
+sys.stdin.read(1)  # all begin at the same moment
+remember([replace(found, command=str(name))], path, str(name))
+print("added", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 20])
+def test_of_many_that_add_at_once_none_is_lost(tmp_path, killed):
+    """Whoever was told that a line was added finds it, and nothing else is broken by a kill."""
+    path, source, rng = tmp_path / "history.jsonl", tmp_path / "one.json", random.Random(1)
+    source.write_bytes(encode_results([RESULT]))
+    pipe = subprocess.PIPE
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADDS, path, source, str(i)], stdin=pipe, stdout=pipe
+        )
+        for i in range(60)
+    ]
+    for writer in writers:
+        writer.stdin.write(b"x")
+    for writer in writers:
+        writer.stdin.flush()
+    for writer in rng.sample(writers, killed):
+        time.sleep(rng.random() / 20)
+        writer.kill()
+    outs = [writer.communicate()[0] for writer in writers]
+    told = {str(i) for i, out in enumerate(outs) if out == b"added\n"}
+    assert len(told) >= 60 - killed
+    assert {entry.label for entry in read_history(path)} >= told
+    assert len(path.read_bytes().splitlines()) == len(read_history(path))
 
 
 @pytest.mark.parametrize("text", ["{", '{"schema": "llx.result/1"}\n', "[]\n", "\xff"])

@@ -11,6 +11,7 @@ from llx.api.engines import built_for, engines_named, require_intact, runs_here
 from llx.api.reference import with_reference
 from llx.api.results import Interrupted, Results, errors_of
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
+from llx.arguments import door
 from llx.artifact import REFERENCE, Artifact
 from llx.bench.against import InTurns
 from llx.bench.run import Measurement
@@ -25,8 +26,10 @@ from llx.statistics import THRESHOLD
 USUAL = {"prompts": (512,), "generated": (128,)}
 USUAL_QUICK = {"prompts": (256,), "generated": (32,)}
 MOST_REPETITIONS, MOST_IN_TURNS = 30, 60
+MOST_RUNS = 1_000_000
 
 
+@door
 def bench(
     artifact: AnyArtifact = None,
     *,
@@ -102,6 +105,13 @@ def bench(
             raise BadInput(f"{name} {share:g} is no share", "give one above 0 and below 1")
     if not limit >= 1:
         raise BadInput(f"a limit of {limit:g} s stops every test", "give 1 s or more")
+    for option, count in (
+        ("-r", repetitions),
+        ("--warmup", warmup),
+        ("--max-repetitions", max_repetitions or 0),
+    ):
+        if not 0 <= count <= MOST_RUNS:
+            raise BadInput(f"{option} {count} is outside 0…{MOST_RUNS}", "give fewer")
     usual_most = MOST_REPETITIONS if against is None else MOST_IN_TURNS
     most = usual_most if max_repetitions is None else max_repetitions
     if until and not MIN_REPETITIONS <= repetitions <= most:
@@ -201,9 +211,13 @@ def run_all(jobs: list[Job], progress: Progress | None = None, tell: Tell | None
             with watched(progress, f"{job.engine}: ") as news:
                 measurement.run(news)
         except KeyboardInterrupt:
-            if measurement.rows:
+            if measurement.unkept:
+                told(f"what was measured is below, and not kept for --resume: {measurement.unkept}")
+            elif measurement.rows:
                 told("the same command with --resume goes on from what is below")
             raise Interrupted(Results([*results, measurement.result()])) from None
+        if measurement.unkept:
+            told(f"nothing was kept for --resume while it ran: {measurement.unkept}")
         results.append(measurement.result())
         _tell_errors(results[-1:], told)
     return results

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
+from llx.arguments import door
 from llx.artifact import Artifact
 from llx.engine import Engine
 from llx.errors import BadInput
@@ -17,6 +18,7 @@ from llx.runtime import RUNTIMES
 from llx.tensorrt import BuildOptions
 
 
+@door
 def build(
     artifact: AnyArtifact = None,
     engine: str = "trt",

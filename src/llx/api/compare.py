@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llx.api.results import Measured, results_of
+from llx.arguments import door
 from llx.reports.compare.gates import GATES, Gate, read_gates
 from llx.reports.compare.pairs import Compared, compare_results, in_turns
 from llx.reports.measures import followed
@@ -14,6 +15,7 @@ Gates = str | Path | Sequence[Gate] | None
 """A TOML file of gates, gates, or None for those that hold without a file."""
 
 
+@door
 def compare(
     results: Measured, baseline: Measured | None = None, *, gates: Gates = None
 ) -> Compared:

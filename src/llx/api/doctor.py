@@ -50,8 +50,8 @@ def states() -> list[tuple[str, str]]:
             engine.require()
             rows.append((f"engine {engine.name}", "ready"))
         except LlxError as error:
-            lacks = "no NVIDIA GPU here" if engine.gpu and not gpu else error.remedy
-            rows.append((f"engine {engine.name}", f"missing: {lacks}"))
+            # The very words that `llx bench` has for it.
+            rows.append((f"engine {engine.name}", f"missing: {error}"))
     return rows
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llx.api.results import rescued
 from llx.api.watching import watched
 from llx.artifact import Artifact
 from llx.bench.edge.collect import collect_result
@@ -14,7 +15,7 @@ from llx.bench.speed.samples import Workload
 from llx.bundle import Recipe
 from llx.devices import Device, devices_named
 from llx.engine import Engine
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, LlxError
 from llx.exporter.engines.build import BuildRequest, engine_contract
 from llx.exporter.engines.bundle import Bundle, Place, make_bundle, write_bundle
 from llx.exporter.engines.remote import RemoteRequest, build_remotely
@@ -171,7 +172,13 @@ def build_there(
         request.command,
     )
     results = engine.folder / "results.json"
-    write_whole(results, encode_results([result]))
+    try:
+        write_whole(results, encode_results([result]))
+    except (OSError, LlxError):
+        kept = rescued(encode_results([result]))
+        if kept is None:
+            raise
+        results = kept
     return BuiltThere(engine, brought.made, result, results)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llx.api.engines import require_intact
 from llx.api.watching import AnyArtifact, call_in_words, opened, watched
+from llx.arguments import door
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, require_modules
@@ -14,6 +15,7 @@ from llx.evaluation import EvalRequest, Evaluation
 from llx.progress import Progress
 
 
+@door
 def evaluate(
     artifact: AnyArtifact,
     tasks: str | Sequence[str],

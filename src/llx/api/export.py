@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llx.api.watching import Tell, call_in_words, telling, watched
+from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
 from llx.exporter.export import ExportRequest
 from llx.exporter.export import export as export_whole
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import Budget, QuantizationRequest
+from llx.files import require_unicode
 from llx.llama.presets import chosen_preset
 from llx.precision import precision_named
 from llx.progress import Progress
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@door
 def export(
     size: str | None = None,
     *,
@@ -125,13 +128,17 @@ def export_request(
         budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
     )
     quantization.require_for(chosen)
-    located = locate(str(weights) if weights is not None else None, preset)
+    located = locate(weights, preset)
     name = preset.name if preset else _name_of(str(weights))
     if not isinstance(located, Path):
         name += "-random" if located else "-graphs"
+    folder = Path(output) if output is not None else DEFAULT_ROOT / f"{name}-{chosen.name}"
+    for path in (located, folder, quantization.text):
+        if isinstance(path, Path):
+            require_unicode(path.resolve())
     return ExportRequest(
         weights=located,
-        folder=Path(output) if output is not None else DEFAULT_ROOT / f"{name}-{chosen.name}",
+        folder=folder,
         precision=chosen,
         context=context,
         quantization=quantization,

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from llx.api.engines import require_intact
 from llx.api.watching import AnyArtifact, Tell, opened, telling
+from llx.arguments import door
 from llx.bench import generate as generation
 from llx.bench.chat import chat_prompt
+from llx.bench.session import Session
 from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput
 
 
+@door
 def generate(
     artifact: AnyArtifact,
     prompt: str,
@@ -49,7 +52,8 @@ def generate(
     Raises:
         BadInput: A prompt that is empty or leaves no room in the cache, an unknown engine, a chat
             template that fails.
-        Lacking: No tokenizer, no chat template, no such engine here.
+        NotExported: The artifact has no tokenizer or chat template, which is a `BadInput`.
+        Lacking: No such engine here.
         GateFailed: The engine's logits are not finite.
 
     """
@@ -66,14 +70,20 @@ def generate(
     text = found.manifest.text
     ends = text.eos_ids if text else ()
 
-    def pieces() -> Iterator[str]:
-        try:
-            yield from generation.generate(
-                *(session, tokenizer, words, ends, tokens, sampling),
-                add_special_tokens=not chat,
-                tell=telling(tell),
-            )
-        finally:
-            session.close()
+    try:
+        pieces = generation.generate(
+            *(session, tokenizer, words, ends, tokens, sampling),
+            add_special_tokens=not chat,
+            tell=telling(tell),
+        )
+    except BaseException:
+        session.close()
+        raise
+    return _closing(pieces, session)
 
-    return pieces()
+
+def _closing(pieces: Iterator[str], session: Session) -> Iterator[str]:
+    try:
+        yield from pieces
+    finally:
+        session.close()

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 
 from llx.api.watching import call_in_words
+from llx.arguments import door
 from llx.bench.roofline.plan import plans_for, sizes_for
 from llx.devices import devices_named
 from llx.errors import BadInput
@@ -14,6 +15,7 @@ from llx.plans import Plans
 from llx.precision import precision_named
 
 
+@door
 def plan(
     size: str | None = None,
     *,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from llx.api.watching import AnyArtifact, Tell, opened, telling, watched
+from llx.arguments import door
 from llx.artifact import REFERENCE, Artifact
 from llx.bench.fidelity.reference import capture
 from llx.bench.session import Session
 from llx.corpus import WINDOW, WINDOWS
-from llx.errors import Lacking, require_modules
+from llx.errors import Lacking, NotExported, require_modules
 from llx.progress import Progress
 
 
+@door
 def reference(
     artifact: AnyArtifact = None,
     *,
@@ -31,7 +33,8 @@ def reference(
 
     Raises:
         BadInput: A window that the cache does not hold, another protocol's reference that is there.
-        Lacking: No PyTorch, tokenizer or checkpoint.
+        NotExported: The artifact has no tokenizer, which is a `BadInput`.
+        Lacking: No PyTorch, or no checkpoint.
 
     """
     return captured(opened(artifact), window, windows, progress)[0]
@@ -62,7 +65,7 @@ def with_reference(
         protocol = min(WINDOW, artifact.manifest.contract.limits.capacity), WINDOWS
     try:
         return captured(artifact, *protocol, progress)[0]
-    except (Lacking, OSError) as error:
+    except (Lacking, NotExported, OSError) as error:
         telling(tell)(f"fidelity is not measured: {error}")
         return artifact
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from llx.api.compare import Gates, gates_of
 from llx.api.results import Measured, results_of
 from llx.api.watching import Tell, telling
+from llx.arguments import door
 from llx.errors import BadInput
 from llx.reports.compare.pairs import Compared, beside, sides
 from llx.reports.history import read_history, remember
@@ -31,7 +32,12 @@ class Report:
     remembered: int | None = None
     added: int | None = None
 
+    def __repr__(self) -> str:
+        """What was written, in a line."""
+        return f"<llx.Report: {len(self.shown)} results, in {self.page.parent}>"
 
+
+@door
 def report(
     results: Measured,
     output: str | Path,
@@ -65,7 +71,8 @@ def report(
         raise BadInput("there are no results to report", "measure some: llx.bench or `llx bench`")
     # Whatever is no input of ours is found before anything is written.
     kept = Path(history) if history is not None else None
-    known = read_history(kept) if kept and kept.exists() else []
+    if kept and kept.exists():
+        read_history(kept)
     compared = beside(*sides(first, rest), meant)
     shown, before = (first, rest) if compared else ([*first, *rest], [])
     if rest and not compared:
@@ -75,13 +82,15 @@ def report(
         )
     folder = Path(output)
     markdown = write_report(shown, folder, baseline=before, compared=compared)
-    entries = remember(first, kept, label) if kept else []
+    past = remember(first, kept, label, telling(tell)) if kept else None
     return Report(
-        page=write_page(shown, folder, baseline=before, history=entries, gates=meant),
+        page=write_page(
+            shown, folder, baseline=before, history=past.entries if past else [], gates=meant
+        ),
         markdown=markdown,
         shown=list(shown),
         baseline=list(before),
         compared=compared,
-        remembered=len(entries) if kept else None,
-        added=len(entries) - len(known) if kept else None,
+        remembered=len(past.entries) if past else None,
+        added=past.added if past else None,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llx.arguments import door
 from llx.errors import (
     EXIT_BAD_INPUT,
     EXIT_BUG,
@@ -15,6 +17,7 @@ from llx.errors import (
     Lacking,
     is_installed,
 )
+from llx.files import state_folder
 from llx.notebook import html_table
 from llx.outputs import write_out
 from llx.reports.formats import records
@@ -28,6 +31,7 @@ class Results(list[Result]):
     """The results of one measurement, one for each engine and artifact (schema `llx.result/1`)."""
 
     @classmethod
+    @door
     def read(cls, *paths: str | Path) -> Results:
         """Results of files, each once. Raises `BadInput` where one is no `llx.result/1`."""
         return results_of(paths)
@@ -47,6 +51,7 @@ class Results(list[Result]):
         order = (EXIT_BUG, EXIT_LACKING, EXIT_BAD_INPUT, EXIT_GATE_FAILED)
         return next((code for code in order if code in codes), EXIT_DONE)
 
+    @door
     def write(self, path: str | Path) -> Path:
         """Write a file that `llx compare` and `llx report` read, whole or not at all.
 
@@ -59,6 +64,7 @@ class Results(list[Result]):
     def to_frame(self) -> Any:
         """A row for each speed test, with the columns of `-o csv`: tok/s, nats per token, mJ.
 
+        And why a row is invalid, TTFT and TPOT in ms, and the share of the roofline.
         A DataFrame of pandas where that is installed, else of polars; `Lacking` where neither is.
         """
         found = list(records(self))
@@ -72,6 +78,9 @@ class Results(list[Result]):
             return polars.DataFrame(found, infer_schema_length=None)
         raise Lacking("a frame needs pandas or polars", "pip install pandas")
 
+    def __repr__(self) -> str:
+        return f"<llx.Results: {', '.join(map(one_line_of, self)) or 'none'}>"
+
     def _repr_html_(self) -> str:
         return "".join(result._repr_html_() for result in self) or html_table("no results", (), ())
 
@@ -84,6 +93,11 @@ class Interrupted(KeyboardInterrupt):
         self.results = results
 
 
+def one_line_of(result: Result) -> str:
+    """A result in a few words: of what, by what, and how fast."""
+    return repr(result).removeprefix("<llx.Result: ").removesuffix(">")
+
+
 def results_of(measured: Measured | Iterable[str | Path]) -> Results:
     """Results given as such or as files, each once."""
     parts = [measured] if isinstance(measured, (Result, str, Path)) else list(measured)
@@ -92,6 +106,21 @@ def results_of(measured: Measured | Iterable[str | Path]) -> Results:
         several = [part] if isinstance(part, Result) else read_results(Path(part))
         found += [result for result in several if result not in found]
     return found
+
+
+def rescued(data: bytes) -> Path | None:
+    """Write what was measured and has no other place into a file, wherever one can be written."""
+    for folder in (tempfile.gettempdir, state_folder, Path.cwd):
+        try:
+            place = Path(folder())
+            place.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix="llx-results-", suffix=".json", dir=place)
+            with open(handle, "wb") as file:
+                file.write(data)
+        except (OSError, Lacking):
+            continue
+        return Path(name)
+    return None
 
 
 def errors_of(result: Result) -> list[ErrorRecord]:

@@ -79,4 +79,4 @@ def _exported(
         preset=preset,
         command=command,
     )
-    return exported(request, False, progress, tell)[0]
+    return exported(request, True, progress, tell)[0]  # the folder is this command's own

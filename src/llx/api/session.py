@@ -26,8 +26,23 @@ class OpenSession:
     """
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._open: Session | None = session
         self._filled = 0
+
+    def __repr__(self) -> str:
+        if self._open is None:
+            return "<llx.OpenSession: closed>"
+        limits = self.limits
+        return (
+            f"<llx.OpenSession: {self._open.rows} rows, {self._filled} of {limits.capacity} "
+            "positions filled>"
+        )
+
+    @property
+    def _session(self) -> Session:
+        if self._open is None:
+            raise BadInput("the session is closed", "open another: artifact.session(engine)")
+        return self._open
 
     def __enter__(self) -> OpenSession:
         return self
@@ -114,8 +129,10 @@ class OpenSession:
         return self._session.memory()
 
     def close(self) -> None:
-        """Let go of the engine and its cache."""
-        self._session.close()
+        """Let go of the engine and its cache; again it does nothing."""
+        if self._open is not None:
+            session, self._open = self._open, None
+            session.close()
 
 
 def open_session(

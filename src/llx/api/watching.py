@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llx.artifact import Artifact, open_artifact
+from llx.errors import utf8
 from llx.progress import Progress
 from llx.reports.console import progress_bars
+from llx.reports.plain import visible
 
 Tell = Callable[[str], None]
 """Called with a line that the caller should know of: what was built on the way, what is lacking."""
@@ -30,7 +32,7 @@ def opened(artifact: AnyArtifact) -> Artifact:
 
 def telling(tell: Tell | None) -> Tell:
     """`tell`, or where it is None the logger `llx`, at the level of warnings."""
-    return tell or (lambda text: logging.getLogger("llx").warning("%s", text))
+    return tell or (lambda text: logging.getLogger("llx").warning("%s", visible(text)))
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def call_in_words(function: Callable[..., object], given: Mapping[str, object]) 
         for name in usual
         if name not in NOT_IN_A_CALL and given[name] != usual[name].default
     ]
-    return f"llx.{function.__name__}({', '.join(parts)})"
+    return utf8(f"llx.{function.__name__}({', '.join(parts)})")
 
 
 def _typed(value: object) -> str:

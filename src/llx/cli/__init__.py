@@ -6,6 +6,9 @@ A command parses, calls one function, prints. Heavy imports live inside the comm
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from typing import Annotated
 
 import typer
@@ -25,6 +28,7 @@ from llx.cli.plan import plan
 from llx.cli.reference import reference
 from llx.cli.report import report
 from llx.cli.selftest import selftest
+from llx.errors import BadInput, Lacking
 
 app = typer.Typer(
     help="Export LLaMA models to ONNX and TensorRT, measure them, prove them against PyTorch.",
@@ -67,3 +71,27 @@ def _main(
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
+        return
+    _require_surroundings()
+
+
+def _require_surroundings() -> None:
+    """Raise `BadInput` or `Lacking` for what libraries answer with a crash, or words of theirs."""
+    if sys.flags.optimize > 1:
+        raise Lacking(
+            "Python leaves docstrings out here, and libraries need theirs", "unset PYTHONOPTIMIZE"
+        )
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the working directory was removed", "change to one that is there") from None
+    threads = os.environ.pop("OMP_NUM_THREADS", "").strip()
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = threads
+    if threads and not re.fullmatch(
+        r" *0*[1-9][0-9]{0,4} *(, *0*[1-9][0-9]{0,4} *)*", threads, re.ASCII
+    ):
+        raise BadInput(
+            f"OMP_NUM_THREADS is {threads[:40]!r}, which counts no threads",
+            "set it to a number, or unset it",
+        )

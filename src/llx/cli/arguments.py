@@ -63,7 +63,20 @@ def file_named(text: str | Path) -> Path:
 
 def command_line() -> str:
     """The command as it was typed: it belongs to every number."""
-    return shlex.join(["llx", *sys.argv[1:]])
+    return " ".join(map(_quoted, ["llx", *sys.argv[1:]]))
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it; bytes that are not UTF-8 as bash, ksh and zsh write them."""
+    data = word.encode("utf-8", "surrogateescape")
+    try:
+        return shlex.quote(data.decode())
+    except UnicodeDecodeError:
+        return f"$'{''.join(map(_typeable, data))}'"
+
+
+def _typeable(byte: int) -> str:
+    return chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}"
 
 
 def names(text: str) -> list[str]:

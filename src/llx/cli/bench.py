@@ -16,6 +16,7 @@ from llx.cli.arguments import (
     optional,
     share,
 )
+from llx.cli.printed import printed
 
 
 def bench(
@@ -128,6 +129,7 @@ def bench(
     from llx.api.results import Interrupted
     from llx.reports.console import warn
     from llx.reports.formats import writer_named
+    from llx.result import encode_results
 
     write = writer_named(output)
     try:
@@ -157,7 +159,7 @@ def bench(
             command=command_line(),
         )
     except Interrupted as interrupted:
-        write(interrupted.results)
+        printed(write, interrupted.results, encode_results)
         raise
-    write(results)
+    printed(write, results, encode_results)
     raise typer.Exit(results.exit_code)

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from llx.cli.arguments import ArtifactFolder
+from typing import Annotated
+
+import typer
+
+from llx.cli.arguments import ArtifactFolder, names, optional
 
 
-def check(folder: ArtifactFolder = None) -> None:
-    """Check every byte, the graphs' structure, and parity with the PyTorch reference."""
+def check(
+    folder: ArtifactFolder = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="Engines by name, with commas. [default: all that are here and do not compile]",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option(help="Look at every op, and show the error of each layer.")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="json, or a page to write: FILE.html."),
+    ] = None,
+) -> None:
+    """Check every byte and the graphs, compare with PyTorch, and find the cause of what is off."""
     from llx.api.check import findings
-    from llx.reports.console import say
+    from llx.reports.checks import reporting
 
-    for line in findings(folder):
-        say(line)
+    with reporting(output, verbose) as (record, say):
+        for line in findings(
+            folder,
+            engines=optional(names, engine),
+            verbose=verbose or output is not None,
+            record=record,
+        ):
+            say(line)

@@ -28,12 +28,13 @@ def compare(
     """Compare results with a baseline's; exit 1 where something regressed."""
     from llx.api.compare import compare as compared
     from llx.reports.compare.changes import changes_writer, show_changes
+    from llx.streams import print_data
 
     write = changes_writer(output) if output else None
     after, before = (baseline, None) if results is None else (results, baseline)
     found = compared(after, before, gates=gate)
     if write:
-        print(write(found), end="")
+        print_data(write(found))
     else:
         show_changes(found)
     raise typer.Exit(EXIT_GATE_FAILED if found.regressed else EXIT_DONE)

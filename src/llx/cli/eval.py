@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llx.cli.arguments import ArtifactFolder, command_line, names
+from llx.cli.printed import printed
 
 
 def eval_tasks(
@@ -62,6 +64,7 @@ def eval_tasks(
     """Score an engine on tasks of lm-evaluation-harness."""
     from llx.api.evaluate import evaluate
     from llx.errors import BadInput
+    from llx.evaluation import encode_evaluation
     from llx.reports.evaluations import show_evaluation
 
     if output not in (None, "md", "json"):
@@ -83,4 +86,4 @@ def eval_tasks(
         trust_engine=trust_engine,
         command=command_line(),
     )
-    show_evaluation(evaluation, output)
+    printed(partial(show_evaluation, output=output), evaluation, encode_evaluation)

@@ -38,6 +38,7 @@ def generate(
     from llx.api.generate import generate as continued
     from llx.errors import BadInput
     from llx.reports.console import warn
+    from llx.reports.plain import spoken
 
     if len(words) > 2:
         raise BadInput(
@@ -60,7 +61,7 @@ def generate(
         tell=news.append,
     )
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(spoken(piece), end="", flush=True)
     print()
     for line in news:
         warn(line)

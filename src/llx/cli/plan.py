@@ -43,6 +43,7 @@ def plan(
     from llx.api.plan import plan as predict
     from llx.errors import BadInput
     from llx.reports.plans import plans_json, show_plans
+    from llx.streams import print_data
 
     if output not in (None, "json"):
         raise BadInput(f"unknown format {output!r}", "choose json, or leave -o out for a table")
@@ -61,6 +62,6 @@ def plan(
         command=command_line(),
     )
     if output == "json":
-        print(plans_json(plans))
+        print_data(f"{plans_json(plans)}\n")
     else:
         show_plans(plans)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llx.cli.arguments import command_line, file_named
+from llx.cli.printed import printed
 
 
 def selftest(
@@ -30,17 +31,19 @@ def selftest(
     from llx.api.selftest import selftest as run
     from llx.outputs import require_output
     from llx.reports.console import say, show_results, warn
+    from llx.result import encode_results
 
     def show(results: Results) -> None:
-        if results:
-            results.write(output)
-            show_results(results)
-            say(f"\nresults: {output}")
+        results.write(output)
+        show_results(results)
+        say(f"\nresults: {output}")
 
     try:
         results = run(require_output(output), gpu=gpu, tell=warn, command=command_line())
     except Interrupted as interrupted:
-        show(interrupted.results)
+        if interrupted.results:
+            printed(show, interrupted.results, encode_results)
         raise
-    show(results)
+    if results:
+        printed(show, results, encode_results)
     raise typer.Exit(results.exit_code)

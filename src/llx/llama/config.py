@@ -57,6 +57,7 @@ def spec_from_config(
     asked for is not that of this model.
     """
     _require_llama(config)
+    _tell_of_unread(config, tell)  # first: a key that is misspelt may be what goes wrong below
     _require_nothing_else(config)
     found = typed(config, Config, "config.json's ", REMEDY)
     if isinstance(config.get("rms_norm_eps"), int):
@@ -78,7 +79,6 @@ def spec_from_config(
             REMEDY,
         )
     rope = rope_from_config(config, context, tell)
-    _tell_of_unread(config, found, tell)
     try:
         return LlamaSpec(
             layers=found.num_hidden_layers,
@@ -156,11 +156,12 @@ def _require_nothing_else(config: Mapping[str, Any]) -> None:
             )
 
 
-def _tell_of_unread(config: Mapping[str, Any], found: Config, tell: Callable[[str], None]) -> None:
+def _tell_of_unread(config: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    defaults = Config()
     for key in SAID:
         if key not in config:
-            value = getattr(found, key)
+            value = getattr(defaults, key)
             tell(f"config.json does not say {key}: {value} is taken, transformers' default")
     keys = unread(config)
     if keys:
-        tell(unread_line(keys))
+        tell(unread_line(keys, config))

@@ -7,6 +7,7 @@ Granite's multipliers in a checkpoint that was renamed to LLaMA.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,7 @@ SILENT = frozenset(
     }
 )
 MOST_NAMED = 20
+ALIKE = 0.85  # of difflib's ratio: a letter or two
 
 
 def unread(config: Mapping[str, Any]) -> list[str]:
@@ -73,9 +75,9 @@ def unread(config: Mapping[str, Any]) -> list[str]:
     return [key for key in config if key not in READ | SILENT and config[key]]
 
 
-def unread_line(keys: list[str]) -> str:
-    """What the user is told of them."""
-    named = ", ".join(plainly(key) for key in keys[:MOST_NAMED])
+def unread_line(keys: list[str], config: Mapping[str, Any]) -> str:
+    """What the user is told of them, and which key that is not there each may be meant for."""
+    named = ", ".join(f"{plainly(key)}{_meant(key, config)}" for key in keys[:MOST_NAMED])
     more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
     window = ""
     if "sliding_window" in keys:
@@ -84,3 +86,10 @@ def unread_line(keys: list[str]) -> str:
         f"config.json has {named}{more}, which no LLaMA reads, here or in transformers{window}: a "
         "model that was trained with such arithmetic would answer otherwise"
     )
+
+
+def _meant(key: str, config: Mapping[str, Any]) -> str:
+    """A key that is read, is not there and is spelt almost so."""
+    free = sorted(READ - config.keys())
+    found = difflib.get_close_matches(key[:100], free, 1, ALIKE)
+    return f" (is {found[0]} meant?)" if found else ""

@@ -90,7 +90,7 @@ def rope_from_config(
             f"{place}{key}: RoPE scaling {shown(kind)} is not supported",
             f"llx knows {', '.join(get_args(RopeType))}",
         )
-    found = typed(_placed(config, block, kind, context), KINDS[kind], place, REMEDY)
+    found = typed(_placed(config, block, kind, context, tell), KINDS[kind], place, REMEDY)
     _require_whole_heads(config, block, kind)
     _tell_of_unread(config, block, name, kind, tell)
     try:
@@ -125,7 +125,11 @@ def _block_of(
 
 
 def _placed(
-    config: Mapping[str, Any], block: Mapping[str, Any], kind: str, context: int
+    config: Mapping[str, Any],
+    block: Mapping[str, Any],
+    kind: str,
+    context: int,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """The block's values, and those that stand beside it where transformers looks for them there.
 
@@ -134,7 +138,10 @@ def _placed(
     """
     values = dict(block)
     if "rope_theta" not in block:
-        theta = config.get("rope_theta", Default().rope_theta)
+        usual = Default().rope_theta
+        if "rope_theta" not in config:
+            tell(f"config.json does not say rope_theta: {usual:g} is taken, transformers' default")
+        theta = config.get("rope_theta", usual)
         values["rope_theta"] = checked(theta, Theta, "config.json's rope_theta", REMEDY)
     original = "original_max_position_embeddings"
     if original in config and kind in ("llama3", "yarn"):

@@ -63,11 +63,11 @@ def _heads(x: Tensor, head_dim: int) -> Tensor:
     lambda x, weight, eps: torch.empty_like(x),
 )
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467), statistics in float32.
+    """RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467), statistics in float32 or wider.
 
     x [B, T, dim], weight [dim] → [B, T, dim].
     """
-    wide = x.float()
+    wide = x if x.dtype == torch.float64 else x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return (wide * scale).to(x.dtype) * weight
 

@@ -15,7 +15,7 @@ from llx.bench.fidelity.observed import log_sum_exp
 from llx.bench.fidelity.reference import PARTIAL, capture, read_reference, score_window
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, NotExported
 from llx.graphs.contract import Limits
 from tests.checkpoints import dice
 from tests.conftest import export_tiny
@@ -207,7 +207,7 @@ def test_windows_that_do_not_fit_are_refused(artifact):
 
 
 def test_without_a_reference_fidelity_says_what_to_run(artifact):
-    with pytest.raises(Lacking, match="llx reference"):
+    with pytest.raises(NotExported, match="llx reference"):
         read_reference(artifact)
 
 

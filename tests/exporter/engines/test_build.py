@@ -153,14 +153,14 @@ def test_a_graph_with_a_changed_byte_is_not_built(artifact):
     assert not (artifact.folder / ENGINES).exists()
 
 
-def test_a_graph_with_a_contrib_op_names_it_before_tensorrt_is_asked(artifact):
+def test_a_graph_with_a_contrib_op_is_refused_before_tensorrt_is_asked(artifact):
     path = artifact.path("standard.onnx")
     model = onnx.load(path, load_external_data=False)
     norm = next(node for node in model.graph.node if node.op_type == "RMSNormalization")
     norm.domain = "com.microsoft"
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, path)
-    with pytest.raises(BadInput, match=r"take RMSNormalization .*com\.microsoft") as raised:
+    with pytest.raises(BadInput, match="holds domain in NodeProto") as raised:
         build_engine(artifact.with_file("standard.onnx"), SM86)
     assert raised.value.remedy
     assert not (artifact.folder / ENGINES).exists()

@@ -360,5 +360,24 @@ def test_more_tokens_than_the_model_has_are_told(folder):
     tokenizer.add_special_tokens([AddedToken("<x>", special=True, normalized=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
     text = read_folder(folder, TINY.vocab)
-    assert "goes up to token 300, and the model has 300" in text.warnings[0]
+    assert "has tokens up to 300, and the model's end at 299" in text.warnings[0]
     assert not read_folder(folder, TINY.vocab + 1).warnings
+
+
+def test_an_end_that_the_vocabulary_has_not_is_called_by_its_name(folder):
+    write(folder, "tokenizer_config.json", eos_token="<gone>")
+    told = read_folder(folder, TINY.vocab).warnings
+    assert any("names '<gone>', which is its eos_token" in line for line in told)
+    assert not any("has tokens up to" in line for line in told)
+
+
+def test_an_end_of_the_tokenizer_that_the_configuration_does_not_name_is_told(folder):
+    write(folder, "generation_config.json", eos_token_id=[1, 2])
+    write(folder, "tokenizer_config.json", eos_token="<end>")
+    text = read_folder(folder, TINY.vocab)
+    assert text.record.eos_ids == (1, 2, 0)
+    (told,) = text.warnings
+    assert "ends at token 0 ('<end>'), the tokenizer's own end, too" in told
+    assert "names 1, 2 alone" in told
+    write(folder, "generation_config.json", eos_token_id=[1, 0])
+    assert not read_folder(folder, TINY.vocab).warnings

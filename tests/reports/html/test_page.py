@@ -333,7 +333,7 @@ def test_the_plots_script_fits_into_a_page_and_ends_no_element():
     script = vega_script()
     assert "vegaEmbed" in script
     assert len(script) < 1_500_000
-    assert "</script" not in page._script_text(script + "'</script>'").lower()
+    assert "</script" not in page.script_text(script + "'</script>'").lower()
 
 
 def test_a_plot_of_too_many_rows_says_what_it_leaves_out():

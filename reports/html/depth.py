@@ -1,0 +1,91 @@
+"""`llx check -o FILE.html`: what a check said, and its error over depth, on a page of its own.
+
+As `page` it needs nothing beside itself, and lets no script run but those that it was written with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from llx.checks import Checked
+from llx.errors import require_modules
+from llx.files import write_whole
+from llx.reports.html.charts import specification, vega_script
+from llx.reports.html.page import TEMPLATES, page_hash, script_text
+from llx.reports.html.plots import Plot
+from llx.reports.html.runs import Row
+from llx.reports.html.tables import plot_table
+from llx.reports.plain import visible
+
+NAME = "error-over-depth"
+
+
+def require_page() -> None:
+    """Raise `Lacking` where the packages that draw the plot are not installed."""
+    require_modules("the page", "report", "altair", "vl_convert")
+
+
+def write_depth(record: Checked, path: Path) -> None:
+    """Write the page, whole or not at all."""
+    write_whole(path, depth_html(record).encode())
+
+
+def depth_html(record: Checked) -> str:
+    """The page as text."""
+    plot = depth_plot(record)
+    specs = {NAME: specification(plot)} if plot.rows else {}
+    scripts = [TEMPLATES.joinpath("page.js").read_text()]
+    if specs:
+        scripts.insert(0, script_text(vega_script()))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    failed = record.failed
+    return environment.get_template("check.html").render(
+        title=visible(f"{record.artifact} {record.precision}"),
+        kind="bad" if failed else "good",
+        summary=visible(failed or "Nothing is off."),
+        lines=[visible(line) for line in record.lines],
+        plot=(NAME, plot, plot_table(f"data-{NAME}", plot)) if plot.rows else None,
+        specs=specs,
+        style=TEMPLATES.joinpath("page.css").read_text(),
+        scripts=scripts,
+        hashes=[page_hash(script) for script in scripts],
+    )
+
+
+def depth_plot(record: Checked) -> Plot:
+    """The graph's error after each layer, and what rounding explains; what is not finite is not."""
+    graphs = list(dict.fromkeys(depth.graph for depth in record.depth))
+    rows: list[Row] = []
+    for depth in record.depth:
+        place = graphs.index(depth.graph)
+        for kind, value in (("error", depth.error), ("explained", depth.explained)):
+            if value:  # a logarithm shows no zero
+                rows.append(
+                    {
+                        "series": f"{visible(depth.graph)}, {kind}",
+                        "kind": kind,
+                        "layer": depth.layer,
+                        "value": value,
+                        "y": value,
+                        "colour": place,
+                        "shape": place,
+                    }
+                )
+    return Plot(
+        kind="blocks",
+        title="Error over depth",
+        caption="Of the hidden state after each layer, -1 being the embedding: solid, the graph's "
+        "in ONNX Runtime; dashed, what rounding to its type explains. Both as shares of it.",
+        columns={"series": "graph", "layer": "after layer", "value": "error"},
+        rows=rows,
+        most_rows=len(rows),
+    )
