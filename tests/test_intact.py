@@ -19,7 +19,7 @@ from llx.bench.run import Measurement
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.speed.samples import Workload
 from llx.bench.worker import Job
-from llx.errors import BadInput, is_installed
+from llx.errors import BadInput, Lacking, is_installed
 from llx.files import sha256_of, state_folder
 from tests.conftest import export_tiny
 
@@ -121,6 +121,15 @@ def test_damaged_notes_accuse_no_file_and_pass_none(copy, monkeypatch, damage):
     flip(copy.folder / WEIGHTS)
     with pytest.raises(BadInput):
         copy.intact(WEIGHTS)
+
+
+def test_without_a_home_files_are_read_again_and_nothing_else(copy, monkeypatch):
+    def homeless():
+        raise Lacking("this user has no home folder", "set HOME")
+
+    monkeypatch.setattr(intact, "TICK_NS", 0)
+    monkeypatch.setattr(intact, "state_folder", homeless)
+    assert copy.intact(WEIGHTS) == copy.folder / WEIGHTS
 
 
 def test_notes_do_not_grow_without_end(copy, monkeypatch, tmp_path):

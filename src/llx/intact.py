@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from llx.errors import BadInput
+from llx.errors import BadInput, LlxError
 from llx.files import CHUNK_BYTES, make_folder, state_folder, write_whole
 from llx.progress import Progress, silent
 
@@ -103,13 +103,13 @@ def _noted() -> Notes:
     """What any process has noted, newest last."""
     try:
         return msgspec.json.decode((state_folder() / NOTES).read_bytes(), type=Notes)
-    except (OSError, RuntimeError, ValueError):  # no home, no file, or a damaged one
+    except (OSError, LlxError, ValueError):  # no home, no file, or a damaged one
         return {}
 
 
 def _note(state: FileState, sha256: str) -> None:
     _seen[_key(state)] = state, sha256
-    with contextlib.suppress(OSError, RuntimeError, BadInput):
+    with contextlib.suppress(OSError, LlxError):
         notes = {key: note for key, note in _noted().items() if key != _key(state)}
         kept = dict([*notes.items(), (_key(state), (state, sha256))][-MOST_NOTES:])
         make_folder(state_folder())
