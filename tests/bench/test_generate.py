@@ -99,7 +99,7 @@ def test_a_hostile_chat_template_cannot_reach_python(tmp_path):
     hostile = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     (artifact.folder / CHAT_TEMPLATE).write_text(hostile)
     with pytest.raises(BadInput, match="the chat template fails"):
-        chat_prompt(artifact, "why?")
+        chat_prompt(artifact.with_file(CHAT_TEMPLATE), "why?")
 
 
 def test_an_artifact_without_a_template_says_so(tmp_path):

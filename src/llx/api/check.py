@@ -9,7 +9,7 @@ from llx.api.engines import engines_named
 from llx.api.fidelity import check_fidelity
 from llx.api.watching import AnyArtifact, watched
 from llx.arguments import door
-from llx.artifact import Artifact, is_artifact, latest, open_artifact
+from llx.artifact import WEIGHTS, Artifact, is_artifact, latest, open_artifact
 from llx.checks import Checked
 from llx.engine import engines_of
 from llx.errors import BadInput, GateFailed
@@ -89,12 +89,22 @@ def _lines(
         yield f"bytes: {len(manifest.files)} files are what the manifest vouches for"
         yield from _check_engines(found)
         for dialect in found.dialects:
-            path = found.path(f"{dialect}.onnx")
-            wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
-            if wrong:
-                raise GateFailed(f"{dialect}.onnx: {wrong[0]}", "export again with --overwrite")
+            _check_graph(found, dialect)
             yield f"{dialect}: the ONNX checker, the contract and the weights file agree"
         yield from check_fidelity(found, engines, record, every_op, news)
+
+
+def _check_graph(artifact: Artifact, dialect: str) -> None:
+    """A graph by ONNX's checker and the contract, and whether it is one that llx writes."""
+    manifest, path = artifact.manifest, artifact.path(f"{dialect}.onnx")
+    wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
+    if wrong:
+        raise GateFailed(f"{dialect}.onnx: {wrong[0]}", "export again with --overwrite")
+    if artifact.has(WEIGHTS):
+        try:
+            artifact.graph(dialect)
+        except BadInput as error:
+            raise GateFailed(error.message, error.remedy) from None
 
 
 def _opened(folder: str | Path | None) -> Artifact:

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from llx.api.engines import require_intact
+from llx.arguments import fits
 from llx.bench.session import Memory, Session
 from llx.bench.sessions import Built, engine_named
 from llx.bench.speed.steps import prefill, prefill_logits
 from llx.errors import BadInput
+from llx.typed import shown
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -80,6 +82,8 @@ class OpenSession:
                 more than the cache has room for.
 
         """
+        if not fits(every, bool):
+            raise BadInput(f"OpenSession.step: every is {shown(every)}", "give True or False")
         try:
             fed = np.asarray(tokens)
         except ValueError:  # rows of several lengths

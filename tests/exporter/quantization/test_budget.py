@@ -182,13 +182,20 @@ def test_a_budget_of_both_is_kept_in_both():
         ("int8", QuantizationRequest(windows=0), "int8 needs a calibration"),
         ("int4", QuantizationRequest(windows=0, dense_share=0.1), "need a calibration"),
         ("int8", QuantizationRequest(budget=Budget(max_kld=0.0)), "is not above 0"),
-        ("int8", QuantizationRequest(budget=Budget(max_kld=float("nan"))), "is not above 0"),
         ("int8", QuantizationRequest(budget=Budget(max_ppl_ratio=1.0)), "is not above 1"),
         ("int8", QuantizationRequest(dense_share=1.0), "is no share"),
-        ("int8", QuantizationRequest(windows=-1), "no -1 windows"),
+        ("int8", QuantizationRequest(windows=-1), "-1 windows are outside"),
         ("int8", QuantizationRequest(dense_share=0.1, budget=Budget(max_kld=1)), "budget decides"),
     ],
 )
 def test_what_means_nothing_is_refused(precision, asked, words):
     with pytest.raises(BadInput, match=words):
         asked.require_for(PRECISIONS[precision])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_a_budget_that_limits_nothing_is_none(value):
+    with pytest.raises(BadInput, match=r"--max-kld .* limits nothing"):
+        Budget(max_kld=value)
+    with pytest.raises(BadInput, match=r"--max-ppl-ratio .* limits nothing"):
+        Budget(max_ppl_ratio=value)
