@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from llx.checks import Checked
 from llx.errors import require_modules
 from llx.files import write_whole
-from llx.reports.html.charts import specification, vega_script
-from llx.reports.html.page import TEMPLATES, page_hash, script_text
+from llx.reports.html.charts import specification
 from llx.reports.html.plots import Plot
 from llx.reports.html.runs import Row
+from llx.reports.html.shell import rendered
 from llx.reports.html.tables import plot_table
 from llx.reports.plain import visible
 
@@ -36,28 +34,16 @@ def depth_html(record: Checked) -> str:
     """The page as text."""
     plot = depth_plot(record)
     specs = {NAME: specification(plot)} if plot.rows else {}
-    scripts = [TEMPLATES.joinpath("page.js").read_text()]
-    if specs:
-        scripts.insert(0, script_text(vega_script()))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     failed = record.failed
-    return environment.get_template("check.html").render(
+    return rendered(
+        "check.html",
+        "check",
+        specs,
         title=visible(f"{record.artifact} {record.precision}"),
         kind="bad" if failed else "good",
         summary=visible(failed or "Nothing is off."),
         lines=[visible(line) for line in record.lines],
         plot=(NAME, plot, plot_table(f"data-{NAME}", plot)) if plot.rows else None,
-        specs=specs,
-        style=TEMPLATES.joinpath("page.css").read_text(),
-        scripts=scripts,
-        hashes=[page_hash(script) for script in scripts],
     )
 
 

@@ -1,31 +1,28 @@
 """`llx report`: one page of HTML that needs nothing beside itself, not even a network.
 
 What results say is untrusted. Control characters and those that turn the direction of writing are
-replaced before anything else; the template escapes all; a policy in the page lets no script run but
-those that were written with it, by their hashes.
+replaced before anything else; `shell` does the rest.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from llx.errors import require_modules
 from llx.files import make_folder, write_whole
 from llx.reports.compare.gates import GATES, Gate
 from llx.reports.compare.pairs import Compared, beside, sides
 from llx.reports.history import Entry
-from llx.reports.html.charts import specification, vega_script
+from llx.reports.html.charts import specification
 from llx.reports.html.plots import Plot, changes_plot, history_plots, plots_of
 from llx.reports.html.remarks import named, remarks_on, summary, worst_kind
 from llx.reports.html.runs import Looks, Run, model_name, runs_of
+from llx.reports.html.shell import rendered
 from llx.reports.html.tables import (
     Table,
     changes_table,
@@ -42,7 +39,6 @@ from llx.reports.units import minute, parameters
 from llx.result import Result
 
 PAGE = "index.html"
-TEMPLATES = Path(__file__).parent / "templates"
 GLYPHS = "●■▲◆▼✚"  # of the shapes, as the plots have them
 
 
@@ -120,18 +116,10 @@ def page_html(
     if against and against.plot:
         drawn.append(against.plot)
     specs = {name: specification(plot) for name, plot, _ in drawn}
-    scripts = [TEMPLATES.joinpath("page.js").read_text("utf-8")]
-    if specs:
-        scripts.insert(0, script_text(vega_script()))
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
+        "report",
+        specs,
         title=_title(results),
         facts=_facts(results),
         commands=list(dict.fromkeys(result.command for result in results)),
@@ -142,10 +130,6 @@ def page_html(
         models=models,
         course=course,
         conditions=list(_conditions(results)),
-        specs=specs,
-        style=TEMPLATES.joinpath("page.css").read_text("utf-8"),
-        scripts=scripts,
-        hashes=[page_hash(script) for script in scripts],
     )
 
 
@@ -162,17 +146,6 @@ def _shown(result: Shown) -> Shown:
         return value
 
     return msgspec.convert(shown(msgspec.to_builtins(result)), type(result))
-
-
-def script_text(script: str) -> str:
-    """A library's script as it may stand in a page: nothing in it ends or opens an element."""
-    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def page_hash(script: str) -> str:
-    """A script's hash as a page's policy names it."""
-    digest = hashlib.sha256(script.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _title(results: Sequence[Result]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from llx.errors import Lacking
 from llx.reports.compare.gates import Gate
 from llx.reports.compare.pairs import beside, sides
-from llx.reports.html import page
+from llx.reports.html import shell
 from llx.reports.html.charts import specification, vega_script
 from llx.reports.html.page import page_html, write_page
 from llx.reports.html.plots import MOST_ROWS, changes_plot, plots_of, quantile
@@ -73,7 +73,7 @@ class Read(HTMLParser):
 @pytest.fixture(autouse=True)
 def a_short_script(monkeypatch):
     """Vega itself is a megabyte that no test here runs; its bundle is made once, below."""
-    monkeypatch.setattr(page, "vega_script", lambda: "window.vegaEmbed = null")
+    monkeypatch.setattr(shell, "vega_script", lambda: "window.vegaEmbed = null")
 
 
 def read(results, baseline=()):
@@ -333,7 +333,7 @@ def test_the_plots_script_fits_into_a_page_and_ends_no_element():
     script = vega_script()
     assert "vegaEmbed" in script
     assert len(script) < 1_500_000
-    assert "</script" not in page.script_text(script + "'</script>'").lower()
+    assert "</script" not in shell.script_text(script + "'</script>'").lower()
 
 
 def test_a_plot_of_too_many_rows_says_what_it_leaves_out():
