@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llx.exporter.original import Original
     from llx.llama.teacher import Taught
 
-REPORT = "report it with the output of `llx doctor`"
+REPORT = "report it with the file that `llx doctor --bundle` writes"
 AGAIN = "export again with --overwrite"
 
 
