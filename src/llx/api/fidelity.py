@@ -20,9 +20,10 @@ from llx.precision import Compute
 from llx.progress import Progress
 
 if TYPE_CHECKING:
-    from llx.bench.fidelity.causes import Cause
+    from llx.bench.fidelity.case import Cause
+    from llx.bench.fidelity.expected import Weights
     from llx.bench.fidelity.lesson import Learned, Lesson
-    from llx.bench.fidelity.localise import Found, Weights
+    from llx.bench.fidelity.localise import Found
     from llx.exporter.original import Original
     from llx.llama.teacher import Taught
 
@@ -99,7 +100,7 @@ def _check_weights(original: Original, record: Checked, progress: Progress) -> I
 
 def _check_scales(original: Original, record: Checked, progress: Progress) -> None:
     """Weights in few bits differ from the checkpoint's by rounding and folds, not in size."""
-    from llx.bench.fidelity.causes import FEW, Cause
+    from llx.bench.fidelity.case import FEW, Cause
 
     wrong = next(original.rescaled(progress), None)
     if wrong is None:
@@ -124,9 +125,9 @@ def _check_scales(original: Original, record: Checked, progress: Progress) -> No
 
 def _check_rope(artifact: Artifact, record: Checked) -> None:
     """RoPE's tables follow from the specification, whatever the checkpoint."""
-    from llx.bench.fidelity.causes import Cause
+    from llx.bench.fidelity.case import Cause
+    from llx.bench.fidelity.rope_table_causes import cause_of_rope
     from llx.bench.fidelity.tolerance import UNIT
-    from llx.bench.fidelity.weight_causes import cause_of_rope
     from llx.exporter.original import ROPE, made_rope, stored_rope
 
     spec, compute = artifact.manifest.spec, artifact.manifest.precision.compute
@@ -523,7 +524,8 @@ def _require_right(
     candidate: Candidate | None = None,
 ) -> None:
     """Raise `GateFailed` with the first op that is off, and its cause."""
-    from llx.bench.fidelity.causes import Case, cause_of
+    from llx.bench.fidelity.case import Case
+    from llx.bench.fidelity.causes import cause_of
     from llx.bench.fidelity.oracle import Arithmetic
 
     first = found.first
