@@ -188,7 +188,9 @@ class Cuda:
                 f"CUDA does not run here ({name}: {said})",
                 "see whether `nvidia-smi` shows a GPU; a newer driver may be needed",
             )
-        raise CudaError(f"{name} failed: {said}", "report it with the output of `llx doctor`")
+        raise CudaError(
+            f"{name} failed: {said}", "report it with the file that `llx doctor --bundle` writes"
+        )
 
 
 @functools.cache

@@ -27,7 +27,8 @@ def require_opens(folder: Path, progress: Progress = silent) -> None:
     except BadInput as error:
         raise BadInput(
             f"what was exported cannot be opened, and is not kept ({error.message})",
-            "export an undamaged checkpoint; where it is none, report it with `llx doctor`",
+            "export an undamaged checkpoint; where it is none, report it with the file that "
+            "`llx doctor --bundle` writes",
         ) from None
 
 

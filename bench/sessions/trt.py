@@ -327,7 +327,7 @@ class _Phase:
         if not self.context.execute_async_v3(self._cuda.stream):
             raise CudaError(
                 f"TensorRT refuses a step of {self._shapes[0]} tokens",
-                "report it with the output of `llx doctor`",
+                "report it with the file that `llx doctor --bundle` writes",
             )
         self._cuda.to_host(self.logits, self._logits_at)
 

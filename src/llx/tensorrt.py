@@ -155,7 +155,7 @@ def build(
         raise BadInput(
             f"{path.name}: {runtime} {api.__version__} refuses {error.node_operator()} "
             f"{error.node_name()}: {_one_line(error.desc())}",
-            "report it with the output of `llx doctor`",
+            "report it with the file that `llx doctor --bundle` writes",
         )
     layers = Counter(network.get_layer(i).type.name for i in range(network.num_layers))
     config = _config(runtime, api, builder, network, contract, options, sm, timing_cache, progress)

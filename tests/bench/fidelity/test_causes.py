@@ -13,9 +13,11 @@ import pytest
 import llx
 from llx.api.check import findings
 from llx.artifact import open_artifact
-from llx.bench.fidelity.causes import Case, cause_of
-from llx.bench.fidelity.localise import Site, judged
+from llx.bench.fidelity.case import Case
+from llx.bench.fidelity.causes import cause_of
+from llx.bench.fidelity.localise import judged
 from llx.bench.fidelity.oracle import Arithmetic, rms_norm
+from llx.bench.fidelity.sites import Site
 from llx.bench.fidelity.taps import Step
 from llx.bench.sessions.trt import TrtSession
 from llx.checks import Checked

@@ -1,0 +1,198 @@
+"""Why an op that depends on positions is off: RoPE, attention, the KV cache, the picked logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llx.bench.fidelity import oracle
+from llx.bench.fidelity.case import FEW, Case, Hypothesis
+from llx.bench.fidelity.common_causes import exchanged_heads
+from llx.bench.fidelity.expected import rounded, tables
+from llx.bench.fidelity.oracle import Expected, Wide
+from llx.llama.rope import rope_tables
+from llx.llama.spec import RopeSpec
+
+THETAS = (10000.0, 500000.0, 1000000.0, 100000.0, 1000.0)
+
+
+def rope(case: Case) -> Iterator[Hypothesis]:
+    """What RoPE of q or k may do otherwise: its pairs, its angles, its heads."""
+    site, spec, a = case.site, case.spec, case.a
+    x, positions = site.wide(), site.step.positions
+    cos, sin = tables(spec, a, positions)
+    turn, back = _pairs(spec.head_dim), np.argsort(_pairs(spec.head_dim))
+
+    def by_heads(flat: Wide, order: NDArray[np.intp]) -> Wide:
+        return oracle.flat_of(oracle.heads_of(flat, spec.head_dim)[..., order])
+
+    def interleaved() -> Expected:
+        inner = oracle.rope(a, by_heads(x, back), cos, sin)
+        return Expected(by_heads(inner.wanted, turn), by_heads(inner.allowed, turn))
+
+    def with_rope(rope: RopeSpec, at: NDArray[np.int64] = positions) -> Callable[[], bool]:
+        def holds() -> bool:
+            c, s = (rounded(t, a) for t in rope_tables(rope, spec.head_dim, np.maximum(at, 0)))
+            return case.holds(oracle.rope(a, x, c, s))
+
+        return holds
+
+    yield (
+        "interleaved pairs: RoPE turns interleaved pairs, where the model turns halves",
+        lambda: case.holds(interleaved()),
+    )
+    yield "no rotation: nothing is rotated", lambda: case.holds(oracle.exact(x))
+    yield (
+        "the other way: RoPE turns the other way, by a negative sine",
+        lambda: case.holds(oracle.rope(a, x, cos, -sin)),
+    )
+    for theta in THETAS:
+        if theta != spec.rope.theta:
+            yield (
+                f"another theta: RoPE's theta is {theta:g}, and the model's {spec.rope.theta:g}",
+                with_rope(replace(spec.rope, theta=theta)),
+            )
+    if spec.rope.type != "default":
+        yield (
+            f"no scaling: RoPE's {spec.rope.type} scaling is missing",
+            with_rope(RopeSpec(theta=spec.rope.theta)),
+        )
+    for shift, words in ((-1, "one position early"), (1, "one position late")):
+        yield (
+            f"positions off by one: RoPE turns {words}",
+            with_rope(spec.rope, positions + shift),
+        )
+    yield (
+        "positions from zero: RoPE counts each step's positions from 0",
+        with_rope(spec.rope, positions - positions[0]),
+    )
+    heads = {site.details["part"]: slice(0, x.shape[1])}
+    yield from exchanged_heads(case, heads)
+
+
+def _pairs(head_dim: int) -> NDArray[np.intp]:
+    """Where each channel of halves lies among interleaved pairs: gather by it to interleave."""
+    order: NDArray[np.intp] = np.arange(head_dim).reshape(2, -1).T.ravel()
+    return order
+
+
+def attention(case: Case) -> Iterator[Hypothesis]:
+    """What attention may do otherwise: its mask, its KV heads, its scale."""
+    site, spec, a = case.site, case.spec, case.a
+    q, k, v = (site.wide(i) for i in range(3))
+    positions, filled = site.step.positions, k.shape[1]
+    groups = spec.heads // spec.kv_heads
+    right = oracle.causal(positions, filled)
+
+    def without_first(count: int) -> Callable[[], bool]:
+        return lambda: seeing(right & (np.arange(filled) >= count))
+
+    def scaled_by(scale: float) -> Callable[[], bool]:
+        return lambda: case.holds(
+            oracle.attention(a, q, k, v, right, lambda head: head // groups, scale)
+        )
+
+    def seeing(seen: NDArray[np.bool_], more: Any = None) -> bool:
+        keys, values = more or (k, v)
+        found = oracle.attention(a, q, keys, values, seen, lambda head: head // groups)
+        return case.holds(found, seen.any(-1))
+
+    ahead = site.details.get("ahead")
+    past = np.arange(filled) < positions[0]
+    yield (
+        "a mask one short: the mask ends one position early",
+        lambda: bool(seeing(oracle.causal(positions, filled, -1))),
+    )
+    yield (
+        "a mask one further: the mask ends one position late, and shows the next token",
+        lambda: (
+            seeing(oracle.causal(positions, ahead[0].shape[1], 1), ahead)
+            if ahead
+            else seeing(oracle.causal(positions, filled, 1))
+        ),
+    )
+    yield (
+        "no mask: nothing is masked, and later tokens are seen",
+        lambda: seeing(np.ones_like(right)),
+    )
+    yield (
+        "the past masked: what stood in the cache before the step is not seen",
+        lambda: seeing(right & ~past),
+    )
+    yield (
+        "the step masked: the step's own tokens are not seen",
+        lambda: seeing(right & past),
+    )
+    for first in range(1, min(FEW, filled)):
+        yield (
+            f"the first masked: the first {first} positions are not seen",
+            without_first(first),
+        )
+    if 1 < spec.kv_heads < spec.heads:
+        yield (
+            "other KV heads: query head h reads KV head h mod Hkv, and not h // (H/Hkv)",
+            lambda: case.holds(
+                oracle.attention(a, q, k, v, right, lambda head: head % spec.kv_heads)
+            ),
+        )
+    for scale, words in ((1.0, "not scaled"), (1 / spec.head_dim, "scaled by 1/D, not 1/√D")):
+        yield (
+            f"another scale of scores: scores are {words}",
+            scaled_by(scale),
+        )
+    yield from exchanged_heads(case, {"the queries": slice(0, q.shape[1])})
+
+
+def kv_update(case: Case) -> Iterator[Hypothesis]:
+    """What the cache of keys or values may hold instead: other heads, another slot, nothing new."""
+    site, spec = case.site, case.spec
+    new, past = site.inputs
+    found, start, count = site.found, int(site.step.positions[0]), len(site.step.positions)
+    heads = oracle.heads_of(new, spec.head_dim)
+    part = site.details["part"]
+
+    def written(at: int) -> bool:
+        if site.details["delta"] or not 0 <= at <= found.shape[1] - count:
+            return False
+        return bool((found[:, at : at + count] == heads).all())
+
+    def exchanged() -> bool:
+        at = 0 if site.details["delta"] else start
+        here = found[:, at : at + count]
+        fits = [
+            next((i for i, one in enumerate(heads) if (one == row).all()), None) for row in here
+        ]
+        return None not in fits and fits != list(range(len(fits)))
+
+    yield f"permuted heads: the heads of the cache's {part}s are in another order", exchanged
+    for at in dict.fromkeys((start + 1, start - 1, 0)):
+        if at != start:
+            yield (
+                f"another slot: new {part}s are written from slot {at} on, not from {start}",
+                partial(written, at),
+            )
+    yield (
+        f"not written: new {part}s are not written into the cache",
+        lambda: not site.details["delta"] and bool((found[:, : past.shape[1]] == past).all()),
+    )
+
+
+def pick(case: Case) -> Iterator[Hypothesis]:
+    """Logits of a neighbour of the position that was asked for."""
+    given, found = case.site.inputs[0], case.site.found
+
+    def moved(rows: NDArray[np.intp]) -> bool:
+        return len(given) > 1 and bool((given[rows] == found).all())
+
+    for shift in (1, -1):
+        rows = np.clip(np.arange(len(given)) + shift, 0, len(given) - 1)
+        words = "one late" if shift > 0 else "one early"
+        yield (
+            f"positions off by one: logits are of the position {words}",
+            partial(moved, rows),
+        )
