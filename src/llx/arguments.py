@@ -37,10 +37,21 @@ def door(function: Callable[Given, Answer]) -> Callable[Given, Answer]:
 
     @functools.wraps(function)
     def checked(*arguments: Given.args, **named: Given.kwargs) -> Answer:
-        require_types(function, signature_of(function).bind(*arguments, **named).arguments)
-        return function(*arguments, **named)
+        bound = signature_of(function).bind(*arguments, **named)
+        require_types(function, bound.arguments)
+        bound.arguments |= {name: _plain(value) for name, value in bound.arguments.items()}
+        return function(*bound.args, **bound.kwargs)
 
     return checked
+
+
+def _plain(value: object) -> object:
+    """A number of NumPy's as Python's own, which every encoder knows."""
+    if type(value).__module__ != "numpy":
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def require_types(function: Callable[..., object], given: Mapping[str, object]) -> None:
