@@ -3,7 +3,8 @@
 Rounding moves values, and factors are folded from one layer's weights into another's, but a channel
 as a whole keeps its size: the projection of what is stored on what the checkpoint says, folds taken
 back, is one. What was folded is read out of what it was folded into: the norms before q, k, v and
-before gate, up; v before o; up before down (`llx.exporter.quantization.fold`).
+before gate, up; v before o; up before down (`llx.exporter.quantization.fold`). Where that is zero
+nothing tells the fold, and what it was folded from is left out.
 """
 
 from __future__ import annotations
@@ -61,20 +62,22 @@ def rescaled(
         rows = ones.get(module, torch.ones(spec.dim))
         if folded and norm:
             rows = _ratio(wanted(norm), stored(norm))
-        found, right = stored(f"{module}.weight"), wanted(f"{module}.weight") * rows[:, None]
+        known = rows.isfinite()
+        found = stored(f"{module}.weight")[known]
+        right = (wanted(f"{module}.weight") * rows[:, None])[known]
         at = 0
         for part, size in splits.items():
             span = slice(at, at + size)
             at += size
             here, there = found[:, span], right[:, span]
             along, sizes = (here * there).sum(0), there.square().sum(0)
-            factors = torch.where(sizes > 0, along / sizes.clamp_min(1e-30), torch.ones(size))
+            factors = _ratio(along, sizes)
             if folded and part == "v":
-                heads = (1 / _safe(factors)).view(spec.kv_heads, 1, spec.head_dim)
+                heads = _ratio(torch.ones(size), factors).view(spec.kv_heads, 1, spec.head_dim)
                 groups = spec.heads // spec.kv_heads
                 ones["o"] = heads.expand(-1, groups, -1).reshape(-1)
             elif folded and part == "up":
-                ones["down"] = 1 / _safe(factors)
+                ones["down"] = _ratio(torch.ones(size), factors)
             else:
                 yield from _judged(f"layers.{layer}.{module}", part, factors, here, there)
 
@@ -88,6 +91,7 @@ def _judged(
     whole = float((found * right).sum()) / total
     noise = float((found - whole * right).square().sum())
     allowed = min(CHANNEL, ACROSS * (noise / total) ** 0.5 + SCALE_ROUNDING)
+    factors = factors.nan_to_num(nan=1.0)  # of channels of zeros
     sizes = right.square().sum(0)
     seen = sizes > NEGLIGIBLE**2 * sizes.max()
     off = (((factors - 1).abs() > CHANNEL) & seen).nonzero().flatten().tolist()
@@ -98,8 +102,5 @@ def _judged(
 
 
 def _ratio(one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(other != 0, one / _safe(other), torch.ones_like(one))
-
-
-def _safe(x: Tensor) -> Tensor:
-    return torch.where(x.abs() > 1e-30, x, torch.ones_like(x))
+    """One over the other; NaN where that is zero."""
+    return torch.where(other != 0, one / other, torch.nan)
