@@ -81,7 +81,7 @@ def calibration_text(folder: Path) -> None:
 def calibrates(folder: Path) -> list[list[str]]:
     text = ["--calibration-text", str(folder / "text.txt")]
     out = ["--weights", str(folder), "-o", f"{folder}-out", "--context", "32", "--overwrite"]
-    return [["export", *out, "--precision", "int8", *text]]
+    return [["export", *out, "--precision", "int8", "--calibration-windows", "2", *text]]
 
 
 MORE = {
