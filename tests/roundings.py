@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from llx.artifact import Artifact
-from llx.bench.fidelity import linears, parity
-from llx.bench.fidelity.parity import Parity
+from llx.bench.fidelity import linears
 from llx.bench.session import Tokens
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
 from llx.llama.quantized import QuantizedLinear
+from tests import parity
 from tests.checkpoints import SEED
+from tests.parity import Parity
 
 TOLERANCE = 1e-5  # what the order of sums moves in fp32: that of the dense models' tests
 # Steps are 8/127 wide or wider, so within TOLERANCE of an edge lie 2 x 1e-5 x 127/8 of all inputs,

@@ -10,7 +10,6 @@ import pytest
 
 from llx.api.reference import open_reference
 from llx.bench.fidelity.judge import judge_session
-from llx.bench.fidelity.parity import compare
 from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.generate import Sampling, chat_prompt, generate
 from llx.bench.sessions import ENGINES
@@ -18,6 +17,7 @@ from llx.bench.sessions.ort import OrtSession
 from llx.bench.text import tokenizer_of
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
+from tests.parity import compare
 
 GREEDY = Sampling()
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from llx.bench.fidelity.observed import Observed as Observed
     from llx.bench.fidelity.observed import observe_decode as observe_decode
     from llx.bench.fidelity.observed import observe_prefill as observe_prefill
-    from llx.bench.fidelity.parity import Parity as Parity
-    from llx.bench.fidelity.parity import compare as compare
     from llx.bench.fidelity.reference import Protocol as Protocol
     from llx.bench.fidelity.reference import Reference as Reference
     from llx.bench.fidelity.reference import capture as capture
@@ -26,7 +24,6 @@ __getattr__, __dir__, __all__ = hand_on(
         "judge": "judge_session",
         "linears": "LinearParity linear_parities",
         "observed": "Observed observe_decode observe_prefill",
-        "parity": "Parity compare",
         "reference": "Protocol Reference capture read_reference",
     },
 )

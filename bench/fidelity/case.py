@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.expected import Weights
@@ -14,6 +16,7 @@ from llx.bench.fidelity.sites import Site
 from llx.llama.spec import LlamaSpec
 
 AGAIN = "export again with --overwrite"
+IN_A_WIDER_TYPE = "export with --precision bf16 or fp32"
 FEW = 8  # channels that are named one by one
 OVERFLOW = "overflow"
 
@@ -52,3 +55,21 @@ class Case:
 
 Hypothesis = tuple[str, Callable[[], bool]]
 """A name and what is said, as `name: words`, and whether it holds."""
+
+
+def cause_among(
+    hypotheses: Iterable[Hypothesis], untried: tuple[type[Exception], ...] = ()
+) -> Cause:
+    """The first that holds; else what was ruled out. `untried`: how one says that it cannot be."""
+    tried = []
+    for words, holds in hypotheses:
+        name, _, said = words.partition(": ")
+        with np.errstate(all="ignore"):
+            try:
+                right = holds()
+            except untried:
+                continue
+        if right:
+            return Cause(said or name, IN_A_WIDER_TYPE if name == OVERFLOW else AGAIN)
+        tried.append(name)
+    return Cause(None, AGAIN, tuple(dict.fromkeys(tried)))

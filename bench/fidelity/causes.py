@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from llx.bench.fidelity import common_causes, linear_causes, position_causes, value_causes
-from llx.bench.fidelity.case import AGAIN, OVERFLOW, Case, Cause, Hypothesis
+from llx.bench.fidelity.case import Case, Cause, Hypothesis, cause_among
 from llx.errors import LlxError
 
 OF_KIND: dict[str, Callable[[Case], Iterator[Hypothesis]]] = {
@@ -31,22 +29,7 @@ OF_KIND: dict[str, Callable[[Case], Iterator[Hypothesis]]] = {
 
 def cause_of(case: Case) -> Cause:
     """The cause of what is off, as far as one is known and fits; else what was ruled out."""
-    tried = []
-    for words, holds in _hypotheses(case):
-        name, _, said = words.partition(": ")
-        with np.errstate(all="ignore"):
-            try:
-                right = holds()
-            except (LlxError, KeyError):  # what it would need is not here
-                continue
-        if right:
-            return Cause(said or name, _remedy(name))
-        tried.append(name)
-    return Cause(None, AGAIN, tuple(dict.fromkeys(tried)))
-
-
-def _remedy(name: str) -> str:
-    return "export with --precision bf16 or fp32" if name == OVERFLOW else AGAIN
+    return cause_among(_hypotheses(case), (LlxError, KeyError))  # what it would need is not here
 
 
 def _hypotheses(case: Case) -> Iterator[Hypothesis]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.bench.fidelity.case import AGAIN, Cause
+from llx.bench.fidelity.case import Cause, Hypothesis, cause_among
 from llx.bench.fidelity.weight_causes import Array, alike
 from llx.llama.rope import inverse_frequencies
 from llx.llama.spec import LlamaSpec, RopeSpec
@@ -25,68 +25,52 @@ def cause_of_rope(
     The frequencies that a table was made with are read out of it: of position 1 the angle of each
     pair, which is below π. `tables` makes them anew, as the type has them, of a `RopeSpec`.
     """
+    # No RoPE has such numbers.
+    return cause_among(_hypotheses(cos, sin, spec, compute, tables), (ValueError,))
+
+
+def _hypotheses(
+    cos: Array, sin: Array, spec: LlamaSpec, compute: Compute, tables: Callable[..., Any]
+) -> Iterator[Hypothesis]:
     rope, positions = spec.rope, np.arange(len(cos))
 
     def made(other: RopeSpec, at: NDArray[np.int64] = positions) -> bool:
         wanted = tables(other, at)
         return alike(cos, wanted[0], compute, 2) and alike(sin, wanted[1], compute, 2)
 
-    hypotheses: list[tuple[str, Callable[[], bool]]] = []
     if rope.type != "default":
-        hypotheses.append(
-            (
-                f"no scaling: RoPE's {rope.type} scaling is missing from the tables",
-                lambda: made(RopeSpec(theta=rope.theta)),
-            )
+        yield (
+            f"no scaling: RoPE's {rope.type} scaling is missing from the tables",
+            partial(made, RopeSpec(theta=rope.theta)),
         )
     for theta in _thetas_of(cos, sin, spec):
         for scaled in (rope, RopeSpec()):
-            hypotheses.append(
-                (
-                    f"another theta: RoPE's tables are of theta {theta:g}, and the model's is "
-                    f"{rope.theta:g}",
-                    partial(_made_of, made, scaled, theta),
-                )
+            yield (
+                f"another theta: RoPE's tables are of theta {theta:g}, and the model's is "
+                f"{rope.theta:g}",
+                partial(_made_of, made, scaled, theta),
             )
     if rope.type != "default":
         for factor in (2.0, 4.0, 8.0, 16.0, 32.0):
-            hypotheses.append(
-                (
-                    f"another scaling: RoPE's tables are scaled by {factor:g}, and the model's by "
-                    f"{rope.factor:g}",
-                    partial(made, replace(rope, factor=factor)),
-                )
+            yield (
+                f"another scaling: RoPE's tables are scaled by {factor:g}, and the model's by "
+                f"{rope.factor:g}",
+                partial(made, replace(rope, factor=factor)),
             )
-        hypotheses.append(
-            (
-                "linear scaling: RoPE's tables are scaled linearly, and the model's by the rule of "
-                f"{rope.type}",
-                lambda: made(RopeSpec(theta=rope.theta, type="linear", factor=rope.factor)),
-            )
+        yield (
+            "linear scaling: RoPE's tables are scaled linearly, and the model's by the rule of "
+            f"{rope.type}",
+            lambda: made(RopeSpec(theta=rope.theta, type="linear", factor=rope.factor)),
         )
     for shift, words in ((1, "late"), (-1, "early")):
-        hypotheses.append(
-            (
-                f"positions off by one: RoPE's tables begin one position {words}",
-                partial(made, rope, positions + shift),
-            )
+        yield (
+            f"positions off by one: RoPE's tables begin one position {words}",
+            partial(made, rope, positions + shift),
         )
-    hypotheses.append(
-        (
-            "exchanged tables: cosines and sines stand in one another's place",
-            lambda: _swapped(cos, sin, tables(rope, positions), compute),
-        )
+    yield (
+        "exchanged tables: cosines and sines stand in one another's place",
+        lambda: _swapped(cos, sin, tables(rope, positions), compute),
     )
-    tried = []
-    for words, holds in hypotheses:
-        name, _, said = words.partition(": ")
-        try:
-            if holds():
-                return Cause(said, AGAIN)
-        except ValueError:  # no RoPE has such numbers
-            continue
-        tried.append(name)
-    return Cause(None, AGAIN, tuple(dict.fromkeys(tried)))
 
 
 def _made_of(made: Callable[..., bool], rope: RopeSpec, theta: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.bench.fidelity.case import AGAIN, FEW, Cause
+from llx.bench.fidelity.case import AGAIN, FEW, Cause, Hypothesis, cause_among
 from llx.bench.fidelity.tolerance import LEAST, UNIT
 from llx.llama.spec import LlamaSpec
 from llx.precision import Compute
@@ -47,19 +47,12 @@ def cause_of_weight(
     """What was done to a weight: [in, out] of a projection, [V, dim] of a table, or a vector."""
     if found.shape != wanted.shape:
         return Cause(f"its shape is {found.shape}, and the model's {wanted.shape}", AGAIN)
-    tried = []
-    for words, holds in _hypotheses(name, found, wanted, spec, compute, others):
-        short, _, said = words.partition(": ")
-        with np.errstate(all="ignore"):
-            if holds():
-                return Cause(said, AGAIN)
-        tried.append(short)
-    return Cause(None, AGAIN, tuple(dict.fromkeys(tried)))
+    return cause_among(_hypotheses(name, found, wanted, spec, compute, others))
 
 
 def _hypotheses(
     name: str, found: Array, wanted: Array, spec: LlamaSpec, compute: Compute, others: Others
-) -> Iterator[tuple[str, Callable[[], bool]]]:
+) -> Iterator[Hypothesis]:
     def same(one: Array, other: Array) -> bool:
         return alike(one, other, compute)
 
@@ -78,7 +71,7 @@ def _hypotheses(
     yield from _other_layers(name, found, spec, same, others)
     yield (
         "transposed: it is transposed",
-        lambda: found.ndim == 2 and same(found, wanted.T) if found.ndim == 2 else False,
+        lambda: found.ndim == 2 and same(found, wanted.T),
     )
     yield "permuted: its values are in another order", lambda: _permuted(found, wanted, compute)
     bad = differing(found, wanted, compute)
@@ -95,7 +88,7 @@ def _other_table(name: str) -> str:
 
 def _projection(
     name: str, found: Array, wanted: Array, spec: LlamaSpec, same: Callable[[Array, Array], bool]
-) -> Iterator[tuple[str, Callable[[], bool]]]:
+) -> Iterator[Hypothesis]:
     """Of what lies along the outputs, the last axis of weights and biases alike."""
     kind = name.rpartition(".")[2]
     what = "biases" if kind == "bias" else "heads"
@@ -155,9 +148,7 @@ def _heads_permuted(
     return None not in fits and fits != list(starts) and len(set(fits)) == len(fits)
 
 
-def _scales(
-    found: Array, wanted: Array, compute: Compute
-) -> Iterator[tuple[str, Callable[[], bool]]]:
+def _scales(found: Array, wanted: Array, compute: Compute) -> Iterator[Hypothesis]:
     """One factor for all, or for some channels along either axis."""
     factor = _factor(found, wanted)
 
@@ -209,7 +200,7 @@ def _factor(found: Array, wanted: Array) -> float:
 
 def _other_layers(
     name: str, found: Array, spec: LlamaSpec, same: Callable[[Array, Array], bool], others: Others
-) -> Iterator[tuple[str, Callable[[], bool]]]:
+) -> Iterator[Hypothesis]:
     parts = name.split(".")
     names = [
         f"layers.{i}.{n}.weight" for i in range(spec.layers) for n in ("attn_norm", "mlp_norm")

@@ -80,7 +80,7 @@ def done_at_once(monkeypatch):
         monkeypatch.setattr(measuring, name, nothing)
     monkeypatch.setattr("llx.api.export.export_whole", lambda *_: (None, False))
     monkeypatch.setattr("llx.api.report.write_page", lambda *_, **__: Path("page"))
-    monkeypatch.setattr("llx.api.check.check_fidelity", lambda *_: iter(()))
+    monkeypatch.setattr("llx.api.check._check_fidelity", lambda *_: iter(()))
     monkeypatch.setattr("llx.api.generate.default_engine", lambda: llx_engine("torch"))
     tasks = SimpleNamespace(run_tasks=nothing)
     monkeypatch.setitem(sys.modules, "llx.bench.tasks.run", tasks)

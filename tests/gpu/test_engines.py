@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from llx.api.reference import open_reference
-from llx.bench.fidelity.parity import compare
 from llx.bench.roofline.work import bytes_per_decode_step
 from llx.bench.sessions import ENGINES
 from llx.bench.speed import steps
 from llx.bench.speed.samples import Workload
 from llx.graphs.contract import ContractError
 from tests.gpu.conftest import GPU_ENGINES, ready
+from tests.parity import compare
 from tests.rows import measure
 
 FP16_TOLERANCE = 0.2  # of the standard deviation of logits; right engines show a tenth of it

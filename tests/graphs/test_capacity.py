@@ -9,7 +9,6 @@ import onnx_ir as ir
 import pytest
 
 from llx.artifact import Artifact
-from llx.bench.fidelity import parity
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput
@@ -17,6 +16,7 @@ from llx.graphs.capacity import restamp
 from llx.graphs.contract import contract_for
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
+from tests import parity
 from tests.checkpoints import SPECS, TINY
 from tests.conftest import export_tiny
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llx.bench.fidelity import parity
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed import steps
 from llx.errors import BadInput
 from llx.graphs.dialects import DIALECTS, dialect_named
 from llx.graphs.inspect import problems
+from tests import parity
 from tests.checkpoints import SPECS, dice
 from tests.conftest import export_tiny
 

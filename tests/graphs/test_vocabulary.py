@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 
 from llx.artifact import WEIGHTS
-from llx.bench.fidelity import parity
 from llx.bench.fidelity.linears import linear_parities
 from llx.bench.roofline.work import bytes_per_decode_step, weights_bytes
 from llx.bench.sessions.ort import OrtSession
@@ -26,7 +25,7 @@ from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from llx.llama.weights import weights_of
 from llx.precision import Precision, precision_named
-from tests import roundings
+from tests import parity, roundings
 from tests.checkpoints import BIASED, MHA, TINY, MemorySource, dice, random_tensors
 from tests.conftest import export_tiny
 from tests.exporter.quantization.test_budget import logits

@@ -14,7 +14,6 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from llx.bench.fidelity import parity
 from llx.bench.fidelity.linears import linear_parities
 from llx.bench.sessions.ort import OrtSession, session_options, settings_of
 from llx.bench.sessions.torch import TorchSession
@@ -24,6 +23,7 @@ from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import op_counts, problems
 from llx.graphs.tensorrt_rules import Target, require_buildable
 from llx.precision import Precision
+from tests import parity
 from tests.checkpoints import BIASED, MHA, TINY, dice
 from tests.conftest import export_tiny, logits_on_text
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from llx.api.check_engines import check_engines
+from llx.api.check_ops import check_linears, check_ops
+from llx.api.check_weights import check_weights
 from llx.api.engines import engines_named
-from llx.api.fidelity import check_fidelity
 from llx.api.watching import AnyArtifact, watched
 from llx.arguments import door
 from llx.artifact import WEIGHTS, Artifact, is_artifact, latest, open_artifact
 from llx.checks import Checked
 from llx.engine import engines_of
-from llx.errors import BadInput, GateFailed
+from llx.errors import BadInput, GateFailed, LlxError, require_modules
 from llx.graphs.dialects import dialect_named
 from llx.graphs.inspect import problems
 from llx.progress import Progress
@@ -87,11 +89,11 @@ def _lines(
             )
         manifest = found.manifest
         yield f"bytes: {len(manifest.files)} files are what the manifest vouches for"
-        yield from _check_engines(found)
+        yield from _check_built(found)
         for dialect in found.dialects:
             _check_graph(found, dialect)
             yield f"{dialect}: the ONNX checker, the contract and the weights file agree"
-        yield from check_fidelity(found, engines, record, every_op, news)
+        yield from _check_fidelity(found, engines, record, every_op, news)
 
 
 def _check_graph(artifact: Artifact, dialect: str) -> None:
@@ -118,7 +120,7 @@ def _opened(folder: str | Path | None) -> Artifact:
         raise
 
 
-def _check_engines(artifact: Artifact) -> Iterator[str]:
+def _check_built(artifact: Artifact) -> Iterator[str]:
     """Every byte of the engines that were built."""
     engines = engines_of(artifact)
     for engine in engines:
@@ -129,3 +131,37 @@ def _check_engines(artifact: Artifact) -> Iterator[str]:
             )
     if engines:
         yield f"engines: {len(engines)} are what their manifests vouch for"
+
+
+def _check_fidelity(
+    artifact: Artifact,
+    engines: Sequence[str] | None,
+    record: Checked,
+    every_op: bool,
+    progress: Progress,
+) -> Iterator[str]:
+    """The weights, every engine, and op by op what is off. Raises `GateFailed` with the cause."""
+    if not artifact.has(WEIGHTS):
+        yield "parity: not checked: the artifact holds graphs only"
+        return
+    try:
+        require_modules("the PyTorch reference", "export", "torch", "gguf")
+    except LlxError as error:
+        yield f"parity: not checked: {error}"
+        return
+    from llx.exporter.original import original_of
+
+    original = original_of(artifact)
+    yield from check_weights(original, record, progress)
+    precision = artifact.manifest.precision
+    if precision.linear != "dense":
+        yield from check_linears(artifact)
+    if precision.linear == "int8":
+        # One input that falls to the other side of a rounding moves by a step: logits of two right
+        # engines differ by as much as logits do, so each op is looked at by itself instead.
+        yield from check_ops(artifact, record, progress)
+        yield "fidelity is not checked here: `llx bench` measures what int8 costs"
+        return
+    yield from check_engines(artifact, original, engines, record, every_op, progress)
+    if precision.linear != "dense":
+        yield f"fidelity is not checked here: `llx bench` measures what {precision.linear} costs"

@@ -52,17 +52,17 @@ def _check_scales(original: Original, record: Checked, progress: Progress) -> No
     if wrong is None:
         return
     of = f"{wrong.part} of it" if wrong.part else "it"
-    words = f"one scale: all of {of} is {wrong.factor:.2g} times the checkpoint's, folds aside"
+    words = f"all of {of} is {wrong.factor:.2g} times the checkpoint's, folds aside"
     if wrong.channels:
         listed = ", ".join(map(str, wrong.channels[:FEW]))
         more = " …" if len(wrong.channels) > FEW else ""
         words = (
-            f"a channel's scale: output channel {listed}{more} of {of} is {wrong.factor:.2g} times "
+            f"output channel {listed}{more} of {of} is {wrong.factor:.2g} times "
             "the checkpoint's, folds aside"
         )
     before = {"o": " (or v before it)", "down": " (or up before it)"}
     words += before.get(wrong.module.rpartition(".")[2], "")
-    cause = Cause(words.partition(": ")[2], AGAIN)
+    cause = Cause(words, AGAIN)
     name = f"{wrong.module}.weight"
     _fail_weight(
         record, name, "the checkpoint's, rounded", abs(wrong.factor - 1), cause, wrong.allowed

@@ -10,7 +10,6 @@ import pytest
 
 from llx.artifact import FileRecord, open_artifact
 from llx.bench import run as running
-from llx.bench.fidelity.parity import compare
 from llx.bench.sessions import ENGINES, Built
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.sessions.trt import TrtSession, chosen_engine
@@ -31,6 +30,7 @@ from llx.tensorrt import BuildOptions
 from tests.cli.test_bad_input import assert_refused
 from tests.doubles.cuda import RecordingCuda
 from tests.doubles.tensorrt import FakeTensorRT, plan_of
+from tests.parity import compare
 
 GPU = Gpu("a GPU that is not here", 87, 2**35)
 VERSION = "10.16.2"

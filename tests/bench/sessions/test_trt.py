@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from llx.bench.cuda import Cuda, CudaError
-from llx.bench.fidelity.parity import compare
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.sessions.trt import TrtSession
 from llx.bench.speed import steps
@@ -23,6 +22,7 @@ from tests.checkpoints import dice
 from tests.doubles.cuda import RecordingCuda
 from tests.doubles.session import open_trt
 from tests.doubles.tensorrt import FakeTensorRT
+from tests.parity import compare
 
 BOTH = pytest.mark.parametrize("dialect", ["standard", "primitive"])
 

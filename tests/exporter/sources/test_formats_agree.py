@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from llx.bench.fidelity.parity import compare
 from llx.bench.sessions import ENGINES
 from llx.errors import BadInput
 from llx.exporter.export import ExportRequest, export
@@ -19,6 +18,7 @@ from tests.checkpoints import (
     write_gguf,
     write_meta,
 )
+from tests.parity import compare
 
 PRESET = Preset(
     name="tiny", family="tiny", size="1k", hub_id="nobody/tiny", licence="none", spec=TINY
