@@ -6,8 +6,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from llx.artifact import CHAT_TEMPLATE, Artifact
+from llx.artifact import Artifact
 from llx.errors import BadInput, NotExported
+from llx.manifest import CHAT_TEMPLATE
 from llx.templates import (
     MOST_TEMPLATE_BYTES,
     TemplateFailed,

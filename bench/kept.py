@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from llx.artifact import REFERENCE, Artifact
+from llx.artifact import Artifact
 from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import cpu_name
 from llx.bench.worker import Job, Outcome, Scenario
@@ -28,6 +28,7 @@ from llx.files import (
     state_folder,
     write_sealed,
 )
+from llx.manifest import REFERENCE
 
 
 class Kept:

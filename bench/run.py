@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import llx
-from llx.artifact import REFERENCE, Artifact
+from llx.artifact import Artifact
 from llx.bench.kept import Kept, kept_anything
 from llx.bench.machine import environment
 from llx.bench.machine.watch import overall_run
@@ -21,6 +21,7 @@ from llx.bench.worker import Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
 from llx.errors import LlxError
 from llx.gpu import find_gpu
+from llx.manifest import REFERENCE
 from llx.processes import OwnProcess, ProcessDied, TimedOut
 from llx.progress import Progress, silent
 from llx.result import (

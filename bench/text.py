@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-from llx.artifact import TOKENIZER, UNREAD, Artifact
+from llx.artifact import Artifact
 from llx.errors import NotExported
+from llx.manifest import TOKENIZER, UNREAD
 from llx.tokenizer import decode, parse_tokenizer
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # what bytes that are no character are decoded to

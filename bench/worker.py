@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Literal
 
-from llx.artifact import REFERENCE, Artifact, open_artifact, replaced
+from llx.artifact import Artifact, open_artifact, replaced
 from llx.bench import clock
 from llx.bench.fidelity.judge import judge_session
 from llx.bench.fidelity.reference import read_reference
@@ -21,6 +21,7 @@ from llx.bench.speed.samples import Enough, Samples, SpeedTest, Workload, sample
 from llx.conditions import EnergyRecord, GpuRecord, RunRecord
 from llx.errors import LlxError
 from llx.gpu import find_gpu
+from llx.manifest import REFERENCE
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
 from llx.result import FIDELITY, Fidelity, MemoryRecord, name_of

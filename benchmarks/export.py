@@ -35,7 +35,8 @@ EXPORT = """
 import sys, time
 from pathlib import Path
 from llx.processes import peak_host_bytes
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
+from llx.exporter.request import ExportRequest
 from llx.precision import precision_named
 
 times = []

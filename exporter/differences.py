@@ -11,17 +11,21 @@ from collections.abc import Mapping
 import msgspec
 
 import llx
-from llx.artifact import Manifest
 from llx.errors import BadInput
+from llx.manifest import Manifest
 
 OPTIONS, CHECKPOINT, LLX = "options", "checkpoint", "llx"
 OTHER_FOLDER = "choose another folder with -o, or replace it with --overwrite"
 
 
+def hash_of(value: object) -> str:
+    """SHA-256 of a value as JSON."""
+    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
+
+
 def hashed(parts: Mapping[str, object]) -> dict[str, str]:
     """A hash of each thing that decides an export, for the manifest."""
-    encode = msgspec.json.encode
-    return {name: hashlib.sha256(encode(part)).hexdigest() for name, part in parts.items()}
+    return {name: hash_of(part) for name, part in parts.items()}
 
 
 def another_export(folder: object, standing: Manifest, asked: Mapping[str, str]) -> BadInput:

@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import datetime
-import glob
-import hashlib
 import importlib.metadata
 import platform
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-import llx
-from llx.artifact import (
-    CHAT_TEMPLATE,
-    REFERENCE,
-    TOKENIZER,
-    WEIGHTS,
-    Artifact,
-    CastCounts,
-    FileRecord,
-    Manifest,
-    SourceFile,
-    SourceRecord,
-    is_artifact,
-    open_artifact,
-    record_of,
-    remember_latest,
-    write_manifest,
-)
-from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of
+from llx.artifact import Artifact, is_artifact, open_artifact, remember_latest
+from llx.corpus import WINDOW
 from llx.errors import BadInput, LlxError, one_line, require_modules
-from llx.exporter.differences import CHECKPOINT, LLX, OPTIONS, another_export, hashed
-from llx.exporter.locate import RandomWeights, Weights
-from llx.exporter.quantization.budget import QuantizationRequest
+from llx.exporter.differences import another_export, hash_of, hashed
+from llx.exporter.locate import RandomWeights
+from llx.exporter.request import (
+    ExportRequest,
+    calibration_key,
+    kept_path,
+    parts_of,
+    preset_of,
+    require_use_of_text,
+    source_file,
+)
 from llx.files import beside, real_path, require_space
 from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
 from llx.llama.spec import LlamaSpec
-from llx.nearby import no_such
-from llx.precision import Precision
+from llx.manifest import (
+    CHAT_TEMPLATE,
+    REFERENCE,
+    TOKENIZER,
+    WEIGHTS,
+    CastCounts,
+    FileRecord,
+    Manifest,
+    SourceRecord,
+    record_of,
+    write_manifest,
+)
 from llx.progress import Progress, silent
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
@@ -57,30 +53,10 @@ if TYPE_CHECKING:
     from llx.exporter.sources import TensorSource, Text
     from llx.exporter.weights import Layout
 
-# Read by the no-op check: an export made by other rules is not the same export.
-RULES = 5
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 # Of the budget, to keep to where the graph costs more than its values in PyTorch: tried in turn.
 MARGINS = (0.9, 0.8)
-# What is read beside a file of weights that is named: configuration, tokenizer, chat template.
-BESIDE = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
-TEMPLATES = "additional_chat_templates/*.jinja"
-SHARD_NUMBER = re.compile(r"(-\d{5}-of-\d{5}|\.\d\d)$", re.ASCII)
 VERSIONS_OF = ("llx", "torch", "onnx", "onnx-ir", "gguf", "numpy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportRequest:
-    """What `llx export` was asked for."""
-
-    weights: Weights
-    folder: Path
-    precision: Precision
-    context: int | None = None
-    quantization: QuantizationRequest = field(default_factory=QuantizationRequest)
-    preset: Preset | None = None
-    label: str = ""  # what the weights are called, where no preset says it
-    command: str = ""
 
 
 RunWindows = Callable[[Path, "NDArray[np.int64]"], Iterator["NDArray[np.float32]"]]
@@ -101,15 +77,15 @@ def export(
     anything else, the checkpoint is damaged or incomplete, or a size does not fit; `Lacking` where
     the disk does not have the room; `GateFailed` where the budget cannot be kept to.
     """
-    _require_use_of_text(request)
+    require_use_of_text(request)
     _require_folder(request)
-    parts = _parts(request)
-    key, asked = _hash(parts), hashed(parts)
+    parts = parts_of(request)
+    key, asked = hash_of(parts), hashed(parts)
     clear_leftovers(request.folder, tell)
     standing = _standing(request.folder, key, asked, overwrite, progress)
     if standing is not None:
         if request.precision.linear != "dense":
-            _clear_calibration(request, only=_calibration_key(request))
+            _clear_calibration(request, only=calibration_key(request))
         _tell_warnings(standing.manifest.source.warnings, tell)
         _remember(request.folder, tell)
         return standing, False
@@ -186,14 +162,14 @@ def _write_artifact(
     """Graphs, weights, tokenizer and manifest, into an empty folder."""
     from llx.exporter.weights import layout_of
 
-    spec = source.spec if source else _preset_of(request).spec
+    spec = source.spec if source else preset_of(request).spec
     contract = contract_for(spec, request.precision.compute, request.context)
     manifest = Manifest(
         name=request.folder.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=request.command,
         request=key,
-        asked=hashed(_parts(request)),
+        asked=hashed(parts_of(request)),
         spec=spec,
         precision=request.precision,
         contract=contract,
@@ -232,7 +208,7 @@ def _write_quantized(
     calibration = _calibration_of(request)
     window = min(WINDOW, manifest.contract.limits.capacity)
     asked = request.quantization
-    with CalibrationStore.opened(calibration, _calibration_key(request)) as store:
+    with CalibrationStore.opened(calibration, calibration_key(request)) as store:
         try:
             chosen = quantize(source, request.precision, asked, store, window, progress)
         except BadInput:  # which no second try would end otherwise
@@ -292,11 +268,6 @@ def _tell_warnings(warnings: Iterable[str], tell: Callable[[str], None]) -> None
         tell(f"warning: {warning}")
 
 
-def _preset_of(request: ExportRequest) -> Preset:
-    assert request.preset is not None, "a model without a checkpoint is a preset's"
-    return request.preset
-
-
 def _open(request: ExportRequest, warnings: list[str]) -> TensorSource | None:
     """The checkpoint, or None where only graphs are wanted. `warnings`: what is odd about it."""
     from llx.exporter.sources import open_source
@@ -305,7 +276,7 @@ def _open(request: ExportRequest, warnings: list[str]) -> TensorSource | None:
     if request.weights is None:
         return None
     if isinstance(request.weights, RandomWeights):
-        return RandomSource(_preset_of(request).spec, request.weights.seed)
+        return RandomSource(preset_of(request).spec, request.weights.seed)
     preset = request.preset
     source = open_source(
         request.weights, preset.spec if preset else None, request.context, warnings
@@ -320,27 +291,19 @@ def _source_record(
 ) -> SourceRecord:
     weights, preset = request.weights, request.preset
     if source is None:
-        return SourceRecord(label=_preset_of(request).hub_id, format="none", path="", files=())
+        return SourceRecord(label=preset_of(request).hub_id, format="none", path="", files=())
     if isinstance(weights, RandomWeights):
-        label = f"random weights, seed {weights.seed}, in the shape of {_preset_of(request).hub_id}"
+        label = f"random weights, seed {weights.seed}, in the shape of {preset_of(request).hub_id}"
         return SourceRecord(label=label, format=source.format, path="", files=())
     assert weights is not None
     return SourceRecord(
         label=preset.hub_id if preset else request.label or weights.name,
         format=source.format,
-        path=str(_kept_path(weights)),
-        files=tuple(_source_file(file) for file in source.files),
+        path=str(kept_path(weights)),
+        files=tuple(source_file(file) for file in source.files),
         ignored=ignored,
         warnings=tuple(source.warnings),
     )
-
-
-def _kept_path(weights: Path) -> Path:
-    """Where the same checkpoint is found again: a file keeps its name, whatever that links to.
-
-    In the hub's cache it links to a file named by its hash, beside which there is no config.json.
-    """
-    return weights.resolve() if weights.is_dir() else weights.parent.resolve() / weights.name
 
 
 def _standing(
@@ -376,61 +339,6 @@ def _standing(
     if not overwrite:
         raise another_export(folder, artifact.manifest, asked)
     return None
-
-
-def _hash(parts: Mapping[str, object]) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-
-
-def _parts(request: ExportRequest) -> dict[str, object]:
-    """Everything that decides the artifact's content: the options, the checkpoint, and llx."""
-    weights: object = request.weights
-    if isinstance(weights, Path):
-        if not weights.exists():
-            raise no_such(weights, "name a checkpoint's folder or a GGUF file")
-        weights = [str(weights.name), *map(_source_file, _read_for(weights))]
-    spec = request.preset.spec if request.preset else None
-    options: list[object] = [spec, request.precision, request.context]
-    if request.precision.linear != "dense":
-        # A text is what it says, wherever it lies.
-        options += [replace(request.quantization, text=None), _text_of(request).sha256]
-    return {LLX: [RULES, llx.__version__], CHECKPOINT: weights, OPTIONS: options}
-
-
-def _read_for(weights: Path) -> list[Path]:
-    """The files that an export may read: all of a folder, or a file with what belongs to it."""
-    folder, patterns = weights, ["*", TEMPLATES]
-    if not weights.is_dir():
-        parts = glob.escape(SHARD_NUMBER.sub("", weights.stem)) + "*" + glob.escape(weights.suffix)
-        folder, patterns = weights.parent, [parts, *BESIDE, TEMPLATES]
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return sorted(found | {weights} if weights.is_file() else found)
-
-
-def _calibration_key(request: ExportRequest) -> str:
-    """Hash of everything that decides what a calibration finds, whatever is then chosen of it."""
-    windows, text = request.quantization.windows, request.quantization.text
-    asked = QuantizationRequest(windows=windows, text=text)
-    return _hash(_parts(replace(request, quantization=asked)))
-
-
-def _require_use_of_text(request: ExportRequest) -> None:
-    """Raise `BadInput` where a text was given and nothing would be calibrated on it."""
-    if request.quantization.text and not isinstance(request.weights, Path):
-        on = "random tokens" if request.weights else "nothing"
-        what = "random weights are" if request.weights else "graphs alone are"
-        raise BadInput(f"{what} calibrated on {on}", "leave --calibration-text out")
-
-
-def _text_of(request: ExportRequest) -> Corpus:
-    """The text that is calibrated on."""
-    text = request.quantization.text
-    return corpus_of(text) if text else calibration_text()
-
-
-def _source_file(path: Path) -> SourceFile:
-    stat = path.stat()
-    return SourceFile(path=str(path.resolve()), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
 
 
 def _require_preset(source: TensorSource, preset: Preset) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from llx.artifact import SourceRecord
 from llx.errors import BadInput, Lacking
 from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource, check_coverage, open_source
@@ -14,6 +13,7 @@ from llx.exporter.weights import blocks_of
 from llx.llama.model import Llama
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, weights_of
+from llx.manifest import SourceRecord
 
 
 def llama_from_checkpoint(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llx.artifact import CHAT_TEMPLATE, TOKENIZER, WEIGHTS, Artifact, open_artifact
+from llx.artifact import Artifact, open_artifact
 from llx.errors import BadInput, Lacking
 from llx.graphs.inspect import load, weight_problems
 from llx.intact import seen
+from llx.manifest import CHAT_TEMPLATE, TOKENIZER, WEIGHTS
 from llx.progress import Progress, silent
 from llx.templates import MOST_TEMPLATE_BYTES
 from llx.tokenizer import parse_tokenizer

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from llx.artifact import CastCounts, FileRecord
 from llx.errors import BadInput
 from llx.exporter.direct import DirectWriter
 from llx.exporter.graph.trace import TORCH_DTYPES
@@ -39,6 +38,7 @@ from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST, packed_shape
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, linear_of, weights_of
+from llx.manifest import CastCounts, FileRecord
 from llx.precision import Compute, Precision
 from llx.progress import Progress
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from llx.artifact import TOKENIZER, UNREAD, WEIGHTS, Artifact, QuantizationRecord
+from llx.artifact import Artifact
 from llx.bundle import Recipe
 from llx.engine import Engine
+from llx.manifest import TOKENIZER, UNREAD, WEIGHTS, QuantizationRecord
 from llx.reports.units import binary_bytes, parameters
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from llx.artifact import Artifact
 from llx.bench.fidelity.reference import capture
 from llx.bench.speed.steps import prefill_logits
 from llx.corpus import evaluation_text
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import QuantizationRequest
+from llx.exporter.request import ExportRequest
 from llx.gpu import find_gpu
 from llx.llama.presets import preset_of_size
+from llx.manifest import record_of, write_manifest
 from llx.precision import PRECISIONS, Precision
 from tests.checkpoints import TINY, byte_tokenizer, write_checkpoint
 
@@ -103,6 +105,14 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.chdir(tmp_path_factory.mktemp("work"))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+def vouched(artifact, name):
+    """The artifact with a file as it stands now: who can change one can change its manifest."""
+    files = artifact.manifest.files | {name: record_of(artifact.folder / name)}
+    manifest = replace(artifact.manifest, files=files)
+    write_manifest(artifact.folder, manifest)
+    return Artifact(artifact.folder, manifest)
 
 
 def export_tiny(

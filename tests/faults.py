@@ -228,9 +228,9 @@ def _build() -> None:
 def _built(_: Any, job: Any, *__: Any) -> Any:
     from hashlib import sha256
 
-    from llx.artifact import FileRecord
     from llx.engine import PLAN
     from llx.exporter.engines.build import SAID, _Built
+    from llx.manifest import FileRecord
 
     data = bytes(100_000)
     (job.folder / PLAN).write_bytes(data)

@@ -28,6 +28,7 @@ from llx.bench.sessions.torch import TorchSession
 from llx.llama.quantized import QuantizedLinear
 from tests import parity
 from tests.checkpoints import SEED
+from tests.conftest import vouched
 from tests.parity import Parity
 
 TOLERANCE = 1e-5  # what the order of sums moves in fp32: that of the dense models' tests
@@ -118,7 +119,7 @@ def _told(artifact: Artifact, dialect: str, folder: Path) -> Artifact:
     names = [probe[1] for probe in linears._probes(model).values() if len(probe) == 3]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     path.write_bytes(model.SerializeToString())
-    return replace(artifact, folder=folder).with_file(path.name)
+    return vouched(replace(artifact, folder=folder), path.name)
 
 
 def compare(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from llx.api.reference import reference
-from llx.artifact import MANIFEST, REFERENCE, TOKENIZER, WEIGHTS, record_of
+from llx.manifest import MANIFEST, REFERENCE, TOKENIZER, WEIGHTS, record_of
 from llx.result import encode_results
 from tests.bounded import Bounded
 from tests.checkpoints import (

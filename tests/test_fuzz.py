@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from llx.artifact import CHAT_TEMPLATE
+from llx.manifest import CHAT_TEMPLATE
 from llx.reports.history import remember
 from tests.bounded import Bounded
 from tests.checkpoints import SEED, write_checkpoint

@@ -43,6 +43,7 @@ llx: tensorrt
 llx: bundle
 llx.graphs: dialects tensorrt_rules
 llx.graphs: capacity trust
+llx: manifest
 llx: artifact
 llx: engine
 llx: result
@@ -53,7 +54,7 @@ llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
 llx.exporter: original quantization
-llx.exporter: readback
+llx.exporter: readback request
 llx.exporter: export
 
 llx.bench: session cuda text chat

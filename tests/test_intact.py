@@ -13,7 +13,7 @@ from llx.api.bench import bench
 from llx.api.evaluate import evaluate
 from llx.api.export import export
 from llx.api.generate import generate
-from llx.artifact import CHAT_TEMPLATE, REFERENCE, TOKENIZER, WEIGHTS, Artifact, open_artifact
+from llx.artifact import Artifact, open_artifact
 from llx.bench.fidelity.reference import read_reference
 from llx.bench.run import Measurement
 from llx.bench.sessions.ort import OrtSession
@@ -21,7 +21,8 @@ from llx.bench.speed.samples import Workload
 from llx.bench.worker import Job
 from llx.errors import BadInput, Lacking, is_installed
 from llx.files import sha256_of, state_folder
-from tests.conftest import export_tiny
+from llx.manifest import CHAT_TEMPLATE, REFERENCE, TOKENIZER, WEIGHTS
+from tests.conftest import export_tiny, vouched
 
 TEMPLATE = b"{% for m in messages %}{{ m['content'] }}{% endfor %}"
 SHORT = {"prompts": (4,), "generated": (), "repetitions": 1, "roofline": False}
@@ -32,7 +33,7 @@ def copy(judged, tmp_path) -> Artifact:
     """An artifact with all that one can have, to be damaged."""
     folder = shutil.copytree(judged.folder, tmp_path / "copy")
     (folder / CHAT_TEMPLATE).write_bytes(TEMPLATE)
-    return Artifact(folder, judged.manifest).with_file(CHAT_TEMPLATE)
+    return vouched(Artifact(folder, judged.manifest), CHAT_TEMPLATE)
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,10 @@ from llx.bench.fidelity.judge import verdict
 from llx.bench.fidelity.observed import observe_prefill
 from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.sessions.ort import OrtSession
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import QuantizationRequest
+from llx.exporter.request import ExportRequest
 from llx.llama.presets import preset_of_size
 from llx.precision import precision_named
 

@@ -9,9 +9,10 @@ import pytest
 
 from llx.errors import BadInput
 from llx.exporter.engines.build import BuildRequest, build_engine
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import QuantizationRequest
+from llx.exporter.request import ExportRequest
 from llx.llama.presets import preset_of_size
 from llx.precision import precision_named
 

@@ -16,13 +16,14 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from llx.artifact import WEIGHTS, Artifact
+from llx.artifact import Artifact
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Arithmetic
 from llx.bench.sessions.ort import NUMPY_DTYPES, failed_step, require_computed, session_options
 from llx.errors import GateFailed, LlxError
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
 from llx.llama.weights import linear_of, weights_of
+from llx.manifest import WEIGHTS
 from llx.precision import Precision
 
 TOKENS = 24

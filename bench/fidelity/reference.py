@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from llx.artifact import REFERENCE, WEIGHTS, Artifact
+from llx.artifact import Artifact
 from llx.bench.fidelity.observed import log_sum_exp
 from llx.bench.session import Session, Tokens
 from llx.bench.speed import steps
@@ -31,6 +31,7 @@ from llx.bench.text import tokenizer_of
 from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
 from llx.errors import BadInput, LlxError, NotExported
 from llx.files import beside, locked_folder, read_sealed, remove, write_sealed
+from llx.manifest import REFERENCE, WEIGHTS
 from llx.progress import Progress, silent
 
 TOP_K = 256

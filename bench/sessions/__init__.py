@@ -114,7 +114,7 @@ class Engine:
 
     def reads(self, artifact: Artifact) -> list[str]:
         """The files of an artifact that its session opens; an engine that was built needs none."""
-        from llx.artifact import WEIGHTS
+        from llx.manifest import WEIGHTS
 
         if self.runtime:
             return []

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from llx.artifact import WEIGHTS, Artifact
+from llx.artifact import Artifact
 from llx.bench import clock
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens
@@ -28,6 +28,7 @@ from llx.graphs.contract import (
     cache_names,
 )
 from llx.graphs.dialects import dialect_named
+from llx.manifest import WEIGHTS
 from llx.precision import Compute, Precision
 from llx.tensorrt import load
 

@@ -158,8 +158,8 @@ class TrtSession:
         key, refit = engine.manifest.key, None
         with contextlib.ExitStack() as opening:
             if key.options.strip:
-                from llx.artifact import WEIGHTS
                 from llx.graphs.capacity import stamped
+                from llx.manifest import WEIGHTS
 
                 graph = artifact.graph(key.dialect)
                 # Other weights than the engine was built with would be used.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import llx
-from llx.artifact import WEIGHTS, Artifact, FileRecord
+from llx.artifact import Artifact
 from llx.engine import (
     ENGINES,
     MANIFEST,
@@ -34,6 +34,7 @@ from llx.files import cache_folder, require_space
 from llx.gpu import require_gpu
 from llx.graphs.contract import GraphContract
 from llx.graphs.tensorrt_rules import Target, require_buildable
+from llx.manifest import WEIGHTS, FileRecord
 from llx.processes import ProcessDied, in_own_process, peak_host_bytes
 from llx.progress import Progress, silent
 from llx.runtime import Runtime

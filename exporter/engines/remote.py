@@ -20,7 +20,7 @@ import msgspec
 
 import llx
 from llx import probe
-from llx.artifact import Artifact, FileRecord
+from llx.artifact import Artifact
 from llx.bundle import (
     BUILD,
     MACHINE,
@@ -57,6 +57,7 @@ from llx.exporter.engines.ssh import (
     message_of,
 )
 from llx.files import require_space
+from llx.manifest import FileRecord
 from llx.probe import OUT, Machine, unmet
 from llx.progress import Progress, silent
 from llx.runtime import Runtime

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.artifact import UNREAD, BudgetRecord, QuantizationRecord
 from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of, cut_windows, require_known
 from llx.errors import BadInput
 from llx.exporter.quantization.budget import (
@@ -28,6 +27,7 @@ from llx.exporter.quantization.store import CalibrationStore
 from llx.exporter.quantize import Ready
 from llx.exporter.sources import TensorSource
 from llx.exporter.sources.generated import RandomSource
+from llx.manifest import UNREAD, BudgetRecord, QuantizationRecord
 from llx.precision import Precision
 from llx.progress import Progress, silent
 from llx.tokenizer import parse_tokenizer

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llx.artifact import UNREAD
 from llx.errors import BadInput
 from llx.exporter.vocabulary.bpe import Text
 from llx.llama.spec import LlamaSpec
+from llx.manifest import UNREAD
 
 __all__ = [
     "COLUMN_STEP",

@@ -25,8 +25,8 @@ from tokenizers import (
     processors,
 )
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
+from llx.manifest import TextRecord
 
 # Bounds on what a file may ask for. Llama 3, the largest, has 128256 tokens in 2.1 MB; its longest
 # is 128 characters, and the pairs that make its tokens have 2 million.

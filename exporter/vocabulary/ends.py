@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
+from llx.manifest import TextRecord
 from llx.typed import optional_json
 
 # In transformers' order: what the first says of the end, the others do not.

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
-from llx.artifact import TextRecord
 from llx.errors import BadInput
 from llx.exporter.vocabulary.beside import (
     NAMES,
@@ -27,6 +26,7 @@ from llx.exporter.vocabulary.ends import ends_of
 from llx.exporter.vocabulary.tokenizer_model import read_tokenizer_model
 from llx.exporter.vocabulary.words import gpt2_words
 from llx.files import is_lfs_pointer, lfs_pointer
+from llx.manifest import TextRecord
 from llx.nearby import absence, is_broken_link
 from llx.tokenizer import MOST_BYTES, PROBE, added_around, guarded, parse_tokenizer
 from llx.typed import optional_json

@@ -1,8 +1,7 @@
 """`Artifact`: one folder with a weights file, a small graph per runtime, and a manifest.
 
-A manifest is untrusted data: it is decoded against the types below, its file names must be plain,
-and a graph reaches a runtime only where its hash agrees and it names no file but the weights. No
-file is used whose bytes are not the manifest's: `read`, `intact` and `held` see to it.
+A graph reaches a runtime only where it is one that llx writes. No file is used whose bytes are not
+the manifest's: `read`, `intact` and `held` see to it.
 """
 
 from __future__ import annotations
@@ -11,18 +10,15 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
 
 from llx.arguments import door
 from llx.errors import BadInput, NotExported, one_line, printable
 from llx.files import (
     beside,
     changing,
-    is_plain_name,
     make_folder,
     real_path,
     require_unicode,
@@ -30,175 +26,28 @@ from llx.files import (
     sync,
     write_whole,
 )
-from llx.graphs.contract import GraphContract
 from llx.intact import FileState, seen, state_of
-from llx.llama.spec import LlamaSpec
+from llx.manifest import (
+    CHAT_TEMPLATE,
+    MANIFEST,
+    REFERENCE,
+    TOKENIZER,
+    UNDECODED,
+    WEIGHTS,
+    FileRecord,
+    Manifest,
+    decoded_manifest,
+    write_manifest,
+)
 from llx.nearby import near_in_words
 from llx.notebook import html_table
-from llx.precision import Precision
 from llx.progress import Progress, silent
 
 if TYPE_CHECKING:
     from llx.api.session import OpenSession
 
-MANIFEST = "manifest.json"
-WEIGHTS = "weights.safetensors"
-TOKENIZER = "tokenizer.json"
-CHAT_TEMPLATE = "chat_template.jinja"
-REFERENCE = "reference.safetensors"
-UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 DEFAULT_ROOT = Path("artifacts")
 LATEST = ".latest"
-UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-METHODS = {
-    "smoothquant": "SmoothQuant and GPTQ",
-    "gptq": "GPTQ",
-    "awq": "AWQ and GPTQ",
-    "plain": "rounded to nearest, on random tokens",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """Size and hash of one file of the folder; of a graph its number of nodes too."""
-
-    bytes: int
-    sha256: str
-    nodes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceFile:
-    """A checkpoint file as it was at export: enough to see that it is still the same."""
-
-    path: str
-    bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceRecord:
-    """Where the weights came from. `path` is the checkpoint's folder or file.
-
-    `warnings`: what the export told its user of the checkpoint, a line each.
-    """
-
-    label: str
-    format: str
-    path: str
-    files: tuple[SourceFile, ...]
-    ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextRecord:
-    """What generation needs beside the tokenizer: where text ends, the template's words.
-
-    `special_tokens`: the other tokens that a chat template knows by name, such as `pad_token`;
-    only those that are set.
-    """
-
-    eos_ids: tuple[int, ...] = ()
-    bos_token: str = ""
-    eos_token: str = ""
-    special_tokens: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CastCounts:
-    """Values that the graph's dtype could not hold when the weights were cast to it."""
-
-    overflowed: int = 0
-    underflowed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class BudgetRecord:
-    """What a quantized model was allowed to cost, and what it costs on a few windows.
-
-    They are of the text that it was calibrated on, but were not calibrated on themselves.
-    `judged_by`: the engine that ran the artifact's graph, or "pytorch" for its values and scales in
-    PyTorch where no engine could.
-    """
-
-    max_kld: float | None
-    max_ppl_ratio: float | None
-    kld: float
-    ppl_ratio: float
-    windows: int
-    judged_by: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizationRecord:
-    """How the linear layers were quantized, and what they were calibrated on.
-
-    `nearest`: weights alone, each rounded to the nearest step; nothing is calibrated, and there is
-    no corpus. `plain`: random weights, on random tokens, which no hash is of. `dense`: modules,
-    such as `layers.3.down`, that were left as they are computed in. `share`: of the linear layers'
-    multiply-adds that is quantized. `sensitivities`: the KLD that each module was predicted to cost
-    by itself, in nats a token; the costliest for their work are those that were left.
-    """
-
-    # w8a8: 8 bits, weights per output channel, activations per tensor. w8, w4: weights alone, per
-    # output channel or in blocks.
-    scheme: Literal["w8a8", "w8", "w4"] = "w8a8"
-    method: Literal["smoothquant", "gptq", "awq", "plain", "nearest"] = "smoothquant"
-    corpus: str | None = None
-    corpus_sha256: str | None = None
-    windows: int = 0
-    window: int = 0
-    dense: tuple[str, ...] = ()
-    share: float = 1.0
-    sensitivities: dict[str, float] = field(default_factory=dict)
-    budget: BudgetRecord | None = None
-
-    @property
-    def in_words(self) -> str:
-        """What a reader of any number must know of it."""
-        if self.method == "nearest":
-            return "weights rounded to nearest, without calibration"
-        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
-        words = f"{METHODS[self.method]}, {windows} of {self.window} tokens"
-        if self.share < 1:
-            words += f", {100 * self.share:.1f} % of the linear layers' work"
-        return words
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """Everything about an artifact that is not weights or nodes."""
-
-    schema: Literal["llx.artifact/1"] = "llx.artifact/1"
-    name: str
-    created: str  # ISO 8601, UTC
-    command: str
-    request: str  # hash of what was asked for: the same export again is a no-op
-    asked: dict[str, str] = field(default_factory=dict)  # the same of each part of it, by name
-    spec: LlamaSpec
-    precision: Precision
-    contract: GraphContract
-    source: SourceRecord
-    text: TextRecord | None
-    casts: CastCounts
-    quantization: QuantizationRecord | None = None
-    versions: dict[str, str]
-    files: dict[str, FileRecord]
-
-    def __post_init__(self) -> None:
-        for name in self.files:
-            if not is_plain_name(name):
-                raise ValueError(f"file name {name!r} leaves the folder")
-        if not self.contract.fits(self.spec, self.precision.compute):
-            raise ValueError("the contract is not that of the model")
-        if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
-            raise ValueError(f"{self.precision.name} and its quantization record disagree")
-
-    @property
-    def dense(self) -> frozenset[str]:
-        """Modules that are not quantized, where others are."""
-        return frozenset(self.quantization.dense if self.quantization else ())
 
 
 @dataclass(frozen=True)
@@ -379,7 +228,7 @@ class Artifact:
     def _other(self, name: str) -> BadInput:
         """The error for a file whose bytes are not the manifest's, by why they are not."""
         try:
-            now = _decoded((self.folder / MANIFEST).read_bytes())
+            now = decoded_manifest((self.folder / MANIFEST).read_bytes())
         except (OSError, *UNDECODED):
             now = self.manifest
         if now.files.get(name) != self.manifest.files[name]:
@@ -396,13 +245,6 @@ class Artifact:
         files = self.manifest.files.items()
         return [name for name, f in files if sha256_of(self.folder / name) != f.sha256]
 
-    def with_file(self, name: str) -> Artifact:
-        """Record a file that was written into the folder after the export."""
-        files = self.manifest.files | {name: record_of(self.folder / name)}
-        manifest = replace(self.manifest, files=files)
-        write_manifest(self.folder, manifest)
-        return Artifact(self.folder, manifest)
-
     def with_new_file(self, name: str, data: bytes) -> Artifact:
         """Write a file into the folder after the export, and record it.
 
@@ -413,7 +255,9 @@ class Artifact:
         record = FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         with changing(self.folder):
             try:
-                standing = Artifact(self.folder, _decoded((self.folder / MANIFEST).read_bytes()))
+                standing = Artifact(
+                    self.folder, decoded_manifest((self.folder / MANIFEST).read_bytes())
+                )
             except UNDECODED:
                 raise replaced(self.folder) from None
             if standing.sha256 != self.sha256:
@@ -432,11 +276,6 @@ def _remedy_without(name: str) -> str:
     if name in (TOKENIZER, CHAT_TEMPLATE):
         return f"put a {name} beside the checkpoint and export again with --overwrite"
     return "export again with --overwrite, from a checkpoint and with this version of llx"
-
-
-def record_of(path: Path) -> FileRecord:
-    """Size and hash of a file."""
-    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def replaced(folder: Path) -> BadInput:
@@ -458,16 +297,6 @@ def _finish(folder: Path, manifest: Manifest, name: str) -> None:
         sync(folder)
     except FileNotFoundError:  # another process has finished it
         return
-
-
-def _decoded(data: bytes) -> Manifest:
-    return msgspec.json.decode(data, type=Manifest)
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write a manifest, whole or not at all."""
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    write_whole(folder / MANIFEST, data + b"\n")
 
 
 def is_artifact(folder: Path) -> bool:
@@ -496,7 +325,7 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
         )
     data = (folder / MANIFEST).read_bytes()
     try:
-        manifest = _decoded(data)
+        manifest = decoded_manifest(data)
     except UNDECODED as error:
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",

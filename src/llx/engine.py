@@ -16,10 +16,11 @@ from typing import Literal
 
 import msgspec
 
-from llx.artifact import Artifact, FileRecord
+from llx.artifact import Artifact
 from llx.errors import BadInput, Lacking, printable
 from llx.files import is_plain_name, sha256_of, state_folder, write_whole
 from llx.graphs.contract import GraphContract
+from llx.manifest import FileRecord
 from llx.runtime import Runtime
 from llx.tensorrt import BuildOptions
 

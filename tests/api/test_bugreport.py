@@ -14,8 +14,9 @@ import pytest
 
 from llx.api import bugreport
 from llx.api.bugreport import OTHER, READ_IT, VARIABLES, environment, write_bundle
-from llx.artifact import SourceFile, open_artifact, remember_latest, write_manifest
+from llx.artifact import open_artifact, remember_latest
 from llx.errors import BadInput
+from llx.manifest import SourceFile, write_manifest
 
 STATES = [("llx", "0.1.0"), ("runtime trt", "10.13.3.9"), ("CPU", "A Processor, 2 CPUs")]
 # A secret of its own for every place that is read from: whichever leaks is named.

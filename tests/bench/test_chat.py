@@ -9,10 +9,12 @@ from datetime import datetime
 
 import pytest
 
-from llx.artifact import CHAT_TEMPLATE, Artifact, open_artifact
+from llx.artifact import Artifact, open_artifact
 from llx.bench.chat import ChatTemplate, ConversationRefused, chat_prompt, render_chat
 from llx.errors import BadInput, NotExported
+from llx.manifest import CHAT_TEMPLATE
 from llx.templates import MOST_TEMPLATE_BYTES
+from tests.conftest import vouched
 from tests.conversations import CONVERSATIONS, FAMILIES, NOW, applied
 
 U = {"role": "user", "content": "?"}
@@ -28,7 +30,7 @@ def with_template(tiny, tmp_path):
         data = template if isinstance(template, bytes) else template.encode()
         (folder / CHAT_TEMPLATE).write_bytes(data)
         artifact = open_artifact(tiny.folder)
-        artifact = Artifact(folder, artifact.manifest).with_file(CHAT_TEMPLATE)
+        artifact = vouched(Artifact(folder, artifact.manifest), CHAT_TEMPLATE)
         record = replace(artifact.manifest.text, **text)
         return Artifact(folder, replace(artifact.manifest, text=record))
 

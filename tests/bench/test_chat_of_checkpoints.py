@@ -7,7 +7,8 @@ import json
 import pytest
 
 from llx.bench.chat import render_chat
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
+from llx.exporter.request import ExportRequest
 from llx.precision import PRECISIONS
 from tests.checkpoints import write_checkpoint
 from tests.conversations import LLAMA_2, TURNS

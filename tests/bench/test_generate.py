@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llx.artifact import CHAT_TEMPLATE
 from llx.bench.generate import Sampling, chat_prompt, choose, generate
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, NotExported
 from llx.exporter.vocabulary.bpe import Vocabulary, sentencepiece_tokenizer
 from llx.graphs.contract import Limits
+from llx.manifest import CHAT_TEMPLATE
 from tests.checkpoints import byte_tokenizer
-from tests.conftest import export_tiny
+from tests.conftest import export_tiny, vouched
 
 TOKENIZER = byte_tokenizer(300)
 LIMITS = Limits(capacity=96, max_new_tokens=16, max_rows=4, vocab=300)
@@ -99,7 +99,7 @@ def test_a_hostile_chat_template_cannot_reach_python(tmp_path):
     hostile = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     (artifact.folder / CHAT_TEMPLATE).write_text(hostile)
     with pytest.raises(BadInput, match="the chat template fails"):
-        chat_prompt(artifact.with_file(CHAT_TEMPLATE), "why?")
+        chat_prompt(vouched(artifact, CHAT_TEMPLATE), "why?")
 
 
 def test_an_artifact_without_a_template_says_so(tmp_path):

@@ -8,11 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from llx.artifact import WEIGHTS, open_artifact
+from llx.artifact import open_artifact
 from llx.bench.sessions.ort import OrtSession
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
 from llx.exporter.locate import RandomWeights
+from llx.exporter.request import ExportRequest
 from llx.llama.presets import Preset
+from llx.manifest import WEIGHTS
 from llx.precision import PRECISIONS
 from llx.result import Result
 from tests.checkpoints import TINY, random_tensors, write_checkpoint

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from llx.artifact import REFERENCE, open_artifact
+from llx.artifact import open_artifact
 from llx.cli import app
 from llx.corpus import evaluation_text
 from llx.engine import engines_of
+from llx.manifest import REFERENCE
 from llx.result import encode_results, read_results
 from tests.checkpoints import TINY, write_checkpoint
 from tests.conftest import Ended, Llx, export_tiny

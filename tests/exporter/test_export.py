@@ -10,16 +10,20 @@ import msgspec
 import onnx
 import pytest
 
-from llx.artifact import MANIFEST, Manifest, latest, open_artifact, write_manifest
+from llx.artifact import latest, open_artifact
 from llx.errors import BadInput, Lacking, NotExported
 from llx.exporter import export as exporting
-from llx.exporter.export import ExportRequest, export
+from llx.exporter import request as asked
+from llx.exporter.export import export
 from llx.exporter.locate import locate
+from llx.exporter.request import ExportRequest
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from llx.llama.presets import preset_named, preset_of_size
+from llx.manifest import MANIFEST, Manifest, write_manifest
 from llx.precision import PRECISIONS
 from tests.checkpoints import SPECS, write_checkpoint
+from tests.conftest import vouched
 
 
 @pytest.fixture
@@ -191,7 +195,7 @@ def with_data(artifact, **entries):
     for entry in model.graph.initializer[0].external_data:
         entry.value = entries.get(entry.key, entry.value)
     (artifact.folder / "standard.onnx").write_bytes(model.SerializeToString())
-    return artifact.with_file("standard.onnx")
+    return vouched(artifact, "standard.onnx")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +215,7 @@ def test_a_node_that_names_another_file_reaches_no_runtime_either(request_):
     model.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], value=hidden))
     (request_.folder / "standard.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(BadInput, match="holds t in AttributeProto"):
-        artifact.with_file("standard.onnx").graph("standard")
+        vouched(artifact, "standard.onnx").graph("standard")
 
 
 @pytest.mark.parametrize("place", [{"offset": "99999999"}, {"length": "1"}, {"length": "99999999"}])
@@ -272,7 +276,7 @@ def test_what_differs_from_an_export_that_stands_there_is_named(request_, monkey
     said = refusal(replace(request_, context=32))
     assert "of other options)" in said
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "RULES", exporting.RULES + 1)
+        patch.setattr(asked, "RULES", asked.RULES + 1)
         said = refusal(request_)
         assert "this export, of the same options and checkpoint, made by other rules of llx" in said
         assert said.endswith("make it again with --overwrite, or choose another folder with -o")
@@ -326,7 +330,7 @@ def test_a_path_that_is_mistyped_is_told_as_a_path(tmp_path, monkeypatch, kind):
 
 def _parts_of(weights):
     """What an export of these weights would read."""
-    return exporting._parts(
+    return asked.parts_of(
         ExportRequest(weights=locate(weights, None), folder=Path("a"), precision=PRECISIONS["fp32"])
     )
 

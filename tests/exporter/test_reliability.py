@@ -17,7 +17,8 @@ import pytest
 from llx.artifact import open_artifact
 from llx.errors import BadInput, LlxError
 from llx.exporter import weights
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
+from llx.exporter.request import ExportRequest
 from llx.precision import PRECISIONS
 from tests.checkpoints import write_checkpoint
 

@@ -12,8 +12,9 @@ from llx.api.engines import engine_for
 from llx.artifact import Artifact
 from llx.bench.sessions import ENGINES
 from llx.errors import Lacking
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
 from llx.exporter.locate import locate
+from llx.exporter.request import ExportRequest
 from llx.gpu import Gpu, find_gpu
 from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS

@@ -18,7 +18,7 @@ from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from tests import parity
 from tests.checkpoints import SPECS, TINY
-from tests.conftest import export_tiny
+from tests.conftest import export_tiny, vouched
 
 TABLES = ("rope.cos", "rope.sin")
 
@@ -93,7 +93,7 @@ def test_a_stamped_graph_runs_on_the_weights_that_are_there(tmp_path, dialect):
     restamp(model, 64)
     ir.save(model, path)
     assert path.stat().st_size < 100_000  # no weight has come in
-    manifest = artifact.with_file(path.name).manifest
+    manifest = vouched(artifact, path.name).manifest
     contract = contract_for(TINY, "fp32", 64)
     assert problems(path, contract, DIALECTS[dialect]) == []
     smaller = Artifact(artifact.folder, replace(manifest, contract=contract))

@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from llx.artifact import open_artifact, record_of, write_manifest
+from llx.artifact import open_artifact
 from llx.bench.sessions.ort import OrtSession
 from llx.errors import BadInput
 from llx.graphs.trust import FIELDS, OPS
+from llx.manifest import record_of, write_manifest
 from llx.precision import PRECISIONS
 from tests.checkpoints import SEED
 from tests.conftest import export_tiny

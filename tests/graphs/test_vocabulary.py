@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from llx.artifact import WEIGHTS
 from llx.bench.fidelity.linears import linear_parities
 from llx.bench.roofline.work import bytes_per_decode_step, weights_bytes
 from llx.bench.sessions.ort import OrtSession
@@ -24,6 +23,7 @@ from llx.exporter.quantize import rounded_rows
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from llx.llama.weights import weights_of
+from llx.manifest import WEIGHTS
 from llx.precision import Precision, precision_named
 from tests import parity, roundings
 from tests.checkpoints import BIASED, MHA, TINY, MemorySource, dice, random_tensors

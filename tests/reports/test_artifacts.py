@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llx.artifact import TOKENIZER, UNREAD, CastCounts
+from llx.manifest import TOKENIZER, UNREAD, CastCounts
 from llx.reports.artifacts import artifact_in_words
 
 

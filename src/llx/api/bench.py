@@ -12,13 +12,14 @@ from llx.api.reference import with_reference
 from llx.api.results import Interrupted, Results, errors_of
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
 from llx.arguments import door
-from llx.artifact import REFERENCE, Artifact
+from llx.artifact import Artifact
 from llx.bench.against import InTurns
 from llx.bench.run import Measurement
 from llx.bench.speed.rows import MIN_REPETITIONS
 from llx.bench.speed.samples import Workload
 from llx.bench.worker import LIMIT_S, Job
 from llx.errors import BadInput
+from llx.manifest import REFERENCE
 from llx.progress import Progress
 from llx.result import Result
 from llx.statistics import THRESHOLD

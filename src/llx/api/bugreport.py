@@ -20,13 +20,14 @@ from typing import Any
 import msgspec
 
 import llx
-from llx.artifact import Artifact, Manifest, open_artifact
+from llx.artifact import Artifact, open_artifact
 from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import read_machine
 from llx.engine import engines_of
 from llx.errors import BadInput, LlxError, is_installed
 from llx.files import write_whole
 from llx.gpu import driver_cuda, find_gpu
+from llx.manifest import Manifest
 from llx.reports.artifacts import engine_row
 from llx.scrub import Scrubber
 

@@ -11,12 +11,13 @@ from llx.api.check_weights import check_weights
 from llx.api.engines import engines_named
 from llx.api.watching import AnyArtifact, watched
 from llx.arguments import door
-from llx.artifact import WEIGHTS, Artifact, is_artifact, latest, open_artifact
+from llx.artifact import Artifact, is_artifact, latest, open_artifact
 from llx.checks import Checked
 from llx.engine import engines_of
 from llx.errors import BadInput, GateFailed, LlxError, require_modules
 from llx.graphs.dialects import dialect_named
 from llx.graphs.inspect import problems
+from llx.manifest import WEIGHTS
 from llx.progress import Progress
 
 

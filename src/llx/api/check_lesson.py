@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llx.artifact import REFERENCE, Artifact
+from llx.artifact import Artifact
 from llx.errors import GateFailed
+from llx.manifest import REFERENCE
 from llx.progress import Progress
 
 if TYPE_CHECKING:

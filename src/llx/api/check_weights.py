@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.api.check_faults import because, finite
-from llx.artifact import WEIGHTS, Artifact
+from llx.artifact import Artifact
 from llx.checks import Checked, Fault
 from llx.errors import GateFailed
+from llx.manifest import WEIGHTS
 from llx.progress import Progress
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from llx.api.watching import Tell, call_in_words, telling, watched
 from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
-from llx.exporter.export import ExportRequest
 from llx.exporter.export import export as export_whole
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import Budget, QuantizationRequest
+from llx.exporter.request import ExportRequest
 from llx.files import require_unicode
 from llx.llama.presets import chosen_preset
 from llx.precision import precision_named

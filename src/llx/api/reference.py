@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from llx.api.watching import AnyArtifact, Tell, opened, telling, watched
 from llx.arguments import door
-from llx.artifact import REFERENCE, Artifact
+from llx.artifact import Artifact
 from llx.bench.fidelity.reference import capture
 from llx.bench.session import Session
 from llx.corpus import WINDOW, WINDOWS
 from llx.errors import Lacking, NotExported, require_modules
+from llx.manifest import REFERENCE
 from llx.progress import Progress
 
 

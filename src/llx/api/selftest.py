@@ -13,8 +13,8 @@ from llx.artifact import Artifact
 from llx.bench.sessions import ENGINES
 from llx.bench.speed.samples import Workload
 from llx.errors import Lacking, LlxError
-from llx.exporter.export import ExportRequest
 from llx.exporter.locate import RandomWeights, locate
+from llx.exporter.request import ExportRequest
 from llx.gpu import require_gpu
 from llx.llama.presets import preset_of_size
 from llx.precision import PRECISIONS

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from llx.artifact import WEIGHTS, Artifact, open_artifact
+from llx.artifact import Artifact, open_artifact
+from llx.manifest import WEIGHTS
 from tests.test_any_value import vouch_for
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "U8": np.uint8}

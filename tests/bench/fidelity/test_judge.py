@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from llx.artifact import REFERENCE, open_artifact
+from llx.artifact import open_artifact
 from llx.bench.fidelity import reference as referencing
 from llx.bench.fidelity.judge import SPANS, by_position, divergence, judge_session, least_divergence
 from llx.bench.fidelity.observed import log_sum_exp
@@ -17,6 +17,7 @@ from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput, NotExported
 from llx.graphs.contract import Limits
+from llx.manifest import REFERENCE
 from tests.checkpoints import dice
 from tests.conftest import export_tiny
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from llx.artifact import FileRecord, open_artifact
+from llx.artifact import open_artifact
 from llx.bench import run as running
 from llx.bench.sessions import ENGINES, Built
 from llx.bench.sessions.torch import TorchSession
@@ -26,6 +26,7 @@ from llx.engine import (
 )
 from llx.errors import BadInput, Lacking
 from llx.gpu import Gpu
+from llx.manifest import FileRecord
 from llx.tensorrt import BuildOptions
 from tests.cli.test_bad_input import assert_refused
 from tests.doubles.cuda import RecordingCuda

@@ -9,15 +9,17 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="pip install 'llx[eval]'")
 
-from llx.artifact import CHAT_TEMPLATE, open_artifact
+from llx.artifact import open_artifact
 from llx.bench.sessions import ENGINES
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.tasks.lm import SessionLM
 from llx.bench.tasks.run import run_tasks
 from llx.errors import BadInput
 from llx.evaluation import EvalRequest
+from llx.manifest import CHAT_TEMPLATE
 from tests.bench.tasks.test_evaluate import LIMITS, hf_backend, task_folder
 from tests.checkpoints import TEMPLATE, TINY
+from tests.conftest import vouched
 from tests.conversations import FAMILIES, NOW
 from tests.llama.test_model import hugging_face
 
@@ -30,7 +32,7 @@ def with_template(tiny, tmp_path):
         folder = tmp_path / "artifact"
         shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
         (folder / CHAT_TEMPLATE).write_text(template)
-        return type(tiny)(folder, tiny.manifest).with_file(CHAT_TEMPLATE)
+        return vouched(type(tiny)(folder, tiny.manifest), CHAT_TEMPLATE)
 
     return made
 

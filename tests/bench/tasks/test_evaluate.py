@@ -17,7 +17,6 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from llx.artifact import CHAT_TEMPLATE, TOKENIZER
 from llx.bench.sessions import ENGINES
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.tasks.lm import SessionLM
@@ -27,6 +26,7 @@ from llx.errors import BadInput
 from llx.evaluation import EvalRequest
 from llx.exporter.sources import open_source
 from llx.graphs.contract import Limits
+from llx.manifest import CHAT_TEMPLATE, TOKENIZER
 from tests.checkpoints import TINY, config_of
 from tests.conftest import export_tiny
 from tests.llama.test_model import hugging_face

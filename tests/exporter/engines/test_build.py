@@ -18,7 +18,7 @@ from llx.exporter.engines import build as building
 from llx.exporter.engines.build import BuildRequest, build_engine
 from llx.processes import ProcessDied
 from llx.tensorrt import BuildOptions, profiles_of, targets
-from tests.conftest import export_tiny
+from tests.conftest import export_tiny, vouched
 
 SM86 = BuildRequest(runtime="trt-rtx", sm=86, context=64, max_prefill=16)
 
@@ -161,7 +161,7 @@ def test_a_graph_with_a_contrib_op_is_refused_before_tensorrt_is_asked(artifact)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, path)
     with pytest.raises(BadInput, match="holds domain in NodeProto") as raised:
-        build_engine(artifact.with_file("standard.onnx"), SM86)
+        build_engine(vouched(artifact, "standard.onnx"), SM86)
     assert raised.value.remedy
     assert not (artifact.folder / ENGINES).exists()
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from llx.artifact import WEIGHTS
 from llx.bundle import RECIPE, read_recipe
 from llx.errors import BadInput
 from llx.exporter.engines.build import BuildRequest
 from llx.exporter.engines.bundle import Place, make_bundle, write_bundle
+from llx.manifest import WEIGHTS
 from llx.tensorrt import BuildOptions
 from tests.conftest import export_tiny
 

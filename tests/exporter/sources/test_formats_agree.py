@@ -6,8 +6,9 @@ import pytest
 
 from llx.bench.sessions import ENGINES
 from llx.errors import BadInput
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
 from llx.exporter.locate import RandomWeights, locate
+from llx.exporter.request import ExportRequest
 from llx.llama.presets import Preset
 from llx.precision import PRECISIONS
 from tests.checkpoints import (

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llx.errors import BadInput
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
+from llx.exporter.request import ExportRequest
 from llx.exporter.sources import check_coverage, open_source
 from llx.exporter.sources.meta_params import Params, params_of, spec_of
 from llx.llama.presets import PRESETS, preset_named

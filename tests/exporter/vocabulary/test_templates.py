@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llx.artifact import CHAT_TEMPLATE
-from llx.exporter.export import ExportRequest, export
+from llx.exporter.export import export
+from llx.exporter.request import ExportRequest
 from llx.exporter.sources import open_source
 from llx.exporter.vocabulary.templates import chat_template_of, gguf_template
+from llx.manifest import CHAT_TEMPLATE
 from llx.precision import PRECISIONS
 from llx.templates import MOST_TEMPLATE_BYTES
 from tests.checkpoints import TINY, byte_tokenizer, random_tensors, write_checkpoint, write_gguf

@@ -1,0 +1,106 @@
+"""What `llx export` was asked for, and the hash of everything that decides what comes of it."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import llx
+from llx.corpus import Corpus, calibration_text, corpus_of
+from llx.errors import BadInput
+from llx.exporter.differences import CHECKPOINT, LLX, OPTIONS, hash_of
+from llx.exporter.locate import Weights
+from llx.exporter.quantization.budget import QuantizationRequest
+from llx.llama.presets import Preset
+from llx.manifest import SourceFile
+from llx.nearby import no_such
+from llx.precision import Precision
+
+# Read by the no-op check: an export made by other rules is not the same export.
+RULES = 5
+# What is read beside a file of weights that is named: configuration, tokenizer, chat template.
+BESIDE = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
+TEMPLATES = "additional_chat_templates/*.jinja"
+SHARD_NUMBER = re.compile(r"(-\d{5}-of-\d{5}|\.\d\d)$", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What `llx export` was asked for."""
+
+    weights: Weights
+    folder: Path
+    precision: Precision
+    context: int | None = None
+    quantization: QuantizationRequest = field(default_factory=QuantizationRequest)
+    preset: Preset | None = None
+    label: str = ""  # what the weights are called, where no preset says it
+    command: str = ""
+
+
+def parts_of(request: ExportRequest) -> dict[str, object]:
+    """Everything that decides the artifact's content: the options, the checkpoint, and llx."""
+    weights: object = request.weights
+    if isinstance(weights, Path):
+        if not weights.exists():
+            raise no_such(weights, "name a checkpoint's folder or a GGUF file")
+        weights = [str(weights.name), *map(source_file, _read_for(weights))]
+    spec = request.preset.spec if request.preset else None
+    options: list[object] = [spec, request.precision, request.context]
+    if request.precision.linear != "dense":
+        # A text is what it says, wherever it lies.
+        options += [replace(request.quantization, text=None), text_of(request).sha256]
+    return {LLX: [RULES, llx.__version__], CHECKPOINT: weights, OPTIONS: options}
+
+
+def _read_for(weights: Path) -> list[Path]:
+    """The files that an export may read: all of a folder, or a file with what belongs to it."""
+    folder, patterns = weights, ["*", TEMPLATES]
+    if not weights.is_dir():
+        parts = glob.escape(SHARD_NUMBER.sub("", weights.stem)) + "*" + glob.escape(weights.suffix)
+        folder, patterns = weights.parent, [parts, *BESIDE, TEMPLATES]
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found | {weights} if weights.is_file() else found)
+
+
+def calibration_key(request: ExportRequest) -> str:
+    """Hash of everything that decides what a calibration finds, whatever is then chosen of it."""
+    windows, text = request.quantization.windows, request.quantization.text
+    asked = QuantizationRequest(windows=windows, text=text)
+    return hash_of(parts_of(replace(request, quantization=asked)))
+
+
+def require_use_of_text(request: ExportRequest) -> None:
+    """Raise `BadInput` where a text was given and nothing would be calibrated on it."""
+    if request.quantization.text and not isinstance(request.weights, Path):
+        on = "random tokens" if request.weights else "nothing"
+        what = "random weights are" if request.weights else "graphs alone are"
+        raise BadInput(f"{what} calibrated on {on}", "leave --calibration-text out")
+
+
+def text_of(request: ExportRequest) -> Corpus:
+    """The text that is calibrated on."""
+    text = request.quantization.text
+    return corpus_of(text) if text else calibration_text()
+
+
+def source_file(path: Path) -> SourceFile:
+    """A checkpoint's file as it is now."""
+    stat = path.stat()
+    return SourceFile(path=str(path.resolve()), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
+
+
+def kept_path(weights: Path) -> Path:
+    """Where the same checkpoint is found again: a file keeps its name, whatever that links to.
+
+    In the hub's cache it links to a file named by its hash, beside which there is no config.json.
+    """
+    return weights.resolve() if weights.is_dir() else weights.parent.resolve() / weights.name
+
+
+def preset_of(request: ExportRequest) -> Preset:
+    """The known model whose sizes are taken, where there is no checkpoint to say them."""
+    assert request.preset is not None, "a model without a checkpoint is a preset's"
+    return request.preset

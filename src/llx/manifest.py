@@ -1,0 +1,190 @@
+"""`Manifest`: everything about an artifact that is not weights or nodes, as its folder holds it.
+
+It is untrusted data: it is decoded against the types below, and its file names must be plain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llx.files import is_plain_name, sha256_of, write_whole
+from llx.graphs.contract import GraphContract
+from llx.llama.spec import LlamaSpec
+from llx.precision import Precision
+
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+TOKENIZER = "tokenizer.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+REFERENCE = "reference.safetensors"
+UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
+UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+METHODS = {
+    "smoothquant": "SmoothQuant and GPTQ",
+    "gptq": "GPTQ",
+    "awq": "AWQ and GPTQ",
+    "plain": "rounded to nearest, on random tokens",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size and hash of one file of the folder; of a graph its number of nodes too."""
+
+    bytes: int
+    sha256: str
+    nodes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A checkpoint file as it was at export: enough to see that it is still the same."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecord:
+    """Where the weights came from. `path` is the checkpoint's folder or file.
+
+    `warnings`: what the export told its user of the checkpoint, a line each.
+    """
+
+    label: str
+    format: str
+    path: str
+    files: tuple[SourceFile, ...]
+    ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecord:
+    """What generation needs beside the tokenizer: where text ends, the template's words.
+
+    `special_tokens`: the other tokens that a chat template knows by name, such as `pad_token`;
+    only those that are set.
+    """
+
+    eos_ids: tuple[int, ...] = ()
+    bos_token: str = ""
+    eos_token: str = ""
+    special_tokens: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CastCounts:
+    """Values that the graph's dtype could not hold when the weights were cast to it."""
+
+    overflowed: int = 0
+    underflowed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetRecord:
+    """What a quantized model was allowed to cost, and what it costs on a few windows.
+
+    They are of the text that it was calibrated on, but were not calibrated on themselves.
+    `judged_by`: the engine that ran the artifact's graph, or "pytorch" for its values and scales in
+    PyTorch where no engine could.
+    """
+
+    max_kld: float | None
+    max_ppl_ratio: float | None
+    kld: float
+    ppl_ratio: float
+    windows: int
+    judged_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationRecord:
+    """How the linear layers were quantized, and what they were calibrated on.
+
+    `nearest`: weights alone, each rounded to the nearest step; nothing is calibrated, and there is
+    no corpus. `plain`: random weights, on random tokens, which no hash is of. `dense`: modules,
+    such as `layers.3.down`, that were left as they are computed in. `share`: of the linear layers'
+    multiply-adds that is quantized. `sensitivities`: the KLD that each module was predicted to cost
+    by itself, in nats a token; the costliest for their work are those that were left.
+    """
+
+    # w8a8: 8 bits, weights per output channel, activations per tensor. w8, w4: weights alone, per
+    # output channel or in blocks.
+    scheme: Literal["w8a8", "w8", "w4"] = "w8a8"
+    method: Literal["smoothquant", "gptq", "awq", "plain", "nearest"] = "smoothquant"
+    corpus: str | None = None
+    corpus_sha256: str | None = None
+    windows: int = 0
+    window: int = 0
+    dense: tuple[str, ...] = ()
+    share: float = 1.0
+    sensitivities: dict[str, float] = field(default_factory=dict)
+    budget: BudgetRecord | None = None
+
+    @property
+    def in_words(self) -> str:
+        """What a reader of any number must know of it."""
+        if self.method == "nearest":
+            return "weights rounded to nearest, without calibration"
+        windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
+        words = f"{METHODS[self.method]}, {windows} of {self.window} tokens"
+        if self.share < 1:
+            words += f", {100 * self.share:.1f} % of the linear layers' work"
+        return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about an artifact that is not weights or nodes."""
+
+    schema: Literal["llx.artifact/1"] = "llx.artifact/1"
+    name: str
+    created: str  # ISO 8601, UTC
+    command: str
+    request: str  # hash of what was asked for: the same export again is a no-op
+    asked: dict[str, str] = field(default_factory=dict)  # the same of each part of it, by name
+    spec: LlamaSpec
+    precision: Precision
+    contract: GraphContract
+    source: SourceRecord
+    text: TextRecord | None
+    casts: CastCounts
+    quantization: QuantizationRecord | None = None
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if not is_plain_name(name):
+                raise ValueError(f"file name {name!r} leaves the folder")
+        if not self.contract.fits(self.spec, self.precision.compute):
+            raise ValueError("the contract is not that of the model")
+        if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
+            raise ValueError(f"{self.precision.name} and its quantization record disagree")
+
+    @property
+    def dense(self) -> frozenset[str]:
+        """Modules that are not quantized, where others are."""
+        return frozenset(self.quantization.dense if self.quantization else ())
+
+
+def record_of(path: Path) -> FileRecord:
+    """Size and hash of a file."""
+    return FileRecord(bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def decoded_manifest(data: bytes) -> Manifest:
+    """A manifest of its JSON. Raises one of `UNDECODED`."""
+    return msgspec.json.decode(data, type=Manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest, whole or not at all."""
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    write_whole(folder / MANIFEST, data + b"\n")
