@@ -368,25 +368,32 @@ def _positions(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         ("kld", "KLD", ".3~g"),
         ("kld_se", "its SE", ".2~g"),
     )
-    scale = alt.Scale(domain=["prefill", "decode"], range=[[1, 0], [5, 4]])
-    dash = alt.StrokeDash(field="phase", type="nominal", scale=scale, legend=None)
+    dash = _dash("phase", "prefill", "decode")
     lines = _lines(base, x, y, ("y_low", "y_high"), tips, 50, strokeDash=dash)
     return lines.properties(height=260)
+
+
+def _dash(field: str, solid: str, dashed: str) -> alt.StrokeDash:
+    """How lines of two kinds are told apart."""
+    import altair as alt
+
+    scale = alt.Scale(domain=[solid, dashed], range=[[1, 0], [5, 4]])
+    return alt.StrokeDash(field=field, type="nominal", scale=scale, legend=None)
 
 
 def _blocks(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
     x = _x("layer", "layer", axis=alt.Axis(grid=False, tickCount=8, tickMinStep=1))
-    y = alt.Y(field="y", type="quantitative", title="of the hidden state", **_log(rows, "y"))
+    scaled = _log(rows, "y", titleY=-14)
+    y = alt.Y(field="y", type="quantitative", title="of the hidden state", **scaled)
     tips = _tips(
         ("series", "graph", ""),
         ("layer", "after layer", "d"),
         ("value", "error", ".3~g"),
         ("kind", "", ""),
     )
-    scale = alt.Scale(domain=["error", "explained"], range=[[1, 0], [5, 4]])
-    dash = alt.StrokeDash(field="kind", type="nominal", scale=scale, legend=None)
+    dash = _dash("kind", "error", "explained")
     return _lines(base, x, y, ("y", "y"), tips, 50, strokeDash=dash).properties(height=260)
 
 

@@ -12,7 +12,7 @@ from llx.errors import require_modules
 from llx.files import write_whole
 from llx.reports.html.charts import specification
 from llx.reports.html.plots import Plot
-from llx.reports.html.runs import Row
+from llx.reports.html.runs import Row, model_name
 from llx.reports.html.shell import rendered
 from llx.reports.html.tables import plot_table
 from llx.reports.plain import visible
@@ -39,20 +39,27 @@ def depth_html(record: Checked) -> str:
         "check.html",
         "check",
         specs,
-        title=visible(f"{record.artifact} {record.precision}"),
+        title=visible(f"{model_name(record.artifact, record.precision)} {record.precision}"),
         kind="bad" if failed else "good",
         summary=visible(failed or "Nothing is off."),
         lines=[visible(line) for line in record.lines],
+        graphs={visible(graph): place for graph, place in _places(record).items()},
         plot=(NAME, plot, plot_table(f"data-{NAME}", plot)) if plot.rows else None,
     )
 
 
+def _places(record: Checked) -> dict[str, int]:
+    """Each graph with the colour and shape that it has in the plot."""
+    graphs = dict.fromkeys(depth.graph for depth in record.depth)
+    return {graph: place for place, graph in enumerate(graphs)}
+
+
 def depth_plot(record: Checked) -> Plot:
     """The graph's error after each layer, and what rounding explains; what is not finite is not."""
-    graphs = list(dict.fromkeys(depth.graph for depth in record.depth))
+    places = _places(record)
     rows: list[Row] = []
     for depth in record.depth:
-        place = graphs.index(depth.graph)
+        place = places[depth.graph]
         for kind, value in (("error", depth.error), ("explained", depth.explained)):
             if value:  # a logarithm shows no zero
                 rows.append(
