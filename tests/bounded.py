@@ -79,7 +79,14 @@ class Bounded:
             code = process.wait()
             self._stop()
             return Ended(code, "", f"the process died: {code}")
+        if self._room() - _written(process.pid) < ROOM_BYTES // 2:
+            self._stop()  # libraries that earlier commands loaded leave the next too little
         return Ended(**json.loads(line))
+
+    def _room(self) -> int:
+        """What the process may have of writable memory, in bytes."""
+        assert self._process
+        return resource.prlimit(self._process.pid, resource.RLIMIT_DATA)[0]
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -110,6 +117,12 @@ def _patience() -> float:
     return LIMIT_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) + 5
 
 
+def _written(process: int | str) -> int:
+    """Writable memory that a process has, in bytes."""
+    (used,) = re.findall(r"VmData:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(used) * 1024
+
+
 def _serve() -> None:
     import llx.api.bench
     import llx.bench.sessions.ort
@@ -121,8 +134,7 @@ def _serve() -> None:
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     # Of writable memory, not of addresses: V8, which draws the plots, reserves many of those.
-    (used,) = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    most = int(used) * 1024 + ROOM_BYTES
+    most = _written("self") + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
     answers.write("ready\n")
     answers.flush()

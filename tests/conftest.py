@@ -25,7 +25,7 @@ from llx.exporter.quantization.budget import QuantizationRequest
 from llx.exporter.request import ExportRequest
 from llx.gpu import find_gpu
 from llx.llama.presets import preset_of_size
-from llx.manifest import record_of, write_manifest
+from llx.manifest import MANIFEST, record_of, write_manifest
 from llx.precision import PRECISIONS, Precision
 from tests.checkpoints import TINY, byte_tokenizer, write_checkpoint
 
@@ -131,6 +131,24 @@ def export_tiny(
     return export(request)[0]
 
 
+SHARED: dict[Path, bytes] = {}  # folders of the artifacts that tests share, and their manifests
+
+
+@pytest.fixture(autouse=True)
+def what_is_shared_stays() -> Iterator[None]:
+    """A test that writes into what all read fails itself, and not the one that reads it next."""
+    yield
+    for folder, manifest in list(SHARED.items()):
+        if (folder / MANIFEST).read_bytes() != manifest:
+            SHARED[folder] = (folder / MANIFEST).read_bytes()  # fails once
+            pytest.fail(f"{folder} is shared by tests, and this one wrote into it")
+
+
+def shared(artifact: Artifact) -> Artifact:
+    SHARED[artifact.folder] = (artifact.folder / MANIFEST).read_bytes()
+    return artifact
+
+
 def logits_on_text(session) -> np.ndarray:
     """Logits of what calibration is not on but knows the like of, [64, V]."""
     tokens = np.array(byte_tokenizer(300).encode(evaluation_text().text[:400]).ids[:64])
@@ -141,14 +159,14 @@ def logits_on_text(session) -> np.ndarray:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A random two-layer artifact in fp32, with a tokenizer. Read it, never write into it."""
-    return export_tiny(tmp_path_factory.mktemp("tiny"))
+    return shared(export_tiny(tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.fixture(scope="session")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A tiny artifact with a reference that fits its small cache. Read it, never write into it."""
     artifact = export_tiny(tmp_path_factory.mktemp("judged"))
-    return capture(artifact, open_reference, window=64, windows=3)[0]
+    return shared(capture(artifact, open_reference, window=64, windows=3)[0])
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +182,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         preset=preset,
         command="llx export --size 135m --context 768",
     )
-    return export(request)[0]
+    return shared(export(request)[0])
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from llx.api.reference import open_reference
+from llx.artifact import open_artifact
 from llx.bench.fidelity.judge import judge_session
 from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.generate import Sampling, chat_prompt, generate
@@ -67,8 +69,9 @@ def test_onnx_runtime_gives_pytorchs_logits_in_prefill_and_decode(smollm2, diale
 
 
 @pytest.mark.slow
-def test_fidelity_over_two_thousand_tokens(smollm2):
-    artifact, _ = capture(smollm2, open_reference)
+def test_fidelity_over_two_thousand_tokens(smollm2, tmp_path):
+    own = open_artifact(shutil.copytree(smollm2.folder, tmp_path / "own"))
+    artifact, _ = capture(own, open_reference)
     reference = read_reference(artifact)
     found = judge_session(lambda rows: ENGINES["ort"].open(artifact, rows), reference)
     for phase in (found.prefill, found.decode):

@@ -30,6 +30,11 @@ THREADS = (
     "the system starts no more threads or processes for this user",
     "raise the limit (`ulimit -u`), or end others",
 )
+THREADS_OR_MEMORY = (
+    "the system starts no more threads: this process may have no memory for their stacks, or this "
+    "user no more of them",
+    "raise the limit on memory (`ulimit -v`, `ulimit -d`), then on processes (`ulimit -u`)",
+)
 FILES = ("this process may not open more files", "raise the limit: `ulimit -n 1024`")
 
 
@@ -43,7 +48,7 @@ def refused(error: BaseException) -> LlxError | None:
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error)
     words = str(error)
-    for told, pattern in ((MEMORY, OF_MEMORY), (THREADS, OF_THREADS), (FILES, OF_FILES)):
+    for told, pattern in ((MEMORY, OF_MEMORY), (_threads(), OF_THREADS), (FILES, OF_FILES)):
         if pattern.search(words):
             return Lacking(*told)
     if isinstance(error, OSError):
@@ -77,6 +82,13 @@ def require_room(purpose: str, addresses: int, data_bytes: int) -> None:
             )
 
 
+def _threads() -> tuple[str, str]:
+    """A thread without memory for its stack fails with the same number as one too many (EAGAIN)."""
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    free = all(limit == resource.RLIM_INFINITY for limit in limits)
+    return THREADS if free else THREADS_OR_MEMORY
+
+
 def _of_system(error: OSError) -> LlxError:
     where = f"{_name(error.filename)}: " if error.filename else ""
     why = error.strerror or str(error)
@@ -96,7 +108,7 @@ def _of_system(error: OSError) -> LlxError:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return Lacking(*FILES)
     if error.errno == errno.EAGAIN and not where:
-        return Lacking(*THREADS)
+        return Lacking(*_threads())
     if error.errno == errno.EROFS:
         return BadInput(f"{where}the disk is read-only", "choose a folder that can be written")
     if error.errno == errno.EIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,10 +111,11 @@ def test_no_argument_of_any_kind_ends_in_an_error_from_inside(
 ):
     monkeypatch.chdir(tmp_path)
     write_checkpoint(tmp_path / "checkpoint")
+    own = llx.open_artifact(shutil.copytree(judged.folder, tmp_path / "own"))
     done_at_once(monkeypatch)
     from_inside = []
     for _, argument, kind in (case for case in CASES if case[0] == name):
-        call = {**CALLS[name](judged), argument: VALUES[kind]}
+        call = {**CALLS[name](own), argument: VALUES[kind]}
         try:
             answer = FUNCTIONS[name](**call)
             if name == "generate":
