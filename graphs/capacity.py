@@ -38,7 +38,7 @@ def restamp(model: ir.Model, capacity: int) -> None:
     """
     graph = model.graph
     constants = graph.initializers
-    if model.producer_name != PRODUCER or not {SLOTS, ROPE_TABLE} <= constants.keys():
+    if model.producer_name != PRODUCER or ROPE_TABLE not in constants:
         raise BadInput(
             "a cache's capacity can be stamped only into a graph that this version of llx wrote",
             "name a graph of an artifact, or export again with --overwrite",
@@ -55,7 +55,8 @@ def restamp(model: ir.Model, capacity: int) -> None:
             # A delta's present has T there: what is new, however large the cache.
             if isinstance(slots, int):
                 value.shape = ir.Shape([rows, kv_heads, capacity, head_dim])
-    _set(constants[SLOTS], np.arange(capacity, dtype=np.int64))
+    if SLOTS in constants:
+        _set(constants[SLOTS], np.arange(capacity, dtype=np.int64))
     if CAPACITY in constants:
         _set(constants[CAPACITY], np.array([capacity], dtype=np.int64))
 

@@ -37,7 +37,7 @@ def candidates(artifact: Artifact, engines: Sequence[str] | None) -> Iterator[Ca
     ort = ENGINES["ort"]
     if engines is None or ort.name in engines:
         for dialect in artifact.dialects:
-            if dialect != ort.dialect:
+            if dialect not in ort.dialects:
                 name = f"ort, {dialect}"
                 yield Candidate(name, ort, dialect, partial(_open_ort, artifact, dialect))
 
@@ -45,7 +45,7 @@ def candidates(artifact: Artifact, engines: Sequence[str] | None) -> Iterator[Ca
 def _dialect_of(artifact: Artifact, engine: Engine) -> str | None:
     """The graph that an engine runs; of one that is built, the graph that it was built of."""
     if engine.runtime is None:
-        return engine.dialect
+        return engine.dialect_of(artifact)
     from llx.bench.session import Built
     from llx.bench.sessions.trt import chosen_engine
 
