@@ -38,7 +38,9 @@ def restamp(model: ir.Model, capacity: int) -> None:
     """
     graph = model.graph
     constants = graph.initializers
-    if model.producer_name != PRODUCER or ROPE_TABLE not in constants:
+    # GroupQueryAttention has no slots to be told: it is given how many are filled.
+    slotted = SLOTS in constants or any(n.op_type == "GroupQueryAttention" for n in graph)
+    if model.producer_name != PRODUCER or not slotted or ROPE_TABLE not in constants:
         raise BadInput(
             "a cache's capacity can be stamped only into a graph that this version of llx wrote",
             "name a graph of an artifact, or export again with --overwrite",

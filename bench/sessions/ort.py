@@ -141,7 +141,7 @@ class OrtSession:
             one = slice(row, row + 1)
             self._bind_cache([cache[one] for cache in self._cache])
             self._run(tokens[one], positions[one], logit_index[one])
-            found.append(self._logits)
+            found.append(self._logits.copy())
         self._bind_cache(self._cache)
         self._logits = np.concatenate(found)
 

@@ -10,6 +10,9 @@ from llx.graphs.semantic import Dialect
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (STANDARD, PRIMITIVE, ORT)}
 
+# Those that are ONNX's own alone, which any runtime reads.
+PLAIN: tuple[str, ...] = tuple(name for name, found in DIALECTS.items() if not found.domains)
+
 
 def dialect_named(name: str) -> Dialect:
     """The dialect that a graph's file is named after. Raises `BadInput` for an unknown one."""

@@ -31,7 +31,9 @@ def _wide(g: Builder, stored: ir.Value) -> ir.Value:
     """What is stored in fp16 or bf16, in fp32."""
     if stored.dtype == FLOAT:
         return stored
-    return g.once(f"{stored.name}/wide", lambda: g.op("Cast", stored, to=FLOAT))
+    wide = g.once(f"{stored.name}/wide", lambda: g.op("Cast", stored, to=FLOAT))
+    wide.shape = stored.shape
+    return wide
 
 
 def _unsigned(g: Builder, values: ir.Value) -> ir.Value:

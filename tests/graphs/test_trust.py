@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from llx.artifact import open_artifact
 from llx.bench.sessions.ort import OrtSession
 from llx.errors import BadInput
+from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.graphs.trust import FIELDS, OPS
 from llx.manifest import record_of, write_manifest
 from llx.precision import PRECISIONS
@@ -136,7 +137,7 @@ HOSTILE = {
     "an engine's path": context(embed_mode=0, ep_cache_context=b"../engine.plan"),
     "such a node without a domain": context("", embed_mode=0, ep_cache_context=b"x"),
     "a TensorRT plugin": node("TRT_PluginV2", "trt.plugins", plugin=b"x"),
-    "a custom op": node("MatMulNBits", "com.microsoft"),
+    "a custom op": node("BiasGelu", "com.microsoft"),
     "a python op": node("PyOp", "ai.onnx.contrib"),
     "a loop": node("Loop", body=BODY),
     "a branch": node("If", then_branch=BODY, else_branch=BODY),
@@ -157,7 +158,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("dialect", ["standard", "primitive"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
 def test_what_llx_does_not_write_is_refused(artifact, change, dialect):
     model = model_of(artifact, dialect)
@@ -174,7 +175,7 @@ def test_no_provider_sees_a_graph_that_holds_an_engine(artifact, provider, monke
     model = model_of(artifact)
     context(embed_mode=1, ep_cache_context=b"engine")(model)
     with pytest.raises(BadInput, match="llx writes no such graph"):
-        OrtSession(with_graph(artifact, model.SerializeToString()), provider=provider)
+        OrtSession(with_graph(artifact, model.SerializeToString()), 1, "standard", provider)
 
 
 def test_every_field_of_onnx_that_is_not_listed_is_refused(artifact):
@@ -241,3 +242,11 @@ def test_the_listed_ops_are_those_of_the_dialects(tmp_path):
                 names = {attribute.name for attribute in node.attribute}
                 found[node.op_type] = found.get(node.op_type, set()) | names
     assert found == {name: set(attributes.split()) for name, attributes in OPS.items()}
+
+
+@pytest.mark.parametrize("dialect", PLAIN)
+def test_a_dialect_of_onnx_itself_has_no_op_of_onnx_runtimes_own(artifact, dialect):
+    model = model_of(artifact, dialect)
+    node("MatMulNBits", "com.microsoft")(model)
+    with pytest.raises(BadInput, match="llx writes no such graph"):
+        with_graph(artifact, model.SerializeToString(), dialect).graph(dialect)
