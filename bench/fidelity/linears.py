@@ -143,7 +143,8 @@ def _table(
     """Logits of a vocabulary's table [V, dim] in int8."""
     scales = read(f"{module}.weight_scale").astype(np.float32)
     table: NDArray[np.float32] = read(f"{module}.weight") * scales[:, None]
-    return _as_it_came_or_rounded(a, module, x, table.T, product, table_block(table.shape[1]))
+    block = table_block(table.shape[1]) or BLOCK_OF_INT8
+    return _as_it_came_or_rounded(a, module, x, table.T, product, block)
 
 
 def _as_it_came_or_rounded(
@@ -152,7 +153,7 @@ def _as_it_came_or_rounded(
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
     product: NDArray[np.float32],
-    block: int | None,
+    block: int,
 ) -> LinearParity:
     """The product of the input, or of what MatMulNBits rounds it to, whichever is nearer.
 
@@ -160,7 +161,7 @@ def _as_it_came_or_rounded(
     what it says that it does is `llx.bench.sessions.ort.arithmetic_of`.
     """
     exact = _judged(a, module, None, x, weight, product)
-    if exact.beyond <= 1 or block is None:
+    if exact.beyond <= 1:
         return exact
     rounded, slack = rounded_in_blocks(x, block)
     found = _judged(a, module, None, rounded, weight, product, slack)

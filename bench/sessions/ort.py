@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -28,7 +30,8 @@ from llx.graphs.contract import (
     cache_names,
 )
 from llx.graphs.dialects import dialect_named
-from llx.graphs.dialects.ort import INTEGERS, groups
+from llx.graphs.dialects.ort import INTEGERS, ORT, groups
+from llx.graphs.semantic import MICROSOFT
 from llx.manifest import WEIGHTS
 from llx.precision import Compute, Precision
 from llx.tensorrt import load
@@ -359,9 +362,36 @@ def arithmetic_of(precision: Precision, dialect: str) -> str:
         return f"{compute}, {inputs}"
     if precision.linear == "int8":
         return f"int8 by int8, {compute} where a layer is dense"
-    bits = "int4" if precision.linear == "int4" else "int8"
+    bits = 4 if precision.linear == "int4" else 8
+    if not rounds_inputs(bits):
+        return f"{compute}, inputs as they are"
     block = precision.block or BLOCK_OF_INT8
-    return f"{bits} by int8: inputs rounded in blocks of {block} as they come"
+    return f"int{bits} by int8: inputs rounded in blocks of {block} as they come"
+
+
+@functools.cache
+def rounds_inputs(bits: int) -> bool:
+    """Whether MatMulNBits has integer kernels on this CPU: without AVX2 it has none."""
+    values = np.arange(32 * bits, dtype=np.uint8).reshape(8, 1, 4 * bits)
+    inputs = np.sin(np.arange(32, dtype=np.float32))[None]
+    weights: dict[str, Any] = {"weights": values, "scales": np.ones(8, np.float32)}
+    products = []
+    for level in (1, INTEGERS):
+        held = [ir.val(name, const_value=ir.Tensor(one)) for name, one in weights.items()]
+        x = ir.val("x", ir.DataType.FLOAT, inputs.shape)
+        how = {"K": 32, "N": 8, "bits": bits, "block_size": 32, "accuracy_level": level}
+        node = ir.node("MatMulNBits", [x, *held], how, domain=MICROSOFT)
+        graph = ir.Graph(
+            *([x], node.outputs),
+            nodes=[node],
+            initializers=held,
+            opset_imports={"": ORT.opset, MICROSOFT: 1},
+            name="probe",
+        )
+        model = ir.to_proto(ir.Model(graph, ir_version=ORT.ir_version)).SerializeToString()
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        products.append(session.run(None, {"x": inputs})[0])
+    return bool(np.abs(products[0] - products[1]).max() > 1e-4 * np.abs(products[0]).max())
 
 
 def session_options(precision: Precision, dialect: str = "standard") -> onnxruntime.SessionOptions:
