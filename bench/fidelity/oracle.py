@@ -128,11 +128,18 @@ def rope(a: Arithmetic, x: Wide, cos: Wide, sin: Wide) -> Expected:
     A cosine's own rounding is in it too: tables of another library may round to its neighbour.
     """
     first, second = np.split(heads_of(x, 2 * cos.shape[-1]), 2, -1)
-    wanted = np.concatenate((first * cos - second * sin, second * cos + first * sin), -1)
     c, s = np.abs(cos), np.abs(sin)
     one, two = np.abs(first), np.abs(second)
     sizes = np.concatenate((one * c + two * s, two * c + one * s), -1)
-    return a.bound(flat_of((4 * a.unit + 2 * a.given) * sizes), flat_of(wanted))
+    return a.bound(flat_of((4 * a.unit + 2 * a.given) * sizes), turned(x, cos, sin))
+
+
+def turned(x: Wide, cos: Wide, sin: Wide) -> Wide:
+    """X [T, heads·D] turned by the angles of cosines and sines [T, D/2]: halves are pairs."""
+    first, second = np.split(heads_of(x, 2 * cos.shape[-1]), 2, -1)
+    rotated = np.concatenate((first * cos - second * sin, second * cos + first * sin), -1)
+    wide: Wide = flat_of(rotated)
+    return wide
 
 
 def attention(

@@ -15,6 +15,7 @@ from llx.bench.session import Tokens
 from llx.bench.sessions import ENGINES
 from llx.checks import Checked, Depth, Fault
 from llx.errors import GateFailed, LlxError
+from llx.graphs.dialects import dialect_named
 from llx.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def check_linears(artifact: Artifact) -> Iterator[str]:
         ENGINES["ort"].require()
         from llx.bench.fidelity.linears import linear_parities
 
-        found = list(linear_parities(artifact))
+        dialect = ENGINES["ort"].dialect_of(artifact)
+        found = list(linear_parities(artifact, dialect)) if dialect else []
     except GateFailed:
         raise
     except LlxError as error:
@@ -148,7 +150,8 @@ def require_right(
         return
     manifest = artifact.manifest
     with artifact.opened_weights("np") as file:
-        case = Case(first, manifest.spec, _stored(file), Arithmetic.of(manifest.precision.compute))
+        compute = dialect_named(dialect).compute or manifest.precision.compute
+        case = Case(first, manifest.spec, _stored(file), Arithmetic.of(compute))
         cause = cause_of(case)
     own = candidate is None or candidate.engine.name == "ort"
     seen = f"{dialect}.onnx" if own else f"{dialect}.onnx, run in ONNX Runtime op by op"
