@@ -70,7 +70,7 @@ llx.bench: run
 llx.bench: against
 
 llx.reports: plain units
-llx.reports: notes
+llx.reports: notes terminal
 llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats compare
