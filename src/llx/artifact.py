@@ -98,18 +98,26 @@ class Artifact:
         manifest's or it is none that llx writes: a runtime runs what a graph holds, and opens what
         it names.
         """
-        from llx.graphs.dialects import dialect_named
-        from llx.graphs.trust import distrusted
-
         if not self.has(WEIGHTS):
             raise NotExported(
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
+        return self.trusted_graph(dialect)
+
+    def trusted_graph(self, dialect: str) -> Path:
+        """Path of a dialect's graph to look into, with its weights or without.
+
+        Raises as `graph` does: who loads a graph of somebody else's may open what it names too.
+        """
+        from llx.graphs.dialects import dialect_named
+        from llx.graphs.trust import distrusted
+
         path = self.intact(f"{dialect}.onnx")
         for wrong in distrusted(
             *(path, self.folder / WEIGHTS, dialect_named(dialect)),
             *(self.manifest.precision, self.manifest.contract),
+            with_weights=self.has(WEIGHTS),
         ):
             raise BadInput(f"{path} {wrong}", "do not use it: llx writes no such graph")
         return path

@@ -98,16 +98,15 @@ def _lines(
 
 
 def _check_graph(artifact: Artifact, dialect: str) -> None:
-    """A graph by ONNX's checker and the contract, and whether it is one that llx writes."""
-    manifest, path = artifact.manifest, artifact.path(f"{dialect}.onnx")
-    wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
+    """Whether a graph is one that llx writes, before any library sees it; then ONNX's checker."""
+    manifest = artifact.manifest
+    try:
+        path = artifact.trusted_graph(dialect)
+        wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
+    except BadInput as error:
+        raise GateFailed(error.message, error.remedy) from None
     if wrong:
         raise GateFailed(f"{dialect}.onnx: {wrong[0]}", "export again with --overwrite")
-    if artifact.has(WEIGHTS):
-        try:
-            artifact.graph(dialect)
-        except BadInput as error:
-            raise GateFailed(error.message, error.remedy) from None
 
 
 def _opened(folder: str | Path | None) -> Artifact:
