@@ -96,7 +96,8 @@ def distrusted(
 ) -> Iterator[str]:
     """Why a graph must not be given to a runtime, as what follows its name: nothing where it may.
 
-    `with_weights`: whether its weights file is there, and must hold what the graph names. Raises `BadInput` where the file is no ONNX graph. The file is read, nothing of it is run.
+    `with_weights`: whether its weights file is there, and must hold what the graph names. Raises
+    `BadInput` where the file is no ONNX graph. The file is read, nothing of it is run.
     """
     if path.stat().st_size > MOST_BYTES:
         yield f"is larger than {MOST_BYTES >> 20} MiB"

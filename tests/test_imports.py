@@ -38,7 +38,7 @@ llx: runtime jetpack llama tokenizer templates
 llx: plans checks corpus
 llx.graphs: contract
 llx.graphs: semantic
-llx.graphs: linear inspect
+llx.graphs: linear inspect settings
 llx: tensorrt
 llx: bundle
 llx.graphs: dialects tensorrt_rules

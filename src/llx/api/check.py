@@ -17,6 +17,7 @@ from llx.engine import engines_of
 from llx.errors import BadInput, GateFailed, LlxError, require_modules
 from llx.graphs.dialects import dialect_named
 from llx.graphs.inspect import problems
+from llx.graphs.settings import settings_of, wrong_settings
 from llx.manifest import WEIGHTS
 from llx.progress import Progress
 
@@ -91,14 +92,23 @@ def _lines(
         manifest = found.manifest
         yield f"bytes: {len(manifest.files)} files are what the manifest vouches for"
         yield from _check_built(found)
+        odd = []
         for dialect in found.dialects:
-            _check_graph(found, dialect)
-            yield f"{dialect}: the ONNX checker, the contract and the weights file agree"
+            wrong = _check_graph(found, dialect)
+            odd += wrong
+            model = "" if wrong else ", the model's numbers"
+            yield f"{dialect}: the ONNX checker, the contract{model} and the weights file agree"
+        # What a number does is said by the op that it is of, where that is seen to be off.
         yield from _check_fidelity(found, engines, record, every_op, news)
+        if odd:
+            raise GateFailed(odd[0], "export again with --overwrite")
 
 
-def _check_graph(artifact: Artifact, dialect: str) -> None:
-    """Whether a graph is one that llx writes, before any library sees it; then ONNX's checker."""
+def _check_graph(artifact: Artifact, dialect: str) -> list[str]:
+    """Whether a graph is one that llx writes, before any library sees it; then ONNX's checker.
+
+    Returns what of the numbers in it is not the model's.
+    """
     manifest = artifact.manifest
     try:
         path = artifact.trusted_graph(dialect)
@@ -107,6 +117,8 @@ def _check_graph(artifact: Artifact, dialect: str) -> None:
         raise GateFailed(error.message, error.remedy) from None
     if wrong:
         raise GateFailed(f"{dialect}.onnx: {wrong[0]}", "export again with --overwrite")
+    other = wrong_settings(settings_of(path), manifest.spec)
+    return [f"{dialect}.onnx: {words}" for words in other]
 
 
 def _opened(folder: str | Path | None) -> Artifact:

@@ -142,13 +142,16 @@ def require_right(
     from llx.bench.fidelity.case import Case
     from llx.bench.fidelity.causes import cause_of
     from llx.bench.fidelity.oracle import Arithmetic
+    from llx.graphs.settings import settings_of
 
     first = found.first
     if first is None:
         return
     manifest = artifact.manifest
     with artifact.opened_weights("np") as file:
-        case = Case(first, manifest.spec, _stored(file), Arithmetic.of(manifest.precision.compute))
+        arithmetic = Arithmetic.of(manifest.precision.compute)
+        settings = settings_of(artifact.graph(dialect))
+        case = Case(first, manifest.spec, _stored(file), arithmetic, settings)
         cause = cause_of(case)
     own = candidate is None or candidate.engine.name == "ort"
     seen = f"{dialect}.onnx" if own else f"{dialect}.onnx, run in ONNX Runtime op by op"
