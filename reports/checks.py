@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from llx.checks import Checked, Depth, checked_json
-from llx.errors import BadInput, GateFailed
+from llx.errors import BadInput, LlxError
 from llx.files import write_whole
 from llx.reports.console import say, show, simple_table
 
@@ -21,14 +21,15 @@ FORMATS = "json, or a file to write: FILE.json, FILE.html"
 def reporting(output: str | None, verbose: bool) -> Iterator[tuple[Checked, Callable[[str], None]]]:
     """A record for a check to fill, and what prints its lines; both are written when it ends.
 
-    Also where it ends with what is off. Raises `BadInput` for an unknown format.
+    Also where it ends with what is off, or early. Raises `BadInput` for an unknown format.
     """
     write = _writer(output)
     record = Checked(artifact="", precision="")
     try:
         yield record, (_silent if output == "json" else say)
-    except GateFailed:
-        write(record)
+    except LlxError:
+        if record.artifact:
+            write(record)
         if output != "json":
             show_depth(record)
         raise

@@ -13,13 +13,18 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Arithmetic
-from llx.bench.sessions.ort import NUMPY_DTYPES, failed_step, require_computed, session_options
+from llx.bench.sessions.ort import (
+    NUMPY_DTYPES,
+    failed_step,
+    loaded,
+    require_computed,
+    session_options,
+)
 from llx.errors import GateFailed, LlxError
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
 from llx.llama.weights import linear_of, weights_of
@@ -67,9 +72,7 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
     try:
         with artifact.held(WEIGHTS):
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            session = loaded(model.SerializeToString(), options, f"{dialect}.onnx")
         values = dict(zip(names, session.run(names, _random_step(artifact)), strict=True))
     except LlxError:
         raise

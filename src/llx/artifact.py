@@ -42,6 +42,7 @@ from llx.manifest import (
 from llx.nearby import near_in_words
 from llx.notebook import html_table
 from llx.progress import Progress, silent
+from llx.typed import newer_schema
 
 if TYPE_CHECKING:
     from llx.api.session import OpenSession
@@ -312,6 +313,10 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+class NewerSchema(BadInput):
+    """The manifest is one of a version of llx to come. Exit code 2."""
+
+
 @door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
@@ -321,6 +326,10 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     """
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
+        if folder.is_file() and is_artifact(folder.parent):
+            raise BadInput(
+                f"{folder} is a file of an artifact, which is a folder", f"name {folder.parent}"
+            )
         raise BadInput(
             f"{folder} is not a folder{near_in_words(folder)}",
             "name an artifact that `llx export` wrote",
@@ -335,6 +344,11 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     try:
         manifest = decoded_manifest(data)
     except UNDECODED as error:
+        if newer := newer_schema(data, "llx.artifact", 1):
+            raise NewerSchema(
+                f"{folder / MANIFEST} was written by a newer llx ({newer})",
+                "upgrade: `pip install --upgrade llx`",
+            ) from None
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",
