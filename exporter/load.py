@@ -29,12 +29,16 @@ def llama_from_checkpoint(
     return llama_from_source(source, positions)
 
 
+class OtherModel(Lacking):
+    """The checkpoint of an artifact is not of the model that its manifest describes."""
+
+
 def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
     """The very checkpoint that an artifact was exported from.
 
-    Raises `BadInput` where the manifest describes another model than its configuration does, though
-    no file of it has changed. Raises `Lacking` where it is not here, not readable any more, or
-    other than it was then: nothing is to be judged by other weights.
+    Raises `Lacking` where it is not here, not readable any more, or other than it was then: nothing
+    is to be judged by other weights. `OtherModel`, a kind of that, where no file of it has changed,
+    and the manifest describes another model than its configuration does.
     """
     path = Path(record.path)
     if not record.path or not path.exists():
@@ -56,7 +60,7 @@ def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
             "export it again",
         )
     if source.spec != spec:
-        raise BadInput(
+        raise OtherModel(
             f"the manifest's spec is not the checkpoint's ({_other(spec, source.spec)})",
             "export again with --overwrite",
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from llx.checks import Checked, Depth, checked_json
 from llx.errors import BadInput, LlxError
-from llx.files import write_whole
+from llx.files import require_writable, write_whole
 from llx.reports.console import say, show, simple_table
 
 MOST_ROWS = 12  # of the table: a model has up to 126 layers
@@ -48,6 +48,8 @@ def _writer(output: str | None) -> Callable[[Checked], None]:
     if output == "json":
         return lambda record: print(checked_json(record))
     path = Path(output)
+    if path.suffix in (".json", ".html"):
+        require_writable(path)  # before minutes of work
     if path.suffix == ".json":
         return lambda record: write_whole(path, checked_json(record).encode())
     if path.suffix == ".html":

@@ -77,7 +77,7 @@ def test_an_engine_that_nobody_asked_for_is_left_out_with_a_line(tiny, monkeypat
 @pytest.mark.parametrize("asked", [None, "ort"])
 def test_a_graph_that_is_not_loaded_fails_the_check(tiny, monkeypatch, asked):
     refusing(monkeypatch, "[ONNXRuntimeError] : 10 : INVALID_GRAPH : a shape")
-    with pytest.raises(GateFailed, match="does not load .*: export again with --overwrite"):
+    with pytest.raises(GateFailed, match=r"does not load .*: export again with --overwrite"):
         llx.check(tiny, engines=asked)
 
 
