@@ -9,10 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llx.errors import BadInput
 from llx.graphs.contract import Limits
 
 Tokens = NDArray[np.int64]
 Details = dict[str, Any]  # plain text and numbers: it becomes JSON
+
+
+class Unfit(BadInput):
+    """An engine does not load an artifact's graph, or fails in a step of it. Exit code 2."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import torch
@@ -28,11 +29,16 @@ def llama_from_checkpoint(
     return llama_from_source(source, positions)
 
 
+class OtherModel(Lacking):
+    """The checkpoint of an artifact is not of the model that its manifest describes."""
+
+
 def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
     """The very checkpoint that an artifact was exported from.
 
     Raises `Lacking` where it is not here, not readable any more, or other than it was then: nothing
-    is to be judged by other weights.
+    is to be judged by other weights. `OtherModel`, a kind of that, where no file of it has changed,
+    and the manifest describes another model than its configuration does.
     """
     path = Path(record.path)
     if not record.path or not path.exists():
@@ -48,12 +54,28 @@ def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
         ) from None
     then = [(file.bytes, file.mtime_ns) for file in record.files]
     stats = [file.stat() for file in source.files]
-    if then != [(stat.st_size, stat.st_mtime_ns) for stat in stats] or source.spec != spec:
+    if then != [(stat.st_size, stat.st_mtime_ns) for stat in stats]:
         raise Lacking(
-            f"the checkpoint {path} has changed since the export, in size, time or configuration",
+            f"the checkpoint {path} has changed since the export, in size or time",
             "export it again",
         )
+    if source.spec != spec:
+        raise OtherModel(
+            f"the manifest's spec is not the checkpoint's ({_other(spec, source.spec)})",
+            "export again with --overwrite",
+        )
     return source
+
+
+def _other(found: object, wanted: object) -> str:
+    """The fields in which two specifications differ: `norm_eps 0.001, there 1e-05`."""
+    differ = []
+    for one in fields(wanted):  # type: ignore[arg-type]
+        here, there = getattr(found, one.name), getattr(wanted, one.name)
+        if here != there:
+            nested = is_dataclass(there)
+            differ.append(_other(here, there) if nested else f"{one.name} {here}, there {there}")
+    return "; ".join(differ)
 
 
 def llama_from_source(source: TensorSource, positions: int | None = None) -> Llama:

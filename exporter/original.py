@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llx.artifact import Artifact
-from llx.errors import Lacking
-from llx.exporter.load import block_state, embedded, exported_source
+from llx.errors import BadInput, Lacking
+from llx.exporter.load import OtherModel, block_state, embedded, exported_source
 from llx.exporter.rescaled import Rescaled, rescaled
 from llx.exporter.sources import TensorSource
 from llx.exporter.weights import blocks_of
@@ -157,10 +157,15 @@ class Original:
 
 
 def original_of(artifact: Artifact) -> Original:
-    """The checkpoint where it is as it was exported, else the artifact's own weights."""
+    """The checkpoint where it is as it was exported, else the artifact's own weights.
+
+    Raises `BadInput` where the manifest is what has changed.
+    """
     manifest = artifact.manifest
     try:
         return Original(artifact, exported_source(manifest.source, manifest.spec))
+    except OtherModel as why:
+        raise BadInput(why.message, why.remedy) from None
     except Lacking as why:
         return Original(artifact, None, why.message)
 

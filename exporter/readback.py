@@ -49,7 +49,7 @@ def _open_all(artifact: Artifact) -> None:
         _open_template(artifact.read(CHAT_TEMPLATE))
     for dialect in artifact.dialects:
         if not artifact.has(WEIGHTS):
-            load(artifact.intact(f"{dialect}.onnx"))
+            load(artifact.trusted_graph(dialect))
         elif wrong := weight_problems(artifact.graph(dialect)):
             raise BadInput(f"{dialect}.onnx: {wrong[0]}", "")
 

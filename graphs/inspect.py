@@ -34,7 +34,7 @@ def weight_groups(path: Path) -> dict[str, int]:
     """Bytes of the weights by what they are: embed, qkv, o, gate_up, down, norms, rope, ...."""
     groups: Counter[str] = Counter()
     for name, tensor in _external(path).items():
-        owner = name.rsplit(".", 2)[-2]
+        owner = name.split(".")[-2:][0]
         groups["norms" if "norm" in owner else owner] += tensor.length or 0
     return dict(groups.most_common())
 
@@ -57,6 +57,8 @@ def problems(
     precision: Precision = PRECISIONS["fp32"],
 ) -> list[str]:
     """What is wrong with a graph on disk: empty where ONNX's checker and the contract agree.
+
+    `path` comes from `Artifact.trusted_graph`: what a graph names is opened here.
 
     Checked: the ONNX checker with shape inference, names, types and shapes of the contract's
     inputs and outputs as the dialect has them, no opset but the dialect's, every weight within the
@@ -98,7 +100,7 @@ def weight_problems(path: Path) -> list[str]:
     found = []
     tensors = _external(path)
     for file in {tensor.path for tensor in tensors.values()}:
-        if not Path(file).exists():
+        if not Path(file).is_file():
             continue  # graphs only, as the manifest says
         places = _safetensors_places(Path(file))
         for name, tensor in tensors.items():

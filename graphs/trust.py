@@ -98,11 +98,17 @@ END = np.iinfo(np.int64).max  # of a slice, and a position later than any
 
 
 def distrusted(
-    path: Path, weights: Path, dialect: Dialect, precision: Precision, contract: GraphContract
+    path: Path,
+    weights: Path,
+    dialect: Dialect,
+    precision: Precision,
+    contract: GraphContract,
+    with_weights: bool = True,
 ) -> Iterator[str]:
     """Why a graph must not be given to a runtime, as what follows its name: nothing where it may.
 
-    Raises `BadInput` where the file is no ONNX graph. The file is read, nothing of it is run.
+    `with_weights`: whether its weights file is there, and must hold what the graph names. Raises
+    `BadInput` where the file is no ONNX graph. The file is read, nothing of it is run.
     """
     if path.stat().st_size > MOST_BYTES:
         yield f"is larger than {MOST_BYTES >> 20} MiB"
@@ -118,7 +124,7 @@ def distrusted(
         _unlisted(model),
         _versions(model, dialect, precision),
         _nodes(model.graph, dialect),
-        _places(model.graph, weights),
+        _places(model.graph, weights, with_weights),
         _contract(model.graph, contract, dialect),
         _sizes(model.graph, contract),
     ):
@@ -181,7 +187,7 @@ def _nodes(graph: GraphProto, dialect: Dialect) -> Iterator[str]:
         yield "gives what no node of it makes"
 
 
-def _places(graph: GraphProto, weights: Path) -> Iterator[str]:
+def _places(graph: GraphProto, weights: Path, there: bool) -> Iterator[str]:
     """Constants that lie elsewhere than in the weights file, or not where it can hold them."""
     external = [t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL]
     size = None
@@ -190,7 +196,7 @@ def _places(graph: GraphProto, weights: Path) -> Iterator[str]:
         location = place.get("location", "")
         if location != weights.name or len(place) != len(tensor.external_data):
             yield f"wants data from {location!r}, not from {weights.name}"
-        if size is None:
+        if size is None and there:
             if weights.is_symlink() or not weights.is_file():
                 yield f"wants data from {weights.name}, which is no plain file"
                 return
@@ -201,7 +207,7 @@ def _places(graph: GraphProto, weights: Path) -> Iterator[str]:
             yield f"has no place for {one_line(tensor.name)}"
             continue
         offset, length = map(int, numbers)
-        if wanted is None or length != wanted or offset + length > size:
+        if wanted is None or length != wanted or (size is not None and offset + length > size):
             yield f"has {one_line(tensor.name)} elsewhere than {weights.name} can hold it"
 
 

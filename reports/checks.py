@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from llx.checks import Checked, Depth, checked_json
-from llx.errors import BadInput, GateFailed
-from llx.files import write_whole
+from llx.errors import BadInput, LlxError
+from llx.files import require_writable, write_whole
 from llx.reports.console import say, show, simple_table
 
 MOST_ROWS = 12  # of the table: a model has up to 126 layers
@@ -21,14 +21,15 @@ FORMATS = "json, or a file to write: FILE.json, FILE.html"
 def reporting(output: str | None, verbose: bool) -> Iterator[tuple[Checked, Callable[[str], None]]]:
     """A record for a check to fill, and what prints its lines; both are written when it ends.
 
-    Also where it ends with what is off. Raises `BadInput` for an unknown format.
+    Also where it ends with what is off, or early. Raises `BadInput` for an unknown format.
     """
     write = _writer(output)
     record = Checked(artifact="", precision="")
     try:
         yield record, (_silent if output == "json" else say)
-    except GateFailed:
-        write(record)
+    except LlxError:
+        if record.artifact:
+            write(record)
         if output != "json":
             show_depth(record)
         raise
@@ -47,6 +48,8 @@ def _writer(output: str | None) -> Callable[[Checked], None]:
     if output == "json":
         return lambda record: print(checked_json(record))
     path = Path(output)
+    if path.suffix in (".json", ".html"):
+        require_writable(path)  # before minutes of work
     if path.suffix == ".json":
         return lambda record: write_whole(path, checked_json(record).encode())
     if path.suffix == ".html":

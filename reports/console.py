@@ -1,32 +1,16 @@
-"""The terminal: one table at the end, progress with rate and ETA on the way.
-
-Progress goes to stderr, and only where that is a terminal; results go to stdout.
-"""
+"""What is printed: a line, a warning, one table at the end."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from html import escape
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
-from rich.progress import Task as Bar
 from rich.table import Table
 from rich.text import Text
 
 from llx.conditions import EnergyRecord
-from llx.progress import Progress, silent
 from llx.reports.notes import ceiling_words, explanations, row_notes, row_times, shown_test
 from llx.reports.plain import visible
+from llx.reports.terminal import STDERR, STDOUT, make_way
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import (
     FIDELITY,
@@ -38,89 +22,8 @@ from llx.result import (
     SpeedRow,
 )
 
-
-class _Pipe(Console):
-    """A console whose reader may go away early, as `head` does: the command line answers that."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
-STDOUT = _Pipe(soft_wrap=False, highlight=False)
-STDERR = Console(stderr=True, highlight=False)
 WIDTH = 80
-NOTEBOOK_PERIOD_S = 0.5
 TIMED = "Timed: from tokens on the host to logits on the host. ±: standard deviation."
-
-
-class _Amount(ProgressColumn):
-    """Done of total and rate, in the task's own unit."""
-
-    def render(self, task: Bar) -> Text:
-        unit, total = task.fields["unit"], task.total or 0
-        if unit == "B":
-            rate = f", {binary_bytes(task.speed)}/s" if task.speed else ""
-            return Text(f"{binary_bytes(task.completed)} of {binary_bytes(total)}{rate}")
-        rate = f", {significant(task.speed, 3)}/s" if task.speed else ""
-        return Text(f"{task.completed:.0f} of {total:.0f} {unit}{'s' if unit else ''}{rate}")
-
-
-@contextmanager
-def progress_bars(prefix: str = "") -> Iterator[Progress]:
-    """Bars for what is reported, one for each kind of work; silent where nobody watches."""
-    if STDERR.is_jupyter:
-        with _notebook_bars(prefix) as report:
-            yield report
-        return
-    if not STDERR.is_terminal:
-        yield silent
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(10, complete_style="cyan", finished_style="green"),
-        _Amount(),
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-    )
-    tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=STDERR, transient=True, refresh_per_second=4) as bars:
-
-        def report(what: str, done: int, total: int, unit: str) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(visible(prefix + what), total=total, unit=visible(unit))
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield report
-
-
-@contextmanager
-def _notebook_bars(prefix: str) -> Iterator[Progress]:
-    """The same in a notebook: a bar of HTML for each kind of work, gone when all is done.
-
-    Rich's own would need ipywidgets. Where nothing is reported, nothing is displayed.
-    """
-    from IPython.display import HTML, DisplayHandle
-
-    bars: dict[str, str] = {}
-    shown = DisplayHandle()
-    last = time.monotonic()
-
-    def report(what: str, done: int, total: int, unit: str) -> None:
-        nonlocal last
-        if not bars:
-            shown.display(HTML(""))
-        amount = binary_bytes(done) if unit == "B" else f"{done} of {total} {unit}"
-        named = escape(visible(prefix + what))
-        bars[what] = f'{named} <progress value="{done}" max="{total}"></progress> '
-        bars[what] += escape(visible(amount))
-        if done >= total or time.monotonic() - last > NOTEBOOK_PERIOD_S:
-            last = time.monotonic()
-            shown.update(HTML("<br>".join(bars.values())))
-
-    try:
-        yield report
-    finally:
-        if bars:
-            shown.update(HTML(""))
 
 
 def plain(text: str) -> Text:
@@ -143,11 +46,13 @@ def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
 
 def show(table: Table) -> None:
     """Print a table to stdout: 80 columns where it is not a terminal."""
+    make_way()
     STDOUT.print(table, width=None if STDOUT.is_terminal else WIDTH)
 
 
 def say(text: str) -> None:
     """One line to stdout, as it is."""
+    make_way()
     STDOUT.print(plain(text), soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -11,8 +12,17 @@ from pathlib import Path
 import pytest
 
 from llx.errors import BadInput
-from llx.files import beside, locked_folder, read_sealed, remove, write_sealed, write_whole
+from llx.files import (
+    beside,
+    locked_folder,
+    read_sealed,
+    remove,
+    require_writable,
+    write_sealed,
+    write_whole,
+)
 from llx.outputs import require_output, write_out
+from llx.refused import refused
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 
@@ -105,6 +115,66 @@ def test_where_results_cannot_go_is_said_before_the_work(tmp_path):
     for folder in (tmp_path, Path(), Path("/")):
         with pytest.raises(BadInput, match="is a folder"):
             require_output(folder)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("failing", ["open", "fsync", "replace"])
+def test_an_error_names_the_file_that_was_meant_and_no_hidden_one(
+    tmp_path, monkeypatch, number, failing
+):
+    def fail(*given, **_):
+        names = [name for name in given[:2] if isinstance(name, Path)]
+        raise OSError(number, "no", *([str(names[0])] if names else []))
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError) as failed:  # noqa: PT011  # its words are looked at
+        write_whole(tmp_path / "page.html", b"new")
+    said = str(refused(failed.value))
+    assert said.startswith(f"{tmp_path / 'page.html'}: ")
+    assert "partial" not in said
+
+
+UNWRITABLE = {
+    "no folder": lambda folder: folder / "none" / "p.html",
+    "a file above": lambda folder: _file(folder / "file") / "p.html",
+    "a folder": lambda folder: _made(folder / "p.html"),
+    "a pipe": lambda folder: _pipe(folder / "p.html"),
+    "a kernel's": lambda folder: Path("/proc/p.html"),
+    "a long name": lambda folder: folder / f"{'p' * 300}.html",
+}
+
+
+def _file(path):
+    path.write_bytes(b"")
+    return path
+
+
+def _made(path):
+    path.mkdir()
+    return path
+
+
+def _pipe(path):
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_what_cannot_be_written_is_known_without_writing_it(tmp_path, kind):
+    path = UNWRITABLE[kind](tmp_path)
+    before = names_in(tmp_path)
+    for one in (require_writable, lambda path: write_whole(path, b"new")):
+        with pytest.raises((BadInput, OSError)):
+            one(path)
+    assert names_in(tmp_path) == before
+
+
+def test_to_try_a_file_changes_nothing(tmp_path):
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("old", "new"):
+        require_writable(tmp_path / name)
+    assert names_in(tmp_path) == ["old"]
+    assert (tmp_path / "old").read_bytes() == b"old"
 
 
 def test_a_writer_removes_what_a_killed_one_left_and_nothing_of_a_live_one(tmp_path):

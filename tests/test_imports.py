@@ -38,7 +38,7 @@ llx: runtime jetpack llama tokenizer templates
 llx: plans checks corpus
 llx.graphs: contract
 llx.graphs: semantic
-llx.graphs: linear inspect
+llx.graphs: linear inspect settings
 llx: tensorrt
 llx: bundle
 llx.graphs: dialects tensorrt_rules
@@ -70,7 +70,7 @@ llx.bench: run
 llx.bench: against
 
 llx.reports: plain units
-llx.reports: notes
+llx.reports: notes terminal
 llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats compare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from llx.bench.fidelity.expected import Weights
 from llx.bench.fidelity.localise import Off
 from llx.bench.fidelity.oracle import Arithmetic, Expected
 from llx.bench.fidelity.sites import Site
+from llx.graphs.settings import Settings
 from llx.llama.spec import LlamaSpec
 
 AGAIN = "export again with --overwrite"
@@ -38,6 +39,14 @@ class Case:
     spec: LlamaSpec
     weights: Weights
     a: Arithmetic
+    settings: Settings = field(default_factory=dict)  # what the graph says of its ops
+
+    def setting(self, name: str) -> Any:
+        """A number of the op as its graph has it; None where none can be read."""
+        site = self.site
+        module = site.module or f"layers.{site.layer}"
+        kind = "rope_2" if site.details.get("part") == "k" else site.kind
+        return self.settings.get(f"{module}/{kind}", {}).get(name)
 
     @property
     def site(self) -> Site:

@@ -15,6 +15,7 @@ from llx.bench.fidelity.oracle import Expected, Wide
 from llx.llama.spec import LlamaSpec
 
 NEAR = 4  # layers before and after, whose weights may be in the place of one's own
+NEAR_LAYER = f"the weight of one of {NEAR} layers before or after"
 
 
 def linear(case: Case) -> Iterator[Hypothesis]:
@@ -107,4 +108,4 @@ def _other_layers(case: Case, x: Wide) -> Iterator[Hypothesis]:
             bias = bias_of(replace(site, module=module), case.spec, case.weights)
             return case.holds(oracle.linear(case.a, x, case.weights(f"{module}.weight"), bias))
 
-        yield f"another layer's weight: it uses the weight of {module}", holds
+        yield f"{NEAR_LAYER}: it uses the weight of {module}", holds

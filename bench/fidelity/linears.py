@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
@@ -23,6 +22,7 @@ from llx.bench.sessions.ort import (
     BLOCK_OF_INT8,
     NUMPY_DTYPES,
     failed_step,
+    loaded,
     require_computed,
     session_options,
 )
@@ -78,9 +78,7 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
     try:
         with artifact.held(WEIGHTS):
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            session = loaded(model.SerializeToString(), options, f"{dialect}.onnx")
         values = dict(zip(names, session.run(names, _random_step(artifact, dialect)), strict=True))
     except LlxError:
         raise

@@ -150,8 +150,9 @@ def attention(
     seen: NDArray[np.bool_],
     kv_head_of: Callable[[int], int],
     scale: float | None = None,
+    cap: float = 0.0,
 ) -> Expected:
-    """Q [T, H·D], k and v [Hkv, P, D], seen [T, P] → [T, H·D].
+    """Q [T, H·D], k and v [Hkv, P, D], seen [T, P] → [T, H·D]. `cap`: c·tanh(score / c), if any.
 
     A score's error is that of a product of D terms, of a query that may be scaled and stored first,
     and of storing it. Softmax turns an error d of scores into a relative one of weights of at most
@@ -163,7 +164,8 @@ def attention(
     wanted, allowed = np.empty_like(queries), np.empty_like(queries)
     for head, rows in enumerate(queries):
         keys, values = k[kv_head_of(head)], v[kv_head_of(head)]
-        scores = np.where(seen, rows @ keys.T * scale, -np.inf)
+        products = rows @ keys.T * scale
+        scores = np.where(seen, cap * np.tanh(products / cap) if cap else products, -np.inf)
         sizes = np.abs(rows) @ np.abs(keys).T * scale
         spread = np.sqrt(np.square(rows) @ np.square(keys).T) * scale
         off = gamma(head_dim, a.sums) * sizes + 3 * a.unit * np.abs(scores)

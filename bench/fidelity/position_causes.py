@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench.fidelity import oracle
-from llx.bench.fidelity.case import FEW, Case, Hypothesis
+from llx.bench.fidelity.case import Case, Hypothesis
 from llx.bench.fidelity.common_causes import exchanged_heads
 from llx.bench.fidelity.expected import rounded, tables
 from llx.bench.fidelity.oracle import Expected, Wide
+from llx.bench.fidelity.rope_table_causes import thetas_of
+from llx.graphs.settings import same
 from llx.llama.rope import rope_tables
 from llx.llama.spec import RopeSpec
 
-THETAS = (10000.0, 500000.0, 1000000.0, 100000.0, 1000.0)
+SCALE = "another scale of scores"
 
 
 def rope(case: Case) -> Iterator[Hypothesis]:
@@ -51,7 +53,7 @@ def rope(case: Case) -> Iterator[Hypothesis]:
         "the other way: RoPE turns the other way, by a negative sine",
         lambda: case.holds(oracle.rope(a, x, cos, -sin)),
     )
-    for theta in THETAS:
+    for theta in thetas_of(*_turned_by(x, site.found, spec.head_dim), spec):
         if theta != spec.rope.theta:
             yield (
                 f"another theta: RoPE's theta is {theta:g}, and the model's {spec.rope.theta:g}",
@@ -73,6 +75,17 @@ def rope(case: Case) -> Iterator[Hypothesis]:
     )
     heads = {site.details["part"]: slice(0, x.shape[1])}
     yield from exchanged_heads(case, heads)
+
+
+def _turned_by(x: Wide, found: NDArray[Any], head_dim: int) -> tuple[Wide, Wide]:
+    """Cosines and sines [T, D/2] by which the heads were turned: least squares over the heads."""
+    one, other = np.split(oracle.heads_of(x, head_dim), 2, -1)
+    first, second = np.split(oracle.heads_of(found.astype(np.float64), head_dim), 2, -1)
+    with np.errstate(all="ignore"):
+        sizes = (np.square(one) + np.square(other)).sum(0)
+        cos = (first * one + second * other).sum(0) / sizes
+        sin = (second * one - first * other).sum(0) / sizes
+    return cos, sin
 
 
 def _pairs(head_dim: int) -> NDArray[np.intp]:
@@ -128,7 +141,7 @@ def attention(case: Case) -> Iterator[Hypothesis]:
         "the step masked: the step's own tokens are not seen",
         lambda: seeing(right & past),
     )
-    for first in range(1, min(FEW, filled)):
+    for first in range(1, filled):
         yield (
             f"the first masked: the first {first} positions are not seen",
             without_first(first),
@@ -140,12 +153,34 @@ def attention(case: Case) -> Iterator[Hypothesis]:
                 oracle.attention(a, q, k, v, right, lambda head: head % spec.kv_heads)
             ),
         )
-    for scale, words in ((1.0, "not scaled"), (1 / spec.head_dim, "scaled by 1/D, not 1/√D")):
+    for scale in _scales(case):
+        known = {1.0: "not scaled", 1 / spec.head_dim: "scaled by 1/D, not 1/√D"}
+        words = known.get(scale, f"scaled by {scale:g}, and the model's by {spec.head_dim**-0.5:g}")
+        yield f"{SCALE}: scores are {words}", scaled_by(scale)
+    cap = case.setting("softcap")
+    if cap:
         yield (
-            f"another scale of scores: scores are {words}",
-            scaled_by(scale),
+            f"capped scores: scores are capped at {cap:g}, and the model's are not",
+            lambda: case.holds(
+                oracle.attention(a, q, k, v, right, lambda head: head // groups, cap=float(cap))
+            ),
+        )
+    if case.setting("is_causal"):
+        yield (
+            "a mask of its own: is_causal masks by the place in the step, not by position",
+            lambda: seeing(right & (np.arange(filled) <= np.arange(len(positions))[:, None])),
         )
     yield from exchanged_heads(case, {"the queries": slice(0, q.shape[1])})
+
+
+def _scales(case: Case) -> list[float]:
+    """The scale of the graph; where none can be read, usual mistakes."""
+    right, read = case.spec.head_dim**-0.5, case.setting("scale")
+    if read is not None:
+        return [] if same(read, right) else [float(read)]
+    if case.settings:  # an Attention that leaves it out
+        return []
+    return [1.0, 1 / case.spec.head_dim]
 
 
 def kv_update(case: Case) -> Iterator[Hypothesis]:
@@ -170,7 +205,7 @@ def kv_update(case: Case) -> Iterator[Hypothesis]:
         return None not in fits and fits != list(range(len(fits)))
 
     yield f"permuted heads: the heads of the cache's {part}s are in another order", exchanged
-    for at in dict.fromkeys((start + 1, start - 1, 0)):
+    for at in range(found.shape[1] - count + 1):
         if at != start:
             yield (
                 f"another slot: new {part}s are written from slot {at} on, not from {start}",

@@ -43,7 +43,7 @@ def _hypotheses(
             f"no scaling: RoPE's {rope.type} scaling is missing from the tables",
             partial(made, RopeSpec(theta=rope.theta)),
         )
-    for theta in _thetas_of(cos, sin, spec):
+    for theta in thetas_of(cos, sin, spec):
         for scaled in (rope, RopeSpec()):
             yield (
                 f"another theta: RoPE's tables are of theta {theta:g}, and the model's is "
@@ -51,11 +51,11 @@ def _hypotheses(
                 partial(_made_of, made, scaled, theta),
             )
     if rope.type != "default":
-        for factor in (2.0, 4.0, 8.0, 16.0, 32.0):
+        for factor in _factor_of(cos, sin, rope, spec):
             yield (
-                f"another scaling: RoPE's tables are scaled by {factor:g}, and the model's by "
+                f"another factor: RoPE's tables are scaled by {factor:g}, and the model's by "
                 f"{rope.factor:g}",
-                partial(made, replace(rope, factor=factor)),
+                partial(_scaled_by, made, rope, factor),
             )
         yield (
             "linear scaling: RoPE's tables are scaled linearly, and the model's by the rule of "
@@ -77,24 +77,55 @@ def _made_of(made: Callable[..., bool], rope: RopeSpec, theta: float) -> bool:
     return made(replace(rope, theta=theta))
 
 
+def _scaled_by(made: Callable[..., bool], rope: RopeSpec, factor: float) -> bool:
+    return made(replace(rope, factor=factor))
+
+
 def _swapped(cos: Array, sin: Array, wanted: Any, compute: Compute) -> bool:
     return alike(cos, wanted[1], compute, 2) and alike(sin, wanted[0], compute, 2)
 
 
-def _thetas_of(cos: Array, sin: Array, spec: LlamaSpec) -> list[float]:
+def thetas_of(cos: Array, sin: Array, spec: LlamaSpec) -> list[float]:
     """Thetas whose second pair turns as the tables' does, scaling aside: round numbers near it.
 
-    Of halves an angle is known to some three digits, and theta to fewer.
+    The angle of position 1 is followed to positions twice as far, each of which halves its error.
+    Rows are positions from 0 on.
     """
-    if len(cos) < 2 or cos.shape[1] < 2:
-        return []
-    angle = float(np.arctan2(float(sin[1, 1]), float(cos[1, 1])))
-    if not 0 < angle < np.pi:
+    turned = _turned(cos, sin, 1)
+    if not 0 < turned < np.pi:
         return []
     plain = float(inverse_frequencies(spec.rope, spec.head_dim)[1])
     unscaled = spec.rope.theta ** (-2 / spec.head_dim)
-    theta = float((angle * unscaled / plain) ** (-spec.head_dim / 2))
+    with np.errstate(all="ignore"):
+        theta = float((turned * unscaled / plain) ** (-spec.head_dim / 2))
     if not 1 <= theta < np.inf:
         return []
     places = int(np.floor(np.log10(theta)))
-    return list(dict.fromkeys(max(1.0, round(theta, digits - places)) for digits in range(4)))
+    near = [max(1.0, round(theta, digits - places)) for digits in range(8)]
+    return list(dict.fromkeys([*near, theta]))
+
+
+def _turned(cos: Array, sin: Array, pair: int) -> float:
+    """Radians a position by which a pair is turned; 0 where it cannot be told."""
+    if len(cos) < 2 or cos.shape[1] <= pair:
+        return 0.0
+    with np.errstate(all="ignore"):
+        angles = np.arctan2(sin[:, pair].astype(np.float64), cos[:, pair].astype(np.float64))
+    if not np.isfinite(angles[1:]).all():
+        return 0.0
+    each, at = float(angles[1]), 2
+    while at < len(angles):
+        each += float((angles[at] - at * each + np.pi) % (2 * np.pi) - np.pi) / at
+        at *= 2
+    return each
+
+
+def _factor_of(cos: Array, sin: Array, rope: RopeSpec, spec: LlamaSpec) -> list[float]:
+    """By how much the slowest pair is slowed, as a round number near it."""
+    last = cos.shape[1] - 1
+    turned = _turned(cos, sin, last)
+    plain = float(rope.theta ** (-2 * last / spec.head_dim))
+    if not 0 < turned < np.pi:
+        return []
+    factor = plain / turned
+    return list(dict.fromkeys([round(factor), round(factor, 1), round(factor, 2), factor]))

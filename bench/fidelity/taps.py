@@ -17,9 +17,14 @@ from numpy.typing import NDArray
 
 from llx.artifact import Artifact
 from llx.bench.fidelity.linears import FOLDER_OPTION
-from llx.bench.session import Tokens
-from llx.bench.sessions.ort import NUMPY_DTYPES, require_computed, session_options
-from llx.errors import BadInput, one_line
+from llx.bench.session import Tokens, Unfit
+from llx.bench.sessions.ort import (
+    NUMPY_DTYPES,
+    failed_step,
+    loaded,
+    require_computed,
+    session_options,
+)
 from llx.graphs.contract import (
     INPUT_IDS,
     LOGIT_INDEX,
@@ -106,7 +111,7 @@ PICKED, NORMED = "model/pick", "norm/rms_norm"
 class Tapped:
     """One graph of an artifact, and the values of a few steps through it.
 
-    Raises `BadInput` where the graph lacks a value that llx's graphs have, or does not load.
+    Raises `Unfit` where the graph lacks a value that llx's graphs have, or does not load.
     """
 
     def __init__(self, artifact: Artifact, dialect: str) -> None:
@@ -123,7 +128,7 @@ class Tapped:
         made = {name for node in self._model.graph.node for name in node.output}
         missing = [name for name in _every_name(self.spec, self.grouped) if name not in made]
         if missing:
-            raise BadInput(
+            raise Unfit(
                 f"{dialect}.onnx has no value {missing[0]}",
                 "export again with --overwrite",
             )
@@ -171,10 +176,7 @@ class Tapped:
             try:
                 given = session.run(asked, feeds | cache)
             except Exception as error:  # as when it loads
-                raise BadInput(
-                    f"ONNX Runtime does not run {self.dialect}.onnx ({one_line(error)})",
-                    "export again with --overwrite",
-                ) from None
+                raise failed_step(error) from None
             values = dict(zip(asked, given, strict=True))
             here: Values = {name: values[name][0] for name in names}
             for name in kept:
@@ -204,15 +206,7 @@ class Tapped:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        try:
-            return onnxruntime.InferenceSession(
-                model.SerializeToString(), self._options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # a dozen classes of its own, of no common ancestor
-            raise BadInput(
-                f"ONNX Runtime does not load {self.dialect}.onnx ({one_line(error)})",
-                "export again with --overwrite",
-            ) from None
+        return loaded(model.SerializeToString(), self._options, f"{self.dialect}.onnx")
 
 
 def _every_name(spec: LlamaSpec, grouped: bool) -> Iterator[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.case import OVERFLOW, Case, Hypothesis
 from llx.bench.fidelity.oracle import Wide
+from llx.graphs.settings import same
 
 EPSILONS = (1e-5, 1e-6, 1e-8, 1e-12, 1e-3, 0.0)
 
@@ -28,11 +30,11 @@ def norm(case: Case) -> Iterator[Hypothesis]:
 
         return holds
 
-    for eps in EPSILONS:
-        if eps != spec.norm_eps:
+    for eps in _epsilons(case, x, weight):
+        if not same(eps, spec.norm_eps):
             yield (
                 f"another epsilon: its epsilon is {eps:g}, and the model's {spec.norm_eps:g}",
-                with_epsilon(eps),
+                with_epsilon(float(eps)),
             )
     if a.compute == "fp16":
         yield (
@@ -60,6 +62,26 @@ def norm(case: Case) -> Iterator[Hypothesis]:
     for name in others:
         if name != f"{site.module}.weight":
             yield f"another norm's weight: it uses {name}", with_weight_of(name)
+
+
+def _epsilons(case: Case, x: Wide, weight: Wide) -> list[Any]:
+    """The epsilon of the graph; where none can be read, that which the values say, and usual ones.
+
+    Of a row that is s·x·weight, ε = s⁻² - mean(x²): a row counts the more the smaller it is.
+    """
+    read = case.setting("epsilon")
+    if read is not None:
+        return [read]
+    full = x * weight
+    square = np.square(full).sum(-1)
+    with np.errstate(all="ignore"):
+        scales = (case.site.found.astype(np.float64) * full).sum(-1) / square
+        sizes = scales**-2
+        counts = np.where(np.isfinite(sizes) & (scales > 0), sizes**-2, 0.0)
+        off = np.where(counts > 0, sizes - np.square(x).mean(-1), 0.0)
+        solved = float((counts * off).sum() / counts.sum())
+    usual = [eps for eps in EPSILONS if eps != case.spec.norm_eps]
+    return [*usual, solved] if np.isfinite(solved) and solved > 0 else usual
 
 
 def _squares_overflow(case: Case, x: Wide, weight: Wide) -> bool:
@@ -104,7 +126,7 @@ def silu(case: Case) -> Iterator[Hypothesis]:
     gelu = case.a.bound(
         1e-3 * np.abs(gate) + 4 * case.a.given * np.abs(gate), gate * (1 + cubic) / 2
     )
-    yield "another activation: it is GELU", lambda: case.holds(gelu)
+    yield "GELU: its activation is GELU", lambda: case.holds(gelu)
 
 
 def table(case: Case) -> Iterator[Hypothesis]:

@@ -77,7 +77,7 @@ def _hypotheses(
     bad = differing(found, wanted, compute)
     count = int(bad.sum())
     yield (
-        f"some values: {count} of its {bad.size} values {'differs' if count == 1 else 'differ'}",
+        f"a few values: {count} of its {bad.size} values {'differs' if count == 1 else 'differ'}",
         lambda: count <= max(1, bad.size // 100),
     )
 

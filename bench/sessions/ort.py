@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench import clock
 from llx.bench.machine.threads import usable_threads
-from llx.bench.session import Details, Memory, Tokens
+from llx.bench.session import Details, Memory, Tokens, Unfit
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.files import cache_folder
 from llx.graphs.contract import (
@@ -34,6 +35,7 @@ from llx.graphs.dialects.ort import INTEGERS, ORT, groups
 from llx.graphs.semantic import MICROSOFT
 from llx.manifest import WEIGHTS
 from llx.precision import Compute, Precision
+from llx.refused import refused
 from llx.tensorrt import load
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -99,18 +101,8 @@ class OrtSession:
         options = session_options(artifact.manifest.precision, dialect)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
-        try:
-            with artifact.held(graph.name, WEIGHTS):
-                self._session = onnxruntime.InferenceSession(
-                    graph, options, providers=list(self._options.items())
-                )
-        except LlxError:
-            raise
-        except Exception as error:  # a dozen classes of its own, of no common ancestor
-            raise BadInput(
-                f"ONNX Runtime does not load {graph} ({one_line(error)})",
-                "export again with --overwrite, or look at it with `llx check`",
-            ) from None
+        with artifact.held(graph.name, WEIGHTS):
+            self._session = loaded(graph, options, str(graph), list(self._options.items()))
         if self._session.get_providers()[0] != PROVIDERS[provider]:  # it falls back to another
             name = PROVIDERS[provider].removesuffix("ExecutionProvider")
             raise Lacking(f"ONNX Runtime cannot load its {name} provider here", INSTALLS[provider])
@@ -261,16 +253,46 @@ class OrtSession:
         }
 
 
+def loaded(
+    graph: Path | bytes,
+    options: onnxruntime.SessionOptions,
+    name: str,
+    providers: Sequence[str | tuple[str, dict[str, str]]] = (PROVIDERS["cpu"],),
+) -> onnxruntime.InferenceSession:
+    """A session over a graph; `name` is what an error calls it.
+
+    Raises `Lacking` where the system refuses memory or threads, and `Unfit` where the graph is not
+    loaded.
+    """
+    # Without it a GPU's provider is replaced by another, which is seen; a CPU has no other, and
+    # ONNX Runtime would say at length that it tries again.
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    falls_back = int(first != PROVIDERS["cpu"])
+    try:
+        return onnxruntime.InferenceSession(
+            graph, options, providers=list(providers), enable_fallback=falls_back
+        )
+    except Exception as error:  # a dozen classes of its own, of no common ancestor
+        if of_system := refused(error):
+            raise of_system from None
+        raise Unfit(
+            f"ONNX Runtime does not load {name} ({one_line(error)})",
+            "export again with --overwrite",
+        ) from None
+
+
 def failed_step(error: Exception) -> LlxError:
-    """Why a step failed: memory, or a graph whose nodes do not fit one another."""
+    """Why a step failed: memory, threads, or a graph whose nodes do not fit one another."""
     if "alloc" in str(error).lower():
         return Lacking(
             f"ONNX Runtime has no memory for a step ({one_line(error)})",
             "choose a smaller --batch, or export with a smaller --context",
         )
-    return BadInput(
+    if of_system := refused(error):
+        return of_system
+    return Unfit(
         f"ONNX Runtime cannot run the artifact's graph ({one_line(error)})",
-        "export again with --overwrite, or look at it with `llx check`",
+        "export again with --overwrite",
     )
 
 

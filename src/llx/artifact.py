@@ -42,6 +42,7 @@ from llx.manifest import (
 from llx.nearby import near_in_words
 from llx.notebook import html_table
 from llx.progress import Progress, silent
+from llx.typed import newer_schema
 
 if TYPE_CHECKING:
     from llx.api.session import OpenSession
@@ -98,18 +99,26 @@ class Artifact:
         manifest's or it is none that llx writes: a runtime runs what a graph holds, and opens what
         it names.
         """
-        from llx.graphs.dialects import dialect_named
-        from llx.graphs.trust import distrusted
-
         if not self.has(WEIGHTS):
             raise NotExported(
                 f"{self.folder} holds graphs only: it was exported with --weights none",
                 "export it with weights, or with --weights random",
             )
+        return self.trusted_graph(dialect)
+
+    def trusted_graph(self, dialect: str) -> Path:
+        """Path of a dialect's graph to look into, with its weights or without.
+
+        Raises as `graph` does: who loads a graph of somebody else's may open what it names too.
+        """
+        from llx.graphs.dialects import dialect_named
+        from llx.graphs.trust import distrusted
+
         path = self.intact(f"{dialect}.onnx")
         for wrong in distrusted(
             *(path, self.folder / WEIGHTS, dialect_named(dialect)),
             *(self.manifest.precision, self.manifest.contract),
+            with_weights=self.has(WEIGHTS),
         ):
             raise BadInput(f"{path} {wrong}", "do not use it: llx writes no such graph")
         return path
@@ -304,6 +313,10 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+class NewerSchema(BadInput):
+    """The manifest is one of a version of llx to come. Exit code 2."""
+
+
 @door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
@@ -313,6 +326,10 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     """
     folder = Path(folder) if folder is not None else latest()
     if not folder.is_dir():
+        if folder.is_file() and is_artifact(folder.parent):
+            raise BadInput(
+                f"{folder} is a file of an artifact, which is a folder", f"name {folder.parent}"
+            )
         raise BadInput(
             f"{folder} is not a folder{near_in_words(folder)}",
             "name an artifact that `llx export` wrote",
@@ -327,6 +344,11 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     try:
         manifest = decoded_manifest(data)
     except UNDECODED as error:
+        if newer := newer_schema(data, "llx.artifact", 1):
+            raise NewerSchema(
+                f"{folder / MANIFEST} was written by a newer llx ({newer})",
+                "upgrade: `pip install --upgrade llx`",
+            ) from None
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",

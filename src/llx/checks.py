@@ -48,7 +48,11 @@ class Fault:
 
 @dataclass(kw_only=True)
 class Checked:
-    """A check, as far as it went. `failed` is the line that it ended with."""
+    """A check, as far as it went.
+
+    `passed`: all that was looked at is right, and it went to its end. `failed` is the line that it
+    ended with where it is not so, or did not.
+    """
 
     schema: Literal["llx.check/1"] = "llx.check/1"
     artifact: str
@@ -58,6 +62,7 @@ class Checked:
     subjects: list[Subject] = field(default_factory=list)
     depth: list[Depth] = field(default_factory=list)
     fault: Fault | None = None
+    passed: bool = False
     failed: str | None = None
 
 

@@ -123,24 +123,46 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     What a link names is written, and a file's mode is kept. What a killed writer left is removed.
     Raises `BadInput` for a folder, a device or a pipe: none is ever replaced.
     """
-    target = real_path(path)
-    standing = _standing(path, target)
-    mode = stat.S_IMODE(standing.st_mode) & 0o777 if standing else 0o666
-    _remove_left(target)
-    partial, handle = _new_partial(target, mode)
+    with _named(path):
+        target = real_path(path)
+        standing = _standing(path, target)
+        mode = stat.S_IMODE(standing.st_mode) & 0o777 if standing else 0o666
+        _remove_left(target)
+        partial, handle = _new_partial(target, mode)
+        try:
+            with open(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                if standing:
+                    _keep(handle, standing, mode)
+                _to_disk(handle)
+                os.replace(partial, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+        sync(target.parent)
+
+
+def require_writable(path: Path) -> None:
+    """Raise what `write_whole` would, before the work whose result it is to write. Tries it."""
+    with _named(path):
+        target = real_path(path)
+        _standing(path, target)
+        partial, handle = _new_partial(target, 0o600)
+        partial.unlink()
+        os.close(handle)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the system refuses within is of the file that a user knows, not of one beside it."""
     try:
-        with open(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if standing:
-                _keep(handle, standing, mode)
-            _to_disk(handle)
-            os.replace(partial, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = os.fspath(path), None
         raise
-    sync(target.parent)
 
 
 def _standing(path: Path, target: Path) -> os.stat_result | None:

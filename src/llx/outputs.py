@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from llx.errors import BadInput
-from llx.files import write_whole
+from llx.files import require_writable, write_whole
 
 # Names of what this process has open: they are written as they are, and not opened anew.
 STREAM = re.compile(r"/dev/std(out|err)|/(?:dev|proc/self)/fd/([0-9]+)")
@@ -59,4 +59,9 @@ def require_output(path: Path) -> Path:
         raise BadInput(f"{path} is a folder, where a file is written", "name a file")
     if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
         raise BadInput(f"{path.parent} may not be written", "name a file in another folder")
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise BadInput(f"{above} is a file, and no folder", "name a file in another folder")
+    if path.parent.is_dir():
+        require_writable(path)
     return path.parent

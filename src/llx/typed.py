@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +61,21 @@ def checked(value: object, kind: Any, name: str, remedy: str) -> Any:
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
         reason = "Expected text that is Unicode"
     raise BadInput(f"{name} is {shown(value)} ({reason[0].lower()}{reason[1:]})", remedy)
+
+
+def newer_schema(data: bytes, name: str, known: int) -> str | None:
+    """The schema that JSON says it is of, where that is one to come: `llx.result/2` after 1.
+
+    Of an object, or of the first of a list.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    value = value[0] if isinstance(value, list) and value else value
+    schema = value.get("schema") if isinstance(value, dict) else None
+    version = re.fullmatch(re.escape(name) + r"/([0-9]{1,9})", str(schema), re.ASCII)
+    return str(schema) if version and int(version[1]) > known else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

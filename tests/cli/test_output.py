@@ -101,3 +101,21 @@ def test_the_modes_of_results_stay_as_they_are(llx, here):
     assert llx(*REPORT, "-o", "page", "--history", "history.jsonl").code == 0
     for name in ("page/report.md", "history.jsonl"):
         assert stat.S_IMODE((here / name).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        (("check", "-o", "{}/p.html"), "llx.api.check.findings"),
+        (("check", "-o", "{}/p.json"), "llx.api.check.findings"),
+        (("doctor", "--bundle", "{}/x.json"), "llx.api.doctor.states"),
+    ],
+)
+@pytest.mark.parametrize("where", ["/nosuch/dir", "/proc", "file"])
+def test_where_output_goes_is_tried_before_the_work(llx, here, monkeypatch, words, work, where):
+    monkeypatch.setattr(work, lambda *_, **__: pytest.fail("it was begun"))
+    (here / "file").write_bytes(b"")
+    ended = llx(*(word.format(where) for word in words))
+    assert ended.code == 2, ended.stderr
+    assert where in ended.stderr
+    assert ".partial" not in ended.stderr

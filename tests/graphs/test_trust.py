@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -12,12 +13,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+import llx
+from llx.api.inspect import inspect
 from llx.artifact import open_artifact
 from llx.bench.sessions.ort import OrtSession
-from llx.errors import BadInput
+from llx.errors import BadInput, GateFailed
 from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.graphs.trust import FIELDS, OPS
-from llx.manifest import record_of, write_manifest
+from llx.manifest import WEIGHTS, record_of, write_manifest
 from llx.precision import PRECISIONS
 from tests.checkpoints import SEED
 from tests.conftest import export_tiny
@@ -229,6 +232,56 @@ def test_a_damaged_graph_is_refused_or_runs(artifact):
         _, data = mutated(whole, dice)
         with contextlib.suppress(BadInput):
             with_graph(artifact, data).graph("standard")
+
+
+def elsewhere(path):
+    """A constant, and the last of them, whose values lie in another file."""
+
+    def change(model):
+        last = [c for c in model.graph.initializer if c.external_data][-1]
+        next(e for e in last.external_data if e.key == "location").value = path
+
+    return change
+
+
+def refused(artifact, change, error, *look, dialect="standard"):
+    """Whoever looks at it says so; a pipe that nobody writes to would hold up who opens it."""
+    model = model_of(artifact, dialect)
+    change(model)
+    changed = with_graph(artifact, model.SerializeToString(), dialect)
+    for one in look:
+        with pytest.raises(error, match="do not use it: llx writes no such graph"):
+            one(changed)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("where", ["/etc/passwd", "../pipe", "pipe", "/dev/zero", "a/../pipe"])
+def test_nothing_that_looks_at_an_artifact_opens_what_its_graphs_name(artifact, where):
+    for folder in (artifact.folder, artifact.folder.parent):
+        os.mkfifo(folder / "pipe")
+    refused(artifact, elsewhere(where), GateFailed, llx.check)
+    refused(artifact, elsewhere(where), BadInput, inspect, lambda a: a.session("ort"))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_nor_what_stands_in_the_place_of_weights_that_there_are_none_of(artifact, kind):
+    weights = artifact.folder / WEIGHTS
+    weights.unlink()
+    os.mkfifo(weights) if kind == "pipe" else weights.symlink_to("/etc/passwd")
+    files = {name: f for name, f in artifact.manifest.files.items() if name != WEIGHTS}
+    write_manifest(artifact.folder, replace(artifact.manifest, files=files))
+    bare = open_artifact(artifact.folder)
+    inspect(bare)
+    with contextlib.suppress(GateFailed):
+        llx.check(bare)
+    refused(bare, elsewhere("../pipe"), GateFailed, llx.check, dialect="primitive")
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_check_says_first_of_all_that_a_graph_is_none_of_llx(artifact, change):
+    refused(artifact, change, GateFailed, llx.check)
+    refused(artifact, change, BadInput, inspect)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from llx.bench.machine.environment import installed_versions
 from llx.bench.machine.kernel import read_machine
 from llx.engine import engines_of
 from llx.errors import BadInput, LlxError, is_installed
-from llx.files import write_whole
+from llx.files import require_writable, write_whole
 from llx.gpu import driver_cuda, find_gpu
 from llx.manifest import Manifest
 from llx.reports.artifacts import engine_row
@@ -86,15 +86,15 @@ class Written:
     contents: list[str]
 
 
-def write_bundle(states: list[tuple[str, str]], path: Path | None = None) -> Written:
+def write_bundle(states: Callable[[], list[tuple[str, str]]], path: Path | None = None) -> Written:
     """Write what a maintainer needs to know of this machine and of the last artifact.
 
-    `states`: the rows that `llx doctor` shows. An earlier bundle is replaced, whole or not at all.
-    Raises `BadInput` where anything else lies there.
+    `states` gives the rows that `llx doctor` shows. An earlier bundle is replaced, whole or not at
+    all. Raises `BadInput` where anything else lies there.
     """
     place = path or USUAL
     _require_free(place)
-    found = collected(states, Scrubber())
+    found = collected(states(), Scrubber())
     data = msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
     write_whole(place, data)
     return Written(place, found["contents"])
@@ -216,6 +216,7 @@ def _require_free(path: Path) -> None:
     if not os.path.lexists(path):
         if not path.parent.is_dir():
             raise BadInput(f"{path.parent} is no folder", "name a file in one that exists")
+        require_writable(path)
         return
     try:
         ours = path.is_file() and not path.is_symlink()

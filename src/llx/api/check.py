@@ -6,18 +6,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llx.api.check_engines import check_engines
+from llx.api.check_faults import at_fault
 from llx.api.check_ops import check_linears, check_ops
 from llx.api.check_weights import check_weights
 from llx.api.engines import engines_named
 from llx.api.watching import AnyArtifact, watched
 from llx.arguments import door
-from llx.artifact import Artifact, is_artifact, latest, open_artifact
+from llx.artifact import Artifact, NewerSchema, is_artifact, latest, open_artifact
 from llx.checks import Checked
 from llx.engine import engines_of
 from llx.errors import BadInput, GateFailed, LlxError, require_modules
-from llx.graphs.dialects import dialect_named
+from llx.graphs.dialects import DIALECTS, dialect_named
 from llx.graphs.inspect import problems
-from llx.manifest import WEIGHTS
+from llx.graphs.settings import settings_of, wrong_settings
+from llx.manifest import MANIFEST, WEIGHTS
 from llx.progress import Progress
 
 
@@ -69,9 +71,10 @@ def findings(
         for line in _lines(found, named, kept, verbose, progress):
             kept.lines.append(line)
             yield line
-    except GateFailed as error:
+    except LlxError as error:
         kept.failed = str(error)
         raise
+    kept.passed = True
 
 
 def _lines(
@@ -91,23 +94,31 @@ def _lines(
         manifest = found.manifest
         yield f"bytes: {len(manifest.files)} files are what the manifest vouches for"
         yield from _check_built(found)
+        odd = []
         for dialect in found.dialects:
-            _check_graph(found, dialect)
-            yield f"{dialect}: the ONNX checker, the contract and the weights file agree"
+            wrong = _check_graph(found, dialect)
+            odd += wrong
+            model = "" if wrong else ", the model's numbers"
+            yield f"{dialect}: the ONNX checker, the contract{model} and the weights file agree"
+        # What a number does is said by the op that it is of, where that is seen to be off.
         yield from _check_fidelity(found, engines, record, every_op, news)
+        if odd:
+            raise GateFailed(odd[0], "export again with --overwrite")
 
 
-def _check_graph(artifact: Artifact, dialect: str) -> None:
-    """A graph by ONNX's checker and the contract, and whether it is one that llx writes."""
-    manifest, path = artifact.manifest, artifact.path(f"{dialect}.onnx")
-    wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
+def _check_graph(artifact: Artifact, dialect: str) -> list[str]:
+    """Whether a graph is one that llx writes, before any library sees it; then ONNX's checker.
+
+    Returns what of the numbers in it is not the model's.
+    """
+    manifest = artifact.manifest
+    with at_fault():
+        path = artifact.trusted_graph(dialect)
+        wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
     if wrong:
         raise GateFailed(f"{dialect}.onnx: {wrong[0]}", "export again with --overwrite")
-    if artifact.has(WEIGHTS):
-        try:
-            artifact.graph(dialect)
-        except BadInput as error:
-            raise GateFailed(error.message, error.remedy) from None
+    other = wrong_settings(settings_of(path), manifest.spec)
+    return [f"{dialect}.onnx: {words}" for words in other]
 
 
 def _opened(folder: str | Path | None) -> Artifact:
@@ -115,9 +126,16 @@ def _opened(folder: str | Path | None) -> Artifact:
     path = Path(folder) if folder is not None else None
     try:
         return open_artifact(path)
+    except NewerSchema:
+        raise
     except BadInput as error:
         if is_artifact(path or latest()):
             raise GateFailed(error.message, error.remedy) from None
+        if path and any((path / f"{dialect}.onnx").is_file() for dialect in DIALECTS):
+            raise GateFailed(
+                f"{path} has lost its {MANIFEST}: its graphs are there",
+                "export again with --overwrite",
+            ) from None
         raise
 
 
@@ -152,15 +170,16 @@ def _check_fidelity(
         return
     from llx.exporter.original import original_of
 
-    original = original_of(artifact)
-    yield from check_weights(original, record, progress)
-    precision = artifact.manifest.precision
+    with at_fault():
+        original = original_of(artifact)
+        yield from check_weights(original, record, progress)
+    precision, asked = artifact.manifest.precision, engines is not None
     if precision.linear != "dense":
-        yield from check_linears(artifact)
+        yield from check_linears(artifact, asked)
     if precision.linear == "int8":
         # One input that falls to the other side of a rounding moves by a step: logits of two right
         # engines differ by as much as logits do, so each op is looked at by itself instead.
-        yield from check_ops(artifact, record, progress)
+        yield from check_ops(artifact, record, asked, progress)
         yield "fidelity is not checked here: `llx bench` measures what int8 costs"
         return
     yield from check_engines(artifact, original, engines, record, every_op, progress)

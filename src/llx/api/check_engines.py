@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from llx.api.check_candidates import Candidate, candidates
-from llx.api.check_faults import REPORT
+from llx.api.check_faults import REPORT, at_fault, require_excused
 from llx.api.check_lesson import lesson_of
 from llx.api.check_ops import require_right, walk_graph, within
 from llx.artifact import Artifact
@@ -34,21 +35,22 @@ def check_engines(
     """Each engine's logits beside PyTorch's, prefill and decode apart."""
     from llx.bench.fidelity.lesson import learn
 
-    lesson, taught, record.reference = lesson_of(artifact, original, progress)
+    with at_fault():
+        lesson, taught, record.reference = lesson_of(artifact, original, progress)
     compute = artifact.manifest.precision.compute
     walked: set[str] = set()
+    left: LlxError | None = None
     for candidate in candidates(artifact, engines):
         try:
             candidate.engine.require()
             progress(candidate.name, 0, 1, "")
-            session = candidate.open()
+            with contextlib.closing(candidate.open()) as session:
+                learned = learn(session, lesson, compute, _wider(artifact, candidate))
         except LlxError as error:
-            if engines is not None and isinstance(error, Lacking):
-                raise
+            require_excused(error, asked=engines is not None)
+            left = left or error
             yield f"parity of {candidate.name}: not checked: {error}"
             continue
-        learned = learn(session, lesson, compute, _wider(artifact, candidate))
-        session.close()
         progress(candidate.name, 1, 1, "")
         record.subjects.append(
             Subject(
@@ -60,20 +62,24 @@ def check_engines(
         )
         dialect = candidate.dialect
         if not learned.right:
-            yield from _find(artifact, candidate, learned, lesson, record, taught, progress)
+            with at_fault():
+                yield from _find(artifact, candidate, learned, lesson, record, taught, progress)
         yield (
             f"parity of {candidate.name}: logits off by {learned.prefill:.1e} in prefill, "
             f"{learned.decode:.1e} in decode, of {learned.allowed:.1e} allowed"
         )
         if every_op and dialect and dialect not in walked and _runs_in_ort(compute):
             walked.add(dialect)
-            found = walk_graph(artifact, dialect, lesson.tokens, record, taught, progress)
-            require_right(artifact, dialect, found, record)
+            with at_fault():
+                found = walk_graph(artifact, dialect, lesson.tokens, record, taught, progress)
+                require_right(artifact, dialect, found, record)
             yield within(artifact, dialect, found)
+    if left is not None and not record.subjects:
+        raise Lacking(f"no engine could be compared ({left.message})", left.remedy)
     if engines is None:
-        left = [e.name for e in ENGINES.values() if e.compiles and not e.gpu and _here(e)]
-        if left:
-            yield f"{', '.join(left)}: left out, it compiles for a minute: --engine asks for it"
+        slow = [e.name for e in ENGINES.values() if e.compiles and not e.gpu and _here(e)]
+        if slow:
+            yield f"{', '.join(slow)}: left out, it compiles for a minute: --engine asks for it"
 
 
 def _here(engine: Engine) -> bool:

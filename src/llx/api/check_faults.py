@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+
+from llx.bench.session import Unfit
+from llx.errors import BadInput, GateFailed, LlxError
 
 REPORT = "report it with the file that `llx doctor --bundle` writes"
 
@@ -20,3 +24,24 @@ def because(words: str | None, ruled_out: Sequence[str]) -> str:
 def finite(value: float) -> float | None:
     """A number that JSON can hold; None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None
+
+
+def require_excused(error: LlxError, asked: bool) -> None:
+    """Raise where what could not be looked at is no mere lack of this machine that nobody asked of.
+
+    Raises `GateFailed` where the graph is at fault, and the error itself where an engine was asked
+    for by its name, or the check has failed already.
+    """
+    if isinstance(error, Unfit):
+        raise GateFailed(error.message, error.remedy) from None
+    if asked or isinstance(error, GateFailed):
+        raise error
+
+
+@contextmanager
+def at_fault() -> Iterator[None]:
+    """What is said within of a file that cannot be used is said of the artifact: it has failed."""
+    try:
+        yield
+    except BadInput as error:
+        raise GateFailed(error.message, error.remedy) from None

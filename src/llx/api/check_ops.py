@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.api.check_candidates import Candidate
-from llx.api.check_faults import REPORT, because, finite
+from llx.api.check_faults import REPORT, because, finite, require_excused
 from llx.artifact import Artifact
 from llx.bench.session import Tokens
 from llx.bench.sessions import ENGINES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llx.llama.teacher import Taught
 
 
-def check_linears(artifact: Artifact) -> Iterator[str]:
+def check_linears(artifact: Artifact, asked: bool) -> Iterator[str]:
     """Compare each quantized layer with the formula, on its own input."""
     from llx.bench.fidelity.tolerance import rounding_steps
 
@@ -34,9 +34,8 @@ def check_linears(artifact: Artifact) -> Iterator[str]:
 
         dialect = ENGINES["ort"].dialect_of(artifact)
         found = list(linear_parities(artifact, dialect)) if dialect else []
-    except GateFailed:
-        raise
     except LlxError as error:
+        require_excused(error, asked)
         yield f"parity: not checked: {error}"
         return
     precision = artifact.manifest.precision
@@ -64,7 +63,9 @@ def check_linears(artifact: Artifact) -> Iterator[str]:
     )
 
 
-def check_ops(artifact: Artifact, record: Checked, progress: Progress) -> Iterator[str]:
+def check_ops(
+    artifact: Artifact, record: Checked, asked: bool, progress: Progress
+) -> Iterator[str]:
     """Every op of every graph by itself, on random tokens."""
     from llx.bench.fidelity.lesson import random_windows
 
@@ -75,9 +76,8 @@ def check_ops(artifact: Artifact, record: Checked, progress: Progress) -> Iterat
             found = walk_graph(artifact, dialect, tokens, record, None, progress)
             require_right(artifact, dialect, found, record)
             line = within(artifact, dialect, found)
-        except GateFailed:
-            raise
         except LlxError as error:
+            require_excused(error, asked)
             line = f"op by op, {dialect}: not looked at: {error}"
         yield line
 
@@ -144,14 +144,16 @@ def require_right(
     from llx.bench.fidelity.case import Case
     from llx.bench.fidelity.causes import cause_of
     from llx.bench.fidelity.oracle import Arithmetic
+    from llx.graphs.settings import settings_of
 
     first = found.first
     if first is None:
         return
     manifest = artifact.manifest
     with artifact.opened_weights("np") as file:
-        compute = dialect_named(dialect).compute or manifest.precision.compute
-        case = Case(first, manifest.spec, _stored(file), Arithmetic.of(compute))
+        arithmetic = Arithmetic.of(dialect_named(dialect).compute or manifest.precision.compute)
+        settings = settings_of(artifact.graph(dialect))
+        case = Case(first, manifest.spec, _stored(file), arithmetic, settings)
         cause = cause_of(case)
     own = candidate is None or candidate.engine.name == "ort"
     seen = f"{dialect}.onnx" if own else f"{dialect}.onnx, run in ONNX Runtime op by op"

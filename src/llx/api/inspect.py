@@ -58,7 +58,7 @@ def _sections(artifact: Artifact) -> Iterator[Section]:
     yield Section("graphs", ("dialect", ">nodes", "ops"), list(_graphs(artifact)))
     if not artifact.dialects:
         raise BadInput(f"{artifact.folder} holds no graph", "export again with --overwrite")
-    groups = weight_groups(artifact.intact(f"{artifact.dialects[0]}.onnx"))
+    groups = weight_groups(artifact.trusted_graph(artifact.dialects[0]))
     total = sum(groups.values())
     rows = [(name, binary_bytes(n), f"{100 * n / total:.1f} %") for name, n in groups.items()]
     yield Section("weights", ("group", ">bytes", ">share"), rows)
@@ -75,7 +75,7 @@ def _sections(artifact: Artifact) -> Iterator[Section]:
 
 def _graphs(artifact: Artifact) -> Iterator[tuple[str, ...]]:
     for dialect in artifact.dialects:
-        counts = op_counts(artifact.intact(f"{dialect}.onnx"))
+        counts = op_counts(artifact.trusted_graph(dialect))
         ops = ", ".join(f"{count} {name}" for name, count in counts.most_common())
         yield dialect, str(counts.total()), ops
 

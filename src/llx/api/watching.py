@@ -11,8 +11,8 @@ from pathlib import Path
 from llx.artifact import Artifact, open_artifact
 from llx.errors import utf8
 from llx.progress import Progress
-from llx.reports.console import progress_bars
 from llx.reports.plain import visible
+from llx.reports.terminal import progress_bars
 
 Tell = Callable[[str], None]
 """Called with a line that the caller should know of: what was built on the way, what is lacking."""

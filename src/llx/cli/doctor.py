@@ -32,7 +32,7 @@ def doctor(
             raise BadInput(f"{file} is a file of --bundle", "add --bundle, or leave it out")
         show(simple_table("", ("part", "state"), states()))
         return
-    written = write_bundle(states(), file)
+    written = write_bundle(states, file)
     say(f"{written.path}: a bundle for a bug report; {READ_IT}")
     for line in written.contents:
         say(f"  {line}")

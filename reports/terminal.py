@@ -1,0 +1,174 @@
+"""The terminal's two streams, and bars on one of them, which make way for lines on the other.
+
+Results go to stdout. Progress goes to stderr, and only where that is a terminal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.progress import Task as Bar
+from rich.text import Text
+
+from llx.progress import Progress, silent
+from llx.reports.plain import visible
+from llx.reports.units import binary_bytes, significant
+
+NOTEBOOK_PERIOD_S = 0.5
+SPARE_LINES = 3  # of a terminal, that bars leave: what scrolls out of it cannot be erased
+
+
+class _Pipe(Console):
+    """A console whose reader may go away early, as `head` does: the command line answers that."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+STDOUT = _Pipe(soft_wrap=False, highlight=False)
+STDERR = Console(stderr=True, highlight=False)
+
+
+class _Amount(ProgressColumn):
+    """Done of total and rate, in the task's own unit."""
+
+    def render(self, task: Bar) -> Text:
+        unit, total = task.fields["unit"], task.total or 0
+        if unit == "B":
+            rate = f", {binary_bytes(task.speed)}/s" if task.speed else ""
+            return Text(f"{binary_bytes(task.completed)} of {binary_bytes(total)}{rate}")
+        rate = f", {significant(task.speed, 3)}/s" if task.speed else ""
+        return Text(f"{task.completed:.0f} of {total:.0f} {unit}{'s' if unit else ''}{rate}")
+
+
+class _Shown:
+    """Bars at the end of the terminal, one for each kind of work.
+
+    They are drawn over and over where the cursor is, so a line that is printed among them would be
+    drawn over: they are taken away first, and come back, with what is unfinished, at the next news.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(10, complete_style="cyan", finished_style="green"),
+            _Amount(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=STDERR,
+            auto_refresh=False,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._live: Live | None = None
+        self._lock = threading.RLock()
+
+    def report(self, what: str, done: int, total: int, unit: str) -> None:
+        """A `Progress`."""
+        with self._lock:
+            if what not in self._tasks:
+                self._make_room()
+                words = visible(self._prefix + what)
+                self._tasks[what] = self._bars.add_task(words, total=total, unit=visible(unit))
+            self._bars.update(self._tasks[what], completed=done, total=total)
+            if self._live is None:
+                self._live = Live(
+                    get_renderable=self._bars.get_renderable,
+                    console=STDERR,
+                    transient=True,
+                    refresh_per_second=4,
+                    # Of a pipe, what is printed is data: it stays where it goes.
+                    redirect_stdout=STDOUT.is_terminal,
+                )
+                self._live.start(refresh=True)
+
+    def hide(self) -> None:
+        """Take the bars away, and forget those that are done."""
+        with self._lock:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+            self._forget(lambda left: True)
+
+    def _make_room(self) -> None:
+        self._forget(lambda left: left > STDERR.height - SPARE_LINES)
+
+    def _forget(self, while_: Callable[[int], bool]) -> None:
+        done = {task.id for task in self._bars.tasks if task.finished}
+        for what, task in list(self._tasks.items()):
+            if task in done and while_(len(self._tasks)):
+                self._bars.remove_task(task)
+                del self._tasks[what]
+
+
+_shown: list[_Shown] = []  # by this process, now
+
+
+@contextmanager
+def progress_bars(prefix: str = "") -> Iterator[Progress]:
+    """Bars for what is reported, one for each kind of work; silent where nobody watches."""
+    if STDERR.is_jupyter:
+        with _notebook_bars(prefix) as report:
+            yield report
+        return
+    if not STDERR.is_terminal:
+        yield silent
+        return
+    bars = _Shown(prefix)
+    _shown.append(bars)
+    try:
+        yield bars.report
+    finally:
+        bars.hide()
+        _shown.remove(bars)
+
+
+def make_way() -> None:
+    """Take all bars out of the terminal, before something is printed there."""
+    if STDOUT.is_terminal:
+        for bars in _shown:
+            bars.hide()
+
+
+@contextmanager
+def _notebook_bars(prefix: str) -> Iterator[Progress]:
+    """The same in a notebook: a bar of HTML for each kind of work, gone when all is done.
+
+    Rich's own would need ipywidgets. Where nothing is reported, nothing is displayed.
+    """
+    from IPython.display import HTML, DisplayHandle
+
+    bars: dict[str, str] = {}
+    shown = DisplayHandle()
+    last = time.monotonic()
+
+    def report(what: str, done: int, total: int, unit: str) -> None:
+        nonlocal last
+        if not bars:
+            shown.display(HTML(""))
+        amount = binary_bytes(done) if unit == "B" else f"{done} of {total} {unit}"
+        named = escape(visible(prefix + what))
+        bars[what] = f'{named} <progress value="{done}" max="{total}"></progress> '
+        bars[what] += escape(visible(amount))
+        if done >= total or time.monotonic() - last > NOTEBOOK_PERIOD_S:
+            last = time.monotonic()
+            shown.update(HTML("<br>".join(bars.values())))
+
+    try:
+        yield report
+    finally:
+        if bars:
+            shown.update(HTML(""))

@@ -1,0 +1,85 @@
+"""Lines that are printed while bars are shown stand whole on the screen, and the bars do not."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from llx.reports import console, terminal
+from llx.reports.console import say, show, simple_table, warn
+from llx.reports.terminal import progress_bars
+from tests.screens import run_in_terminal, screen_of, unwrapped
+
+
+@pytest.fixture(params=(80, 100, 120))
+def written(request, monkeypatch):
+    """Both streams are one terminal: what was written into it, and how wide it is."""
+    there = io.StringIO()
+    known = {"file": there, "force_terminal": True, "width": request.param, "height": 12}
+    for name in ("STDOUT", "STDERR"):
+        made = Console(**known, color_system="truecolor", highlight=False)
+        monkeypatch.setattr(terminal, name, made)
+        monkeypatch.setattr(console, name, made)
+    return there, request.param
+
+
+def seen(written):
+    there, columns = written
+    return screen_of(there.getvalue().replace("\n", "\r\n").encode(), columns, 12)
+
+
+def test_every_line_among_bars_stays_on_the_screen(written):
+    lines = [f"parity of engine {i}: logits off by 1.2e-07{'x' * 40 * i}" for i in range(4)]
+    with progress_bars() as report:
+        for i, line in enumerate(lines):
+            report(f"engine {i}", 0, 2, "step")
+            report(f"engine {i}", 1, 2, "step")
+            say(line)
+            report(f"engine {i}", 2, 2, "step")
+        warn("a line of stderr")
+        show(simple_table("a table", ("one", "other"), [("its first", "row")]))
+    screen = seen(written)
+    for line in (*lines, "llx: a line of stderr", "its first  row"):
+        assert line in unwrapped(screen, written[1])
+    assert not [line for line in screen if line.startswith("engine ")], "bars stay"
+
+
+def test_bars_of_more_work_than_the_screen_has_lines_go_as_well(written):
+    with progress_bars() as report:
+        for i in range(40):
+            report(f"engine {i}", 1, 1, "step")
+        say("a line")
+        for i in range(40):
+            report(f"engine {i}", 1, 1, "step")
+    assert [line for line in seen(written) if line] == ["a line"]
+
+
+def test_what_is_printed_by_others_while_bars_are_shown_stays_too(written):
+    with progress_bars() as report:
+        report("work", 0, 2, "step")
+        print("printed")
+        print("told", file=sys.stderr)
+        report("work", 1, 2, "step")
+    assert [line for line in seen(written) if line] == ["printed", "told"]
+
+
+def test_what_is_printed_into_a_pipe_stays_there_while_bars_are_shown(written, monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "STDOUT", Console(file=io.StringIO()))
+    with progress_bars() as report:
+        report("work", 0, 2, "step")
+        print('{"data": 1}')
+        report("work", 2, 2, "step")
+    assert capsys.readouterr().out == '{"data": 1}\n'
+    assert "data" not in written[0].getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_check_in_a_terminal_shows_all_that_it_shows_in_a_pipe(tiny, llx, columns):
+    told = llx("check", tiny.folder).stdout.splitlines()
+    code, screen = run_in_terminal(["check", str(tiny.folder)], columns)
+    assert code == 0
+    assert [line for line in unwrapped(screen, columns).splitlines() if line] == told
