@@ -74,6 +74,12 @@ def check_engines(
         left = [e.name for e in ENGINES.values() if e.compiles and not e.gpu and _here(e)]
         if left:
             yield f"{', '.join(left)}: left out, it compiles for a minute: --engine asks for it"
+        left = [e.name for e in ENGINES.values() if e.rounds and _here(e)]
+        if left:
+            yield (
+                f"{', '.join(left)}: left out, as OpenVINO computes in other types than the graph: "
+                "`llx bench` judges that by KLD"
+            )
 
 
 def _here(engine: Engine) -> bool:
