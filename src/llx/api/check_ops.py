@@ -53,8 +53,8 @@ def _linears(artifact: Artifact, engine: Engine, dialect: str) -> str:
             inputs = f"inputs are off by {off} allowed, " if off else ""
             raise GateFailed(
                 f"{linear.module} in {engine.name} is not what its {precision.linear} weights and "
-                f"scales say: {inputs}its product is off by {linear.product:.1e} of {linear.allowed:.1e} "
-                "allowed",
+                f"scales say: {inputs}its product is off by {linear.product:.1e} of "
+                f"{linear.allowed:.1e} allowed",
                 f"export again with --overwrite, and if that changes nothing, {REPORT}",
             )
     worst = max(found, key=lambda one: one.beyond, default=None)

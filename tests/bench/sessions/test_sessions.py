@@ -39,7 +39,7 @@ REGISTERED = [
     if engine.compiles
     else name
     for name, engine in ENGINES.items()
-    if not engine.runtime
+    if not engine.runtime and not engine.rounds
 ]
 # Heads of eight or a multiple go through GroupQueryAttention, all others as in `standard`.
 SESSIONS = [*REGISTERED, "ort, grouped", *OTHERS, *DOUBLES, "fake"]
