@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llx.artifact import Artifact
-from llx.errors import BadInput, Lacking
+from llx.errors import Lacking
 from llx.exporter.load import OtherModel, block_state, embedded, exported_source
 from llx.exporter.rescaled import Rescaled, rescaled
 from llx.exporter.sources import TensorSource
@@ -56,6 +56,7 @@ class Original:
     artifact: Artifact
     source: TensorSource | None
     why: str = ""
+    other_model: bool = False  # the checkpoint's configuration and the manifest differ
 
     @property
     def words(self) -> str:
@@ -157,15 +158,12 @@ class Original:
 
 
 def original_of(artifact: Artifact) -> Original:
-    """The checkpoint where it is as it was exported, else the artifact's own weights.
-
-    Raises `BadInput` where the manifest is what has changed.
-    """
+    """The checkpoint where it is as it was exported, else the artifact's own weights."""
     manifest = artifact.manifest
     try:
         return Original(artifact, exported_source(manifest.source, manifest.spec))
     except OtherModel as why:
-        raise BadInput(why.message, why.remedy) from None
+        return Original(artifact, None, why.message, other_model=True)
     except Lacking as why:
         return Original(artifact, None, why.message)
 

@@ -21,6 +21,7 @@ from llx.result import (
     Result,
     SpeedRow,
 )
+from llx.streams import fitting
 
 WIDTH = 80
 TIMED = "Timed: from tokens on the host to logits on the host. ±: standard deviation."
@@ -28,7 +29,7 @@ TIMED = "Timed: from tokens on the host to logits on the host. ±: standard devi
 
 def plain(text: str) -> Text:
     """Text that is shown as it is: names are untrusted, and may hold markup or terminal escapes."""
-    return Text("\n".join(map(visible, text.split("\n"))))
+    return Text(fitting("\n".join(map(visible, text.split("\n")))))
 
 
 def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -38,7 +39,9 @@ def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
     table.pad_edge = False
     for heading in headings:
         right = heading.startswith(">")
-        table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            fitting(heading.lstrip(">")), justify="right" if right else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*map(plain, row))
     return table

@@ -29,7 +29,7 @@ FOLDERS = {
 # import one another freely, in no circle.
 FLOORS = """
 llx: errors progress lazy scrub interrupts streams notebook conditions statistics probe
-llx: template_process
+llx: template_process contradictions
 llx: refused
 llx: files gpu nearby processes precision devices
 llx: typed intact whole outputs

@@ -116,3 +116,26 @@ def test_most_words_drawn_at_random_are_found_though_nobody_knows_their_form(enc
 def test_what_is_long_is_cut():
     assert len(SCRUBBER.text("word " * 10_000)) == 2000
     assert len(SCRUBBER.value(["x"] * 1000)) == 64
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (r"no C:\Users\dave\m here", "no …/m here"),
+        (r"C:\Users\dave smith\models\m.gguf", "…/m.gguf"),
+        ("c:/Users/dave/m", "…/m"),
+        (r"at C:\Users\dave, and", "at ~, and"),
+        (r"in \\nas01\people\dave\m.onnx", "in …/m.onnx"),
+        (r"path=D:\work\dave", "path=…/dave"),
+        (r"\\?\C:\Users\dave\m", "…/m"),
+        ("a ratio of 1:2 and note: this/that", "a ratio of 1:2 and note: this/that"),
+    ],
+)
+def test_paths_of_windows_go_as_others_do(said, left):
+    scrubber = Scrubber(env={}, home="/home/mira", users=[], hosts=[])
+    assert scrubber.text(said) == left
+
+
+def test_a_share_of_a_machine_is_not_told_where_it_is_all_there_is():
+    scrubber = Scrubber(env={}, home="/home/mira", users=[], hosts=[])
+    assert "nas01" not in scrubber.text(r"\\nas01\people\x")

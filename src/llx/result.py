@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from llx.conditions import EnergyRecord, GpuRecord, MachineRecord, RunRecord
+from llx.contradictions import contradictions
 from llx.errors import BadInput, printable
 from llx.nearby import near_in_words
 from llx.notebook import html_table, with_deviation
+from llx.typed import newer_schema
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -419,6 +421,11 @@ def read_results(path: Path) -> list[Result]:
             f"{path} cannot be read ({error.strerror}){near}", "name a result file"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if newer := newer_schema(data, "llx.result", 1):
+            raise BadInput(
+                f"{path} was written by a newer llx ({newer})",
+                "upgrade: `pip install --upgrade llx`",
+            ) from None
         raise BadInput(
             f"{path} is not a list of llx.result/1 ({error})",
             "write one with `llx bench -o json > results.json`",
@@ -427,6 +434,11 @@ def read_results(path: Path) -> list[Result]:
         raise BadInput(
             f"{path} is not a list of llx.result/1 (a whole number of it is beyond 64 bits)",
             "write one with `llx bench -o json > results.json`",
+        )
+    if wrong := next(contradictions(found), None):
+        raise BadInput(
+            f"{path} contradicts itself: {wrong.removeprefix('[0].')}",
+            "use the file that `llx bench -o json` wrote, as it was",
         )
     if not found:
         raise BadInput(

@@ -71,6 +71,15 @@ HOMES = re.compile(
     r"(?<![\w.~-])/(?:root|(?:home|Users|var/home|export/home)/[^/\s'\"]+)(?=[/\s'\"]|$)"
 )
 PATHS = re.compile(r"(?<![\w.~…/:-])/(?:[^/\s'\",:;()`]+/)+(?=[^/\s'\"]|$)")
+# Of Windows: a drive, or a share of a machine, and its folders. A result may come from there.
+WINDOWS = re.compile(
+    r"(?:(?<![A-Za-z0-9])[A-Za-z]:(?=[\\/](?![/]))|(?<![\\\w])\\\\(?=[^\s\\]))"
+    r"(?:[\\/]?[^\\/\s'\",;()`]+(?: [^\\/\s'\",;()`]+)*(?=[\\/]))*[\\/]?"
+)
+WINDOWS_HOME = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]:[\\/](?i:users|documents and settings)[\\/][^\\/\s'\",;:()`]+"
+    r"(?![\\/\w]|(?: [^\\/\s'\",;:()`]+)+[\\/])"  # else more of the path follows
+)
 RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
 
 
@@ -114,6 +123,7 @@ class Scrubber:
             said = pattern.sub(ADDRESS, said)
         for home in self._homes:
             said = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", said)
+        said = WINDOWS.sub("…/", WINDOWS_HOME.sub("~", said))
         said = HOMES.sub("~", said)
         said = PATHS.sub("…/", said)
         said = re.sub(r"~/(?:[^/\s'\",:;()`]+/)+(?=[^/\s'\"])", "~/…/", said)

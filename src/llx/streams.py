@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
 import sys
 import warnings
+
+# What stands for signs of ours where a terminal's encoding has none; others are shown as codes.
+STAND_INS = {
+    **{"±": "+-", "…": "...", "×": "x", "·": "*", "→": "->", "≤": "<=", "≥": ">=", "≈": "~"},
+    **{"–": "-", "—": "-", "−": "-", "‑": "-", "━": "-", "╸": "-", "╺": "-", "─": "-"},
+    **{"√": "sqrt ", "²": "^2", "µ": "u", "μ": "u", "‖": "||", "∞": "inf", "’": "'", "‘": "'"},
+    **{
+        "“": '"',
+        "”": '"',
+        "•": "*",
+        "↓": "v",
+        "↑": "^",
+        "Δ": "d",
+        "≠": "!=",
+        "ε": "eps",
+        "θ": "theta",
+        "σ": "s",
+    },
+}
+LOSSY = "llx.stand-ins"  # the name of the handler of encoding errors
 
 NO_HOME = f"{os.devnull}/no-home"  # where nothing can be kept, by nobody
 
@@ -16,7 +37,8 @@ def prepare() -> None:
 
     One that whoever started this process has closed leads nowhere: else the next file that is
     opened would take its number, and what a library prints would go into that. What a terminal's
-    encoding lacks is shown as its code. A user without a home has one where nothing can be kept.
+    encoding lacks is shown in ASCII, or as its code. A user without a home has one where nothing
+    can be kept.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if not _is_open(number):
@@ -31,9 +53,27 @@ def prepare() -> None:
             setattr(sys, name, stream)
     if os.path.expanduser("~") == "~":  # libraries fail where a user has neither HOME nor an entry
         os.environ["HOME"] = NO_HOME
+    codecs.register_error(LOSSY, _stand_ins)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=LOSSY)
+
+
+def _stand_ins(error: UnicodeError) -> tuple[str, int]:
+    """A handler of encoding errors, as `codecs.register_error` has them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    told = (STAND_INS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
+    return "".join(told), error.end
+
+
+def fitting(text: str) -> str:
+    """A text as stdout will show it, so that a table can be laid out by its widths."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == LOSSY:
+        return text.encode(stream.encoding, LOSSY).decode(stream.encoding)
+    return text
 
 
 def quiet_libraries() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from llx.api import bugreport
 from llx.api.bugreport import OTHER, READ_IT, VARIABLES, environment, write_bundle
+from llx.api.doctor import states as doctor_states
 from llx.artifact import open_artifact, remember_latest
 from llx.errors import BadInput
 from llx.manifest import SourceFile, write_manifest
@@ -173,3 +174,8 @@ def test_the_command_says_what_is_in_it_and_to_read_it(llx, tmp_path, monkeypatc
 
 def interrupted():
     raise KeyboardInterrupt
+
+
+def test_what_several_engines_lack_is_said_once():
+    said = [state for _, state in doctor_states() if len(state) > 60]
+    assert len({re.sub(r"engine [\w-]+", "engine", state) for state in said}) == len(said)

@@ -99,6 +99,14 @@ def test_an_edited_manifest_is_named_and_nothing_else(copy, where, value, said):
         llx.check(copy)
 
 
+def test_a_configuration_that_was_edited_after_the_export_fails_no_check(tmp_path):
+    made = export_tiny(tmp_path)
+    config = tmp_path / "checkpoint" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | {"rms_norm_eps": 1e-3}))
+    lines = llx.check(made, engines="torch")
+    assert any("the manifest's spec is not the checkpoint's (norm_eps" in line for line in lines)
+
+
 def garbage(folder):
     (folder / "standard.onnx").write_bytes(b"no graph" * 50)
     vouch_for(folder, "standard.onnx")

@@ -85,7 +85,9 @@ def test_a_checkpoint_that_has_changed_judges_nothing(tmp_path, change):
     half = export(weights=folder, precision="fp16", output=tmp_path / "half")
     whole = export(weights=folder, precision="fp32", output=tmp_path / "whole")
     change(folder)
-    with pytest.raises(Lacking, match=r"checkpoint .*(changed since|not here|read any more)"):
+    with pytest.raises(
+        Lacking, match=r"checkpoint .*(changed since|not here|read any more)|not the checkpoint's"
+    ):
         open_reference(half)
     # What was exported in fp32 is there itself.
     session = open_reference(whole)

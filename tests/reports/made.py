@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -175,7 +176,7 @@ def row(test: str, speed: float, repetitions: int = 5, steps: int = 64, **more: 
         ],
         mean=mean,
         sd=0.02 * mean,
-        median=mean,
+        median=statistics.median(samples),
         ci95=(0.97 * mean, 1.03 * mean),
         **{"isl": 0, "osl": 0, "energy": None, "tpot_ms": None, "roofline_probe": 0.5, **more},
     )

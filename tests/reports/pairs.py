@@ -12,7 +12,8 @@ from tests.reports.made import RESULT, against, compared
 def speed(seed, faster=1.0, noise=0.01, count=10, **changes):
     samples = 20 * faster * np.exp(np.random.default_rng(seed).normal(0, noise, count))
     row = replace(RESULT.speed[0], bytes_per_step_actual=10**8, **changes)
-    return replace(row, samples=samples.tolist(), mean=float(samples.mean()))
+    middle = {"mean": float(samples.mean()), "median": float(np.median(samples))}
+    return replace(row, samples=samples.tolist(), **middle)
 
 
 def result(seed=0, faster=1.0, row=None, **changes):

@@ -18,7 +18,7 @@ from llx.reports.console import result_tables
 from llx.reports.formats import FORMATS, format_named
 from llx.reports.markdown import markdown_table
 from llx.reports.plain import visible
-from llx.result import FailedTest, TimeRecord, read_results
+from llx.result import FailedTest, TimeRecord, encode_results, read_results
 from tests.reports.made import CEILING, ERROR, RESULT, ROW, TIMES
 
 
@@ -44,7 +44,7 @@ def test_a_damaged_result_file_is_refused(tmp_path, damage):
     elif damage == "type":
         text = text.replace('"mean": 20.5', '"mean": "fast"')
     else:
-        text = text.replace("llx.result/1", "llx.result/7")
+        text = text.replace("llx.result/1", "llx.results/1")
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(BadInput, match=r"not a list of llx\.result/1"):
         read_results(tmp_path / "results.json")
@@ -247,3 +247,32 @@ def test_fidelity_that_failed_is_said_once():
     failed = [FailedTest(test="fidelity", error=ERROR)]
     found = replace(RESULT, fidelity=None, unjudged=ERROR.message, failed=failed)
     assert rendered([found]).count("fidelity") == 1
+
+
+CONTRADICTIONS = {
+    "a median": ({"median": 35.0}, r"speed\[0\].median is 35, and that of samples 20.5"),
+    "a mean": ({"mean": 41.0}, r"speed\[0\].mean is 41, and that of samples 20.5"),
+    "an interval": ({"ci95": (26.9, 14.1)}, r"speed\[0\].ci95 is from 26.9 to 14.1"),
+    "no samples": ({"samples": []}, r"speed\[0\].samples are none"),
+    "a percentile": (
+        {"tpot_ms": replace(TIMES, p50=60.0)},
+        r"speed\[0\].tpot_ms.p50 is 60, and p90 50",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_result_that_contradicts_itself_is_refused_with_the_field(tmp_path, case):
+    changes, said = CONTRADICTIONS[case]
+    (tmp_path / "r.json").write_bytes(
+        encode_results([replace(RESULT, speed=[replace(ROW, **changes)])])
+    )
+    with pytest.raises(BadInput, match=said):
+        read_results(tmp_path / "r.json")
+
+
+def test_a_result_of_a_version_to_come_is_not_called_damaged(tmp_path):
+    told = encode_results([RESULT]).replace(b"llx.result/1", b"llx.result/2")
+    (tmp_path / "r.json").write_bytes(told)
+    with pytest.raises(BadInput, match=r"by a newer llx \(llx.result/2\): upgrade"):
+        read_results(tmp_path / "r.json")

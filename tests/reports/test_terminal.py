@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from llx import streams
 from llx.reports import console, terminal
-from llx.reports.console import say, show, simple_table, warn
+from llx.reports.console import say, show, show_results, simple_table, warn
 from llx.reports.terminal import progress_bars
+from tests.reports.made import CEILING, RESULT
 from tests.screens import run_in_terminal, screen_of, unwrapped
 
 
@@ -83,3 +86,35 @@ def test_a_check_in_a_terminal_shows_all_that_it_shows_in_a_pipe(tiny, llx, colu
     code, screen = run_in_terminal(["check", str(tiny.folder)], columns)
     assert code == 0
     assert [line for line in unwrapped(screen, columns).splitlines() if line] == told
+
+
+def ascii_only(monkeypatch):
+    """The stdout of a terminal whose locale has nothing but ASCII, from now on."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    streams.prepare()
+    monkeypatch.setattr(console, "STDOUT", Console(file=stream, width=80))
+    return stream
+
+
+def test_a_terminal_of_ascii_is_shown_signs_that_stand_for_ours(monkeypatch):
+    stream = ascii_only(monkeypatch)
+    rows = [("20.5 ± 0.7", "B×T"), ("3 ± 1", "1…8"), ("–", "Zoë \U0001f600")]
+    show(simple_table("", (">speed · tok/s", "of"), rows))
+    say("√D ≤ 1 — no “more”")
+    stream.flush()
+    lines = stream.buffer.getvalue().decode().split("\n")
+    assert [line.rstrip() for line in lines[:5]] == [
+        "speed * tok/s  of",
+        "  20.5 +- 0.7  BxT",
+        "       3 +- 1  1...8",
+        "            -  Zo\\xeb \\U0001f600",
+        'sqrt D <= 1 - no "more"',
+    ]
+
+
+def test_no_result_shows_a_code_in_a_terminal_of_ascii(monkeypatch):
+    stream = ascii_only(monkeypatch)
+    show_results([replace(RESULT, ceiling=CEILING)])
+    stream.flush()
+    assert b"\\" not in stream.buffer.getvalue()

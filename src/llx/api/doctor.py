@@ -45,13 +45,24 @@ def states() -> list[tuple[str, str]]:
     rows += _measuring(gpu)
     rows += [(f"runtime {runtime}", _version(runtime)) for runtime in RUNTIMES]
     rows += [(f"package {n}", version) for n, version in installed_versions().items() if n != "llx"]
+    return rows + _engines()
+
+
+def _engines() -> list[tuple[str, str]]:
+    """Each engine; what is lacking and what mends it is said once for all that lack the same."""
+    rows, said = [], dict[str, str]()
     for engine in ENGINES.values():
         try:
             engine.require()
-            rows.append((f"engine {engine.name}", "ready"))
+            state = "ready"
         except LlxError as error:
             # The very words that `llx bench` has for it.
-            rows.append((f"engine {engine.name}", f"missing: {error}"))
+            state = f"missing: {error}"
+            alike = str(error).replace(engine.name, "", 1)
+            if alike in said:
+                state = f"missing: as engine {said[alike]}"
+            said.setdefault(alike, engine.name)
+        rows.append((f"engine {engine.name}", state))
     return rows
 
 
