@@ -101,7 +101,7 @@ WITH_TORCH = {
     "sessions/torch.py",
     "sessions/torch_compile.py",
 }
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "scipy", "numpy")
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "scipy", "numpy")
 
 
 PLACES = [

@@ -15,7 +15,7 @@ from llx.gpu import Gpu, driver_cuda
 from llx.result import EnvironmentRecord
 
 PACKAGES = (
-    *("llx", "torch", "onnxruntime", "onnxruntime-gpu", "numpy"),
+    *("llx", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"),
     *("tensorrt", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx", "polygraphy"),
 )
 # Beyond these a wall clock is in doubt: load for each CPU, cores that others use, change of clocks.

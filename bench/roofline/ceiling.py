@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench import clock
+from llx.bench.sessions import OPENVINO, Inference
 from llx.precision import Compute
 from llx.processes import in_own_process
 from llx.progress import Progress
@@ -155,6 +156,15 @@ def _libraries(job: CeilingJob) -> Iterator[tuple[str, int, Library]]:
         yield "numpy", 4, _numpy
     if job.engine == "ort":
         yield "onnxruntime", 4, lambda *shape: _onnxruntime(shape, job.threads)
+    elif job.engine.startswith("openvino"):
+        from llx.bench.sessions.openvino import computed_in
+
+        inference = OPENVINO[job.engine]
+        yield (
+            "openvino",
+            computed_in(inference).size,
+            lambda *shape: _openvino(shape, job.threads, inference),
+        )
     elif job.engine.startswith("torch"):
         device = "cuda" if job.engine.endswith("cuda") else "cpu"
         size = 4 if job.compute == "fp32" else 2
@@ -194,6 +204,14 @@ def _onnxruntime(shape: tuple[int, ...], threads: int | None) -> Product:
     )
     x = _values(rows, inputs)
     return lambda: session.run(None, {"x": x})
+
+
+def _openvino(shape: tuple[int, ...], threads: int | None, inference: Inference) -> Product:
+    from llx.bench.sessions.openvino import matrix_product
+
+    rows, inputs, outputs = shape
+    x, weight = _values(rows, inputs), _values(inputs, outputs)
+    return matrix_product(x, weight, threads, inference)
 
 
 def _torch(shape: tuple[int, ...], job: CeilingJob, device: str) -> Product:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Built", "Engine", "Memory", "Session", "Tokens", "engine_named"]
 
+Inference = Literal["auto", "f32", "bf16"]
 Open = Callable[["Artifact", int, Built], Session]
 
 
@@ -49,6 +50,15 @@ def _open_ort(provider: Literal["cpu", "cuda", "tensorrt"]) -> Open:
         from llx.bench.sessions.ort import OrtSession
 
         return OrtSession(artifact, rows, provider=provider)
+
+    return open_session
+
+
+def _open_openvino(inference: Inference) -> Open:
+    def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
+        from llx.bench.sessions.openvino import OpenVinoSession
+
+        return OpenVinoSession(artifact, rows, inference)
 
     return open_session
 
@@ -80,6 +90,15 @@ def _require_triton() -> None:
     require_triton()
 
 
+def _require_openvino(inference: Inference) -> Callable[[], None]:
+    def require() -> None:
+        from llx.bench.sessions.openvino import require_cpu
+
+        require_cpu(inference)
+
+    return require
+
+
 def _require_ort_cuda() -> None:
     from llx.bench.sessions.ort import require_provider
 
@@ -96,8 +115,9 @@ def _require_ort_tensorrt() -> None:
 class Engine:
     """An engine by name: what it needs, what installs that, which dialect's graph it runs.
 
-    `runtime`: it runs what `llx build` built, of whichever dialect. `check` raises `Lacking` for
-    what its module alone does not tell.
+    `runtime`: it runs what `llx build` built, of whichever dialect. `rounds`: it computes in a type
+    of its own choice, whatever the artifact's. `check` raises `Lacking` for what its module alone
+    does not tell.
     """
 
     name: str
@@ -109,6 +129,7 @@ class Engine:
     oldest: tuple[int, int] = (0, 0)  # in this release or a newer one
     gpu: bool = False
     compiles: bool = False  # for minutes, as it opens
+    rounds: bool = False
     runtime: Runtime | None = None
     check: Callable[[], None] = lambda: None
 
@@ -170,7 +191,15 @@ INSTALL_TORCH = "pip install 'llx[export]'"
 # Its wheels for Python 3.10 end at 1.23, which knows no opset 24.
 INSTALL_ORT = "pip install 'llx[cpu]' on Python 3.11 or newer"
 INSTALL_ORT_CUDA = "pip install 'llx[gpu]' in an environment without llx[cpu]"
+INSTALL_OPENVINO = "pip install 'llx[openvino]'"
 ORT_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+
+# What OpenVINO is to compute in, by engine: left to itself it takes bf16 where the CPU has it.
+OPENVINO: dict[str, Inference] = {
+    "openvino": "auto",
+    "openvino-f32": "f32",
+    "openvino-bf16": "bf16",
+}
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
@@ -234,6 +263,20 @@ ENGINES: dict[str, Engine] = {
             (1, 24),
             gpu=True,
             check=_require_ort_tensorrt,
+        ),
+        *(
+            Engine(
+                name,
+                "openvino",
+                INSTALL_OPENVINO,
+                "primitive",
+                _open_openvino(inference),
+                ("openvino",),
+                (2026, 4),
+                rounds=inference != "f32",
+                check=_require_openvino(inference),
+            )
+            for name, inference in OPENVINO.items()
         ),
         Engine("trt", "tensorrt", "", None, _open_trt("trt"), gpu=True, runtime="trt"),
         Engine(

@@ -10,7 +10,9 @@ from llx.result import Result, SpeedRow
 Row = dict[str, str | float | int | bool | None]
 
 # Engines that llx knows have their colour on every page; others take those that are left.
-KNOWN_ENGINES = ("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt")
+KNOWN_ENGINES = (
+    *("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt", "openvino"),
+)
 COLOURS = 8
 SHAPES = 6
 

@@ -7,6 +7,7 @@ imported where they are used. What a user can cause is raised as an `LlxError`.
 from __future__ import annotations
 
 import os
+import sys
 
 from llx.lazy import hand_on
 
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 QUIET = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
 for _name in QUIET:
     os.environ.setdefault(_name, "1")
+# OpenVINO does as it is imported, where this package is beside it: no variable asks it not to, and
+# it does without where the import fails. None makes it fail.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = hand_on(

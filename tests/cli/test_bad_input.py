@@ -347,6 +347,18 @@ def test_a_provider_of_what_has_none(llx, tiny, engine, provider, parts):
     assert_refused(llx(*words), 2, *parts)
 
 
+@pytest.mark.parametrize(
+    ("engine", "inference", "parts"),
+    [
+        ("ort", "f32", ("--inference-precision is for --engine openvino alone", "openvino-f32")),
+        ("openvino", "f16", ("unknown inference precision 'f16'", "auto, f32, bf16")),
+    ],
+)
+def test_an_inference_precision_of_what_has_none(llx, tiny, engine, inference, parts):
+    words = ("bench", tiny.folder, "--engine", engine, "--inference-precision", inference)
+    assert_refused(llx(*words), 2, *parts)
+
+
 def test_a_selftest_of_a_gpu_that_is_not_here(llx, monkeypatch):
     monkeypatch.setattr("llx.gpu.find_gpu", lambda: None)
     assert_refused(llx("selftest", "--gpu"), 3, "needs an NVIDIA GPU", "leave --gpu out")

@@ -323,6 +323,10 @@ CALLS = (
             "--resume": lambda seen: "nothing is kept of such a run" in seen.ended.stderr,
         },
     ),
+    Call(
+        benched("--engine openvino --inference-precision f32 -p 8 -n 0 -r 2"),
+        {"--inference-precision": lambda seen: seen.json["engine"] == "openvino-f32"},
+    ),
     Call("bench artifact -p 8 --provider cuda -n 0", {"--provider": lacks("ort-cuda")}, codes=(3,)),
     Call(
         benched("--limit 1 -p 64 -n 0 -r 100000"),

@@ -52,6 +52,15 @@ def test_importing_llx_switches_the_telemetry_of_its_libraries_off(tmp_path):
     assert said.stdout.strip() == b"['0', '1']"  # what a user has said stands
 
 
+def test_openvino_is_imported_without_its_telemetry(tmp_path):
+    """By itself it writes an id of this machine into the home folder, and sends it."""
+    code = "import llx, openvino, sys; print(sys.modules['openvino_telemetry'])"
+    told = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, check=True)
+    assert said.stdout.strip() == b"None"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_no_command_leaves_anything_in_a_fresh_home(tmp_path):
@@ -72,7 +81,7 @@ def test_no_command_leaves_anything_in_a_fresh_home(tmp_path):
         ("generate", "made", "hi", "-n", "2"),
         ("check", "made"),
         ("eval", "made", "--tasks", "own", "--include-path", "tasks"),
-        ("bench", "made", "--engine", "ort,torch", *quick),
+        ("bench", "made", "--engine", "ort,torch,openvino", *quick),
         ("report", "results.json", "-o", "page"),
         ("compare", "results.json", "results.json"),
     ):

@@ -36,6 +36,7 @@ def bench(
     *,
     engines: str | Sequence[str] = "ort",
     provider: str | None = None,
+    inference_precision: str | None = None,
     prompts: Sequence[int] | None = None,
     generated: Sequence[int] | None = None,
     requests: Sequence[tuple[int, int]] = (),
@@ -66,6 +67,7 @@ def bench(
         artifact: An artifact or its folder. None: the one exported last.
         engines: Names, such as ["torch", "ort"]; on a GPU "torch-cuda", "ort-cuda", "trt-rtx", ….
         provider: Of ONNX Runtime, with "ort" alone: "cpu", "cuda" or "tensorrt".
+        inference_precision: Of OpenVINO, with "openvino" alone: "f32", "bf16", or "auto", its own.
         prompts: Prompt lengths in tokens, each a test `ppN`. None: 512, or 256 if `quick`.
         generated: Generated lengths in tokens, each a test `tgN`. None: 128, or 32 if `quick`.
         requests: Whole requests, (input, output) lengths in tokens; prompts and generated lengths
@@ -100,7 +102,7 @@ def bench(
 
     """
     command = command or call_in_words(bench, locals())
-    names = engines_named(engines, provider)
+    names = engines_named(engines, provider, inference_precision)
     for name, share in (("until", until), ("threshold", threshold)):
         if share is not None and not 0 < share < 1:
             raise BadInput(f"{name} {share:g} is no share", "give one above 0 and below 1")

@@ -23,12 +23,13 @@ class Candidate(NamedTuple):
 
 
 def candidates(artifact: Artifact, engines: Sequence[str] | None) -> Iterator[Candidate]:
-    """Every engine that does not compile, or those named, and ONNX Runtime over each graph.
+    """Every engine that does not compile nor round, or those named, and ORT over each graph.
 
     Where there is no GPU, nothing is said of the engines that need one, unless they are named.
     """
     for engine in ENGINES.values():
-        if engines is None and (engine.compiles or (engine.gpu and not find_gpu())):
+        left_out = engine.compiles or engine.rounds or (engine.gpu and not find_gpu())
+        if engines is None and left_out:
             continue
         if engines is not None and engine.name not in engines:
             continue

@@ -80,6 +80,12 @@ def check_engines(
         slow = [e.name for e in ENGINES.values() if e.compiles and not e.gpu and _here(e)]
         if slow:
             yield f"{', '.join(slow)}: left out, it compiles for a minute: --engine asks for it"
+        rounding = [e.name for e in ENGINES.values() if e.rounds and _here(e)]
+        if rounding:
+            yield (
+                f"{', '.join(rounding)}: left out, as OpenVINO computes in other types than the "
+                "graph: `llx bench` judges that by KLD"
+            )
 
 
 def _here(engine: Engine) -> bool:

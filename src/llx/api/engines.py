@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llx.api.watching import Tell, telling, watched
 from llx.artifact import Artifact
 from llx.bench.session import Built
-from llx.bench.sessions import ORT_PROVIDERS, engine_named
+from llx.bench.sessions import OPENVINO, ORT_PROVIDERS, engine_named
 from llx.bench.speed.samples import Workload
 from llx.engine import Engine
 from llx.errors import BadInput, Lacking, LlxError
@@ -16,25 +16,37 @@ from llx.progress import Progress
 from llx.runtime import Runtime
 
 
-def engines_named(engines: str | Sequence[str], provider: str | None = None) -> list[str]:
-    """Engines by name, each of them known; a provider says which ort is meant."""
+def engines_named(
+    engines: str | Sequence[str],
+    provider: str | None = None,
+    inference_precision: str | None = None,
+) -> list[str]:
+    """Engines by name, each known; a provider or an inference precision says which is meant."""
     names = [engines] if isinstance(engines, str) else list(engines)
-    if provider is not None:
-        if provider not in ORT_PROVIDERS:
-            raise BadInput(
-                f"unknown provider {provider!r}", f"choose one of {', '.join(ORT_PROVIDERS)}"
-            )
-        if names != ["ort"]:
-            raise BadInput(
-                f"--provider is for --engine ort alone, not {','.join(names)}",
-                f"leave it out, and name {ORT_PROVIDERS[provider]} among the engines",
-            )
-        names = [ORT_PROVIDERS[provider]]
+    precisions = {str(inference): name for name, inference in OPENVINO.items()}
+    names = _meant(names, "ort", "provider", provider, ORT_PROVIDERS)
+    names = _meant(names, "openvino", "inference precision", inference_precision, precisions)
     if not names:
         raise BadInput("no engine is named", "name some, such as ort,torch")
     for name in names:
         engine_named(name)
     return names
+
+
+def _meant(
+    names: list[str], engine: str, option: str, value: str | None, engines: Mapping[str, str]
+) -> list[str]:
+    """The engines by name, where an option of one engine says by `engines` which of its kin."""
+    if value is None:
+        return names
+    if value not in engines:
+        raise BadInput(f"unknown {option} {value!r}", f"choose one of {', '.join(engines)}")
+    if names != [engine]:
+        raise BadInput(
+            f"--{option.replace(' ', '-')} is for --engine {engine} alone, not {','.join(names)}",
+            f"leave it out, and name {engines[value]} among the engines",
+        )
+    return [engines[value]]
 
 
 def require_intact(

@@ -24,7 +24,7 @@ def bench(
     engine: Annotated[
         str,
         typer.Option(
-            help="Engines, with commas: torch, torch-compile, ort; on a GPU torch-cuda, "
+            help="Engines, with commas: torch, torch-compile, ort, openvino; on a GPU torch-cuda, "
             "torch-compile-cuda, ort-cuda, ort-tensorrt, trt, trt-rtx."
         ),
     ] = "ort",
@@ -32,6 +32,14 @@ def bench(
         str | None,
         typer.Option(
             help="Of ONNX Runtime: cpu, cuda or tensorrt; ort-cuda is ort with --provider cuda.",
+            show_default=False,
+        ),
+    ] = None,
+    inference_precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of OpenVINO: f32, bf16, or auto, its own choice; openvino-f32 is openvino with "
+            "--inference-precision f32.",
             show_default=False,
         ),
     ] = None,
@@ -137,6 +145,7 @@ def bench(
             folder,
             engines=names(engine),
             provider=provider,
+            inference_precision=inference_precision,
             prompts=optional(lengths, prompts, "-p"),
             generated=optional(lengths, generated, "-n"),
             requests=optional(length_pairs, request_lengths, "--requests") or (),

@@ -38,7 +38,7 @@ REGISTERED = [
     if engine.compiles
     else name
     for name, engine in ENGINES.items()
-    if not engine.runtime
+    if not engine.runtime and not engine.rounds
 ]
 SESSIONS = [*REGISTERED, *OTHERS, *DOUBLES, "fake"]
 
