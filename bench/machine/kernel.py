@@ -98,6 +98,18 @@ def _boost(root: Path) -> bool | None:
     return None if boost is None else bool(boost)
 
 
+def multiplies_halves(root: Path = SYSTEM) -> bool | None:
+    """Whether the CPU has instructions for fp16 products; None where its kernel does not say.
+
+    x86: AVX512-FP16 or AMX-FP16; Arm: the half precision of its vectors.
+    """
+    said = text(root / "proc/cpuinfo") or ""
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", said, re.MULTILINE)
+    if flags is None:
+        return None
+    return bool({"avx512_fp16", "amx_fp16", "asimdhp"} & set(flags.group(1).split()))
+
+
 def is_virtual(root: Path = SYSTEM) -> bool | None:
     """By the flag that a hypervisor sets on x86, or by the kernel's own word for it."""
     flags = re.search(r"^flags\s*:(.*)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)

@@ -45,6 +45,7 @@ class Sizes:
 CPU = Sizes(side=2048, rows=512, least=4 << 20, most=256 << 20)
 GPU = Sizes(side=8192, rows=4096, least=256 << 20, most=1 << 30)
 MOMENTS, MOMENT_S = 10, 0.05  # of a product's runs, each of one at least
+PILOT_ROWS, LONGEST_S = 8, 0.5  # a product that would take longer has fewer rows
 LIMIT_S = 120.0
 IF_IT_DIED = "free memory, or bench with --no-roofline"
 
@@ -139,7 +140,7 @@ def measure_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:
     for name, value_bytes, library in _libraries(job):
         progress(f"roofline: {name}", len(found), 2, "library")
         read = _rates(library(1, side, outputs), value_bytes * side * outputs)
-        multiplied = _rates(library(sizes.rows, side, side), 2 * sizes.rows * side * side)
+        multiplied = _multiplied(library, sizes)
         found.append(_ceiling(name, value_bytes * side * outputs, job.threads, read, multiplied))
     best = found[0]
     for other in found[1:]:
@@ -239,6 +240,24 @@ def _copied_on_device(job: CeilingJob, progress: Progress) -> Ceiling:
     rates = _rates(copy, 2 * count)
     cuda.close()
     return _ceiling("a copy on the device", count, job.threads, rates, [])
+
+
+def _multiplied(library: Library, sizes: Sizes) -> list[float]:
+    """FLOPs a second, in each of several moments.
+
+    A library without kernels for a type takes hundreds of times as long: PyTorch in fp16 on a CPU
+    that has none, 15 s a product of 512 rows. So the rows are what a few of them leave time for.
+    """
+    side = sizes.side
+    product = library(PILOT_ROWS, side, side)
+    product()
+    start = clock.now_ns()
+    product()
+    row_s = (clock.now_ns() - start) / 1e9 / PILOT_ROWS
+    rows = min(sizes.rows, max(PILOT_ROWS, int(LONGEST_S / max(row_s, 1e-9))))
+    if rows > PILOT_ROWS:
+        product = library(rows, side, side)
+    return _rates(product, 2 * rows * side * side)
 
 
 def _rates(product: Product, amount: int) -> list[float]:

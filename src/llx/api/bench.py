@@ -14,6 +14,7 @@ from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, 
 from llx.arguments import door
 from llx.artifact import Artifact
 from llx.bench.against import InTurns
+from llx.bench.machine.kernel import multiplies_halves
 from llx.bench.run import Measurement
 from llx.bench.speed.rows import MIN_REPETITIONS
 from llx.bench.speed.samples import Workload
@@ -180,6 +181,12 @@ def jobs_for(
     built = {
         name: built_for(artifact, name, workload, trust, command, progress, tell) for name in names
     }
+    compute = artifact.manifest.precision.compute
+    if "torch" in names and compute == "fp16" and multiplies_halves() is False:
+        telling(tell)(
+            "this CPU has no fp16 instructions, and PyTorch takes many times as long as in fp32: "
+            "export with --precision fp32 for a CPU"
+        )
     judged_by = (REFERENCE,) if fidelity else ()
     require_intact(artifact, names, *judged_by, progress=progress)
     if fidelity and any(map(runs_here, names)):

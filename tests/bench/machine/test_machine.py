@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llx.bench.machine import environment, watch
 from llx.bench.machine.container import limited_s, read_container
 from llx.bench.machine.environment import clocks_in_words, fingerprint, notes, power_mode_in_words
-from llx.bench.machine.kernel import read_machine
+from llx.bench.machine.kernel import multiplies_halves, read_machine
 from llx.bench.machine.sysfs import whole
 from llx.bench.machine.watch import State, read_mhz, read_state, run_record, throttles
 from llx.conditions import ContainerRecord, GpuRecord, RunRecord
@@ -295,3 +295,17 @@ def test_this_machine_has_a_whole_environment():
     assert re.fullmatch("[0-9a-f]{16}", found.device_fingerprint)
     assert found.device_fingerprint == environment.read_environment(1, 9.0, 9.0).device_fingerprint
     assert (found.gpu, found.run) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 f16c\n", False),
+        ("flags\t\t: fpu avx512f avx512_fp16\n", True),
+        ("Features\t: fp asimd evtstrm aes fphp asimdhp\n", True),
+        ("Features\t: fp asimd evtstrm aes\n", False),
+        ("processor\t: 0\n", None),
+    ],
+)
+def test_a_cpu_that_multiplies_halves_is_known_by_its_flags(tmp_path, said, wanted):
+    assert multiplies_halves(tree(tmp_path, {"proc/cpuinfo": said})) is wanted

@@ -185,3 +185,22 @@ def test_a_moment_is_as_many_runs_as_it_has_time_for(monkeypatch):
     times = iter([0, 30_000_000, 60_000_000])  # nanoseconds: it began, and after each run
     monkeypatch.setattr(probing.clock, "now_ns", lambda: next(times))
     assert probing._rate(lambda: None, 300) == pytest.approx(2 * 300 / 0.06)
+
+
+@pytest.mark.parametrize(("row_s", "rows"), [(1e-5, 512), (0.01, 50), (0.1, 8)])
+def test_a_library_that_is_slow_in_a_type_is_asked_for_fewer_rows(monkeypatch, row_s, rows):
+    clock, asked = [0.0], []
+
+    def library(rows, inputs, outputs):
+        asked.append(rows)
+
+        def product():
+            clock[0] += rows * row_s
+
+        return product
+
+    monkeypatch.setattr(probing.clock, "now_ns", lambda: round(clock[0] * 1e9))
+    rates = probing._multiplied(library, probing.CPU)
+    assert asked[-1] == rows
+    assert rates == pytest.approx([2 * 2048**2 / row_s] * probing.MOMENTS, rel=1e-3)
+    assert clock[0] < 30 * max(0.5, 8 * row_s)
