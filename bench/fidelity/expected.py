@@ -104,8 +104,8 @@ def tables(spec: LlamaSpec, a: Arithmetic, positions: NDArray[np.int64]) -> tupl
 
 
 def rounded(values: Wide, a: Arithmetic) -> Wide:
-    """Values as fp32 or fp16 has them, in float64."""
-    dtype = {"fp32": np.float32, "fp16": np.float16}[a.compute]
+    """Values as they are stored, in fp32 or fp16, in float64."""
+    dtype = {"fp32": np.float32, "fp16": np.float16}[a.stored]
     return values.astype(dtype).astype(np.float64)
 
 

@@ -47,12 +47,14 @@ class Arithmetic(NamedTuple):
     unit: float
     sums: float
     given: float
+    stored: Compute  # what the weights and tables are in, where that is less
 
     @classmethod
-    def of(cls, compute: Compute) -> Arithmetic:
-        """That of kernels on this machine's CPU."""
+    def of(cls, compute: Compute, stored: Compute | None = None) -> Arithmetic:
+        """That of kernels on this machine's CPU. `stored`: None where it is what is computed in."""
         unit = UNIT[compute]
-        return cls(compute, unit, accumulator(compute), 0.0 if compute == "fp32" else unit)
+        given = 0.0 if compute == "fp32" else unit
+        return cls(compute, unit, accumulator(compute), given, stored or compute)
 
     def bound(self, allowed: Wide, wanted: Wide) -> Expected:
         """With what storing the result costs: it is rounded once, and may underflow."""

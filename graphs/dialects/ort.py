@@ -53,7 +53,7 @@ def _rms_norm(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
 
 def groups(head_dim: int) -> bool:
     """Whether GroupQueryAttention takes heads of this size; others are spelled as in `standard`."""
-    return head_dim % 8 == 0
+    return head_dim % 16 == 0
 
 
 def _split(g: Builder, node: ir.Node, x: Inputs) -> Results:

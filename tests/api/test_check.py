@@ -56,6 +56,7 @@ def test_an_engine_that_was_asked_for_and_gets_no_memory_fails_the_check(
 def test_where_no_engine_can_be_compared_the_check_has_not_passed(tiny, monkeypatch):
     refusing(monkeypatch, OF_MEMORY)
     monkeypatch.setattr("llx.bench.sessions.torch.TorchSession.open", _lacking)
+    monkeypatch.setattr("llx.bench.sessions.openvino.OpenVinoSession.__init__", _lacking)
     record = Checked(artifact="", precision="")
     with pytest.raises(Lacking, match="no engine could be compared"):
         list(findings(tiny, record=record))

@@ -285,12 +285,17 @@ def test_generation_without_a_tokenizer(llx, tmp_path):
     assert_refused(llx("generate", "out", "hi"), 2, "no tokenizer")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[{}]", '{"schema": "llx.result/9"}', "\xff"])
-def test_a_file_that_is_no_result(llx, tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        *((text, "llx bench -o json") for text in ("", "{}", "[{}]", "\xff")),
+        ('{"schema": "llx.result/1"}', "llx bench -o json"),
+        ('{"schema": "llx.result/99"}', "newer llx"),
+    ],
+)
+def test_a_file_that_is_no_result(llx, tmp_path, text, remedy):
     (tmp_path / "results.json").write_text(text, encoding="latin-1")
-    assert_refused(
-        llx("report", "results.json", "-o", "site"), 2, "results.json", "llx bench -o json"
-    )
+    assert_refused(llx("report", "results.json", "-o", "site"), 2, "results.json", remedy)
     assert names_in(tmp_path) == ["results.json"]
 
 

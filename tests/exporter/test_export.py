@@ -241,11 +241,18 @@ def test_weights_behind_a_symbolic_link_reach_no_runtime(request_, tmp_path):
         artifact.graph("standard")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": "llx.artifact/9"}'])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": "llx.artifact/1"}'])
 def test_a_damaged_manifest_is_refused(request_, text):
     export(request_)
     (request_.folder / MANIFEST).write_text(text)
     with pytest.raises(BadInput, match="not a manifest"):
+        open_artifact(request_.folder)
+
+
+def test_a_manifest_of_a_newer_llx_is_told_apart(request_):
+    export(request_)
+    (request_.folder / MANIFEST).write_text('{"schema": "llx.artifact/99"}')
+    with pytest.raises(BadInput, match="written by a newer llx"):
         open_artifact(request_.folder)
 
 

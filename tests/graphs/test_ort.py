@@ -21,7 +21,7 @@ from llx.graphs.dialects.ort import ORT
 from llx.graphs.inspect import op_counts, problems
 from llx.precision import Compute, Precision
 from tests import parity, roundings
-from tests.checkpoints import BIASED, EIGHTS, MHA, TINY, dice
+from tests.checkpoints import BIASED, SIXTEENS, MHA, TINY, dice
 from tests.conftest import export_tiny, logits_on_text
 
 # Of 64, 128 and 96 inputs: whole blocks of 32, which MatMulNBits takes.
@@ -108,15 +108,15 @@ def test_it_computes_in_fp32_from_what_is_stored_in_less(tmp_path, compute, line
 def test_heads_that_group_query_attention_does_not_take_are_spelled_as_in_standard(tmp_path):
     counts = {
         spec: op_counts(export_tiny(tmp_path / str(spec.head_dim), spec=spec).path("ort.onnx"))
-        for spec in (TINY, EIGHTS)
+        for spec in (TINY, SIXTEENS)
     }
-    assert counts[TINY]["Attention"] == counts[EIGHTS]["GroupQueryAttention"] == TINY.layers
-    assert not counts[TINY]["GroupQueryAttention"] + counts[EIGHTS]["Attention"]
+    assert counts[TINY]["Attention"] == counts[SIXTEENS]["GroupQueryAttention"] == TINY.layers
+    assert not counts[TINY]["GroupQueryAttention"] + counts[SIXTEENS]["Attention"]
 
 
 def test_rows_of_different_length_go_on_together(tmp_path):
     """Several tokens on a filled cache, which GroupQueryAttention takes of one row alone."""
-    artifact = export_tiny(tmp_path, spec=EIGHTS)
+    artifact = export_tiny(tmp_path, spec=SIXTEENS)
     tokens = dice().integers(0, 300, (2, 9))
     starts = np.array([[3], [0]])
     answers = []

@@ -158,7 +158,8 @@ def require_right(
         return
     manifest = artifact.manifest
     with artifact.opened_weights("np") as file:
-        arithmetic = Arithmetic.of(dialect_named(dialect).compute or manifest.precision.compute)
+        stored = manifest.precision.compute
+        arithmetic = Arithmetic.of(dialect_named(dialect).compute or stored, stored)
         settings = settings_of(artifact.graph(dialect))
         case = Case(first, manifest.spec, _stored(file), arithmetic, settings)
         cause = cause_of(case)

@@ -23,7 +23,7 @@ from llx.graphs.contract import ContractError
 from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.precision import PRECISIONS
 from llx.runtime import RUNTIMES
-from tests.checkpoints import EIGHTS, dice
+from tests.checkpoints import SIXTEENS, dice
 from tests.conftest import export_tiny
 from tests.doubles.session import open_trt
 from tests.doubles.tensorrt import FakeTensorRT
@@ -41,13 +41,13 @@ REGISTERED = [
     for name, engine in ENGINES.items()
     if not engine.runtime and not engine.rounds
 ]
-# Heads of eight or a multiple go through GroupQueryAttention, all others as in `standard`.
+# Heads of sixteen or a multiple go through GroupQueryAttention, all others as in `standard`.
 SESSIONS = [*REGISTERED, "ort, grouped", *OTHERS, *DOUBLES, "fake"]
 
 
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory):
-    return export_tiny(tmp_path_factory.mktemp("grouped"), spec=EIGHTS)
+    return export_tiny(tmp_path_factory.mktemp("grouped"), spec=SIXTEENS)
 
 
 @pytest.fixture(params=SESSIONS)
