@@ -21,7 +21,7 @@ from llx.graphs.dialects.ort import ORT
 from llx.graphs.inspect import op_counts, problems
 from llx.precision import Compute, Precision
 from tests import parity, roundings
-from tests.checkpoints import BIASED, SIXTEENS, MHA, TINY, dice
+from tests.checkpoints import BIASED, MHA, SIXTEENS, TINY, dice
 from tests.conftest import export_tiny, logits_on_text
 
 # Of 64, 128 and 96 inputs: whole blocks of 32, which MatMulNBits takes.

@@ -36,9 +36,10 @@ def candidates(artifact: Artifact, engines: Sequence[str] | None) -> Iterator[Ca
         opens = partial(engine.open, artifact, 1)
         yield Candidate(engine.name, engine, _dialect_of(artifact, engine), opens)
     ort = ENGINES["ort"]
+    seen = {ort.dialect_of(artifact)} | ({"standard"} if engines is None else set())
     if engines is None or ort.name in engines:
         for dialect in artifact.dialects:
-            if dialect not in ort.dialects:
+            if dialect not in seen:
                 name = f"ort, {dialect}"
                 yield Candidate(name, ort, dialect, partial(_open_ort, artifact, dialect))
 
