@@ -14,7 +14,7 @@ from llx.reports import console, terminal
 from llx.reports.console import say, show, show_results, simple_table, warn
 from llx.reports.terminal import progress_bars
 from tests.reports.made import CEILING, RESULT
-from tests.screens import run_in_terminal, screen_of, unwrapped
+from tests.screens import run_in_terminal, screen_of
 
 
 @pytest.fixture(params=(80, 100, 120))
@@ -85,7 +85,8 @@ def test_a_check_in_a_terminal_shows_all_that_it_shows_in_a_pipe(tiny, llx, colu
     told = llx("check", tiny.folder).stdout.splitlines()
     code, screen = run_in_terminal(["check", str(tiny.folder)], columns)
     assert code == 0
-    assert [line for line in unwrapped(screen, columns).splitlines() if line] == told
+    # Without spaces: where a terminal breaks a line, and where a word, is its own.
+    assert "".join(screen.split()) == "".join("".join(told).split())
 
 
 def ascii_only(monkeypatch):
