@@ -14,7 +14,7 @@ from llx.reports import console, terminal
 from llx.reports.console import say, show, show_results, simple_table, warn
 from llx.reports.terminal import progress_bars
 from tests.reports.made import CEILING, RESULT
-from tests.screens import run_in_terminal, screen_of
+from tests.screens import run_in_terminal, screen_of, unwrapped
 
 
 @pytest.fixture(params=(80, 100, 120))
@@ -86,7 +86,7 @@ def test_a_check_in_a_terminal_shows_all_that_it_shows_in_a_pipe(tiny, llx, colu
     code, screen = run_in_terminal(["check", str(tiny.folder)], columns)
     assert code == 0
     # Without spaces: where a terminal breaks a line, and where a word, is its own.
-    assert "".join(screen.split()) == "".join("".join(told).split())
+    assert "".join("".join(screen).split()) == "".join("".join(told).split())
 
 
 def ascii_only(monkeypatch):
