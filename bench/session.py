@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.errors import BadInput
+from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.graphs.contract import Limits
+from llx.refused import refused
 
 Tokens = NDArray[np.int64]
 Details = dict[str, Any]  # plain text and numbers: it becomes JSON
@@ -18,6 +19,19 @@ Details = dict[str, Any]  # plain text and numbers: it becomes JSON
 
 class Unfit(BadInput):
     """An engine does not load an artifact's graph, or fails in a step of it. Exit code 2."""
+
+
+def failed_step(runtime: str, error: Exception) -> LlxError:
+    """Why a step failed in a runtime: memory, threads, or a graph whose nodes do not fit."""
+    if "alloc" in str(error).lower():
+        return Lacking(
+            f"{runtime} has no memory for a step ({one_line(error)})",
+            "choose a smaller --batch, or export with a smaller --context",
+        )
+    return refused(error) or Unfit(
+        f"{runtime} cannot run the artifact's graph ({one_line(error)})",
+        "export again with --overwrite",
+    )
 
 
 @dataclass(frozen=True)

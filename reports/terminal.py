@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 
@@ -80,7 +80,7 @@ class _Shown:
         """A `Progress`."""
         with self._lock:
             if what not in self._tasks:
-                self._make_room()
+                self._forget(STDERR.height - SPARE_LINES)
                 words = visible(self._prefix + what)
                 self._tasks[what] = self._bars.add_task(words, total=total, unit=visible(unit))
             self._bars.update(self._tasks[what], completed=done, total=total)
@@ -101,15 +101,13 @@ class _Shown:
             if self._live is not None:
                 self._live.stop()
                 self._live = None
-            self._forget(lambda left: True)
+            self._forget(0)
 
-    def _make_room(self) -> None:
-        self._forget(lambda left: left > STDERR.height - SPARE_LINES)
-
-    def _forget(self, while_: Callable[[int], bool]) -> None:
+    def _forget(self, most: int) -> None:
+        """Forget what is done, the oldest first, until no more than so many bars are left."""
         done = {task.id for task in self._bars.tasks if task.finished}
         for what, task in list(self._tasks.items()):
-            if task in done and while_(len(self._tasks)):
+            if task in done and len(self._tasks) > most:
                 self._bars.remove_task(task)
                 del self._tasks[what]
 

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Arithmetic
+from llx.bench.session import failed_step
 from llx.bench.sessions.ort import (
     BLOCK_OF_INT8,
+    NAME,
     NUMPY_DTYPES,
-    failed_step,
     loaded,
     require_computed,
     session_options,
@@ -83,7 +84,7 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     except LlxError:
         raise
     except Exception as error:  # a dozen classes of its own, of no common ancestor
-        raise failed_step(error) from None
+        raise failed_step(NAME, error) from None
     arithmetic = Arithmetic.of(compute)
     with artifact.opened_weights("np") as file:
         for module, probe in probes.items():

@@ -95,82 +95,104 @@ def _pairs(head_dim: int) -> NDArray[np.intp]:
 
 
 def attention(case: Case) -> Iterator[Hypothesis]:
-    """What attention may do otherwise: its mask, its KV heads, its scale."""
-    site, spec, a = case.site, case.spec, case.a
-    q, k, v = (site.wide(i) for i in range(3))
-    positions, filled = site.step.positions, k.shape[1]
-    groups = spec.heads // spec.kv_heads
+    """What attention may do otherwise: its mask, its KV heads, its scores."""
+    site, spec = case.site, case.spec
+    q, positions, filled = site.wide(), site.step.positions, site.inputs[1].shape[1]
     right = oracle.causal(positions, filled)
+    yield from _masks(case, right)
+    if 1 < spec.kv_heads < spec.heads:
+        yield (
+            "other KV heads: query head h reads KV head h mod Hkv, and not h // (H/Hkv)",
+            lambda: case.holds(
+                oracle.attention(
+                    case.a, q, site.wide(1), site.wide(2), right, lambda head: head % spec.kv_heads
+                )
+            ),
+        )
+    yield from _scores(case, right)
+    if case.setting("is_causal"):
+        within = np.arange(filled) <= np.arange(len(positions))[:, None]
+        yield (
+            "a mask of its own: is_causal masks by the place in the step, not by position",
+            lambda: _seeing(case, right & within),
+        )
+    yield from exchanged_heads(case, {"the queries": slice(0, q.shape[1])})
+
+
+def _seeing(case: Case, seen: NDArray[np.bool_], cache: Any = None) -> bool:
+    """Whether it is what a mask gives, aside from queries that see nothing."""
+    return case.holds(_attended(case, seen, cache), seen.any(-1))
+
+
+def _attended(
+    case: Case,
+    seen: NDArray[np.bool_],
+    cache: Any = None,
+    scale: float | None = None,
+    cap: float = 0.0,
+) -> Expected:
+    """Attention by the model's own heads, over another cache or with other scores perhaps."""
+    site, groups = case.site, case.spec.heads // case.spec.kv_heads
+    keys, values = cache or (site.wide(1), site.wide(2))
+    return oracle.attention(
+        case.a, site.wide(), keys, values, seen, lambda head: head // groups, scale, cap
+    )
+
+
+def _masks(case: Case, right: NDArray[np.bool_]) -> Iterator[Hypothesis]:
+    """Masks that show too much or too little; `right` [T, P] is what a query should see."""
+    positions, filled = case.site.step.positions, right.shape[1]
+    ahead = case.site.details.get("ahead")
+    past = np.arange(filled) < positions[0]
 
     def without_first(count: int) -> Callable[[], bool]:
-        return lambda: seeing(right & (np.arange(filled) >= count))
+        return lambda: _seeing(case, right & (np.arange(filled) >= count))
 
-    def scaled_by(scale: float) -> Callable[[], bool]:
-        return lambda: case.holds(
-            oracle.attention(a, q, k, v, right, lambda head: head // groups, scale)
-        )
-
-    def seeing(seen: NDArray[np.bool_], more: Any = None) -> bool:
-        keys, values = more or (k, v)
-        found = oracle.attention(a, q, keys, values, seen, lambda head: head // groups)
-        return case.holds(found, seen.any(-1))
-
-    ahead = site.details.get("ahead")
-    past = np.arange(filled) < positions[0]
     yield (
         "a mask one short: the mask ends one position early",
-        lambda: bool(seeing(oracle.causal(positions, filled, -1))),
+        lambda: _seeing(case, oracle.causal(positions, filled, -1)),
     )
     yield (
         "a mask one further: the mask ends one position late, and shows the next token",
-        lambda: (
-            seeing(oracle.causal(positions, ahead[0].shape[1], 1), ahead)
-            if ahead
-            else seeing(oracle.causal(positions, filled, 1))
+        lambda: _seeing(
+            case, oracle.causal(positions, ahead[0].shape[1] if ahead else filled, 1), ahead
         ),
     )
     yield (
         "no mask: nothing is masked, and later tokens are seen",
-        lambda: seeing(np.ones_like(right)),
+        lambda: _seeing(case, np.ones_like(right)),
     )
     yield (
         "the past masked: what stood in the cache before the step is not seen",
-        lambda: seeing(right & ~past),
+        lambda: _seeing(case, right & ~past),
     )
     yield (
         "the step masked: the step's own tokens are not seen",
-        lambda: seeing(right & past),
+        lambda: _seeing(case, right & past),
     )
     for first in range(1, filled):
         yield (
             f"the first masked: the first {first} positions are not seen",
             without_first(first),
         )
-    if 1 < spec.kv_heads < spec.heads:
-        yield (
-            "other KV heads: query head h reads KV head h mod Hkv, and not h // (H/Hkv)",
-            lambda: case.holds(
-                oracle.attention(a, q, k, v, right, lambda head: head % spec.kv_heads)
-            ),
-        )
+
+
+def _scores(case: Case, right: NDArray[np.bool_]) -> Iterator[Hypothesis]:
+    """Scores of another scale, or capped."""
+    head_dim, cap = case.spec.head_dim, case.setting("softcap")
+
+    def scaled_by(scale: float) -> Callable[[], bool]:
+        return lambda: case.holds(_attended(case, right, scale=scale))
+
+    known = {1.0: "not scaled", 1 / head_dim: "scaled by 1/D, not 1/√D"}
     for scale in _scales(case):
-        known = {1.0: "not scaled", 1 / spec.head_dim: "scaled by 1/D, not 1/√D"}
-        words = known.get(scale, f"scaled by {scale:g}, and the model's by {spec.head_dim**-0.5:g}")
+        words = known.get(scale, f"scaled by {scale:g}, and the model's by {head_dim**-0.5:g}")
         yield f"{SCALE}: scores are {words}", scaled_by(scale)
-    cap = case.setting("softcap")
     if cap:
         yield (
             f"capped scores: scores are capped at {cap:g}, and the model's are not",
-            lambda: case.holds(
-                oracle.attention(a, q, k, v, right, lambda head: head // groups, cap=float(cap))
-            ),
+            lambda: case.holds(_attended(case, right, cap=float(cap))),
         )
-    if case.setting("is_causal"):
-        yield (
-            "a mask of its own: is_causal masks by the place in the step, not by position",
-            lambda: seeing(right & (np.arange(filled) <= np.arange(len(positions))[:, None])),
-        )
-    yield from exchanged_heads(case, {"the queries": slice(0, q.shape[1])})
 
 
 def _scales(case: Case) -> list[float]:

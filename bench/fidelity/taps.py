@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from llx.artifact import Artifact
 from llx.bench.fidelity.linears import FOLDER_OPTION
-from llx.bench.session import Tokens, Unfit
+from llx.bench.session import Tokens, Unfit, failed_step
 from llx.bench.sessions.ort import (
+    NAME,
     NUMPY_DTYPES,
-    failed_step,
     loaded,
     require_computed,
     session_options,
@@ -176,7 +176,7 @@ class Tapped:
             try:
                 given = session.run(asked, feeds | cache)
             except Exception as error:  # as when it loads
-                raise failed_step(error) from None
+                raise failed_step(NAME, error) from None
             values = dict(zip(asked, given, strict=True))
             here: Values = {name: values[name][0] for name in names}
             for name in kept:

@@ -98,21 +98,24 @@ def _boost(root: Path) -> bool | None:
     return None if boost is None else bool(boost)
 
 
+def _flags(root: Path, names: str) -> set[str] | None:
+    """What the first CPU can do, by the kernel: `flags` on x86, `Features` on Arm."""
+    found = re.search(rf"^(?:{names})\s*:(.*)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return set(found.group(1).split()) if found else None
+
+
 def multiplies_halves(root: Path = SYSTEM) -> bool | None:
     """Whether the CPU has instructions for fp16 products; None where its kernel does not say.
 
     x86: AVX512-FP16 or AMX-FP16; Arm: the half precision of its vectors.
     """
-    said = text(root / "proc/cpuinfo") or ""
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", said, re.MULTILINE)
-    if flags is None:
-        return None
-    return bool({"avx512_fp16", "amx_fp16", "asimdhp"} & set(flags.group(1).split()))
+    flags = _flags(root, "flags|Features")
+    return None if flags is None else bool({"avx512_fp16", "amx_fp16", "asimdhp"} & flags)
 
 
 def is_virtual(root: Path = SYSTEM) -> bool | None:
     """By the flag that a hypervisor sets on x86, or by the kernel's own word for it."""
-    flags = re.search(r"^flags\s*:(.*)$", text(root / "proc/cpuinfo") or "", re.MULTILINE)
-    if flags:
-        return "hypervisor" in flags.group(1).split()
+    flags = _flags(root, "flags")
+    if flags is not None:
+        return "hypervisor" in flags
     return True if text(root / "sys/hypervisor/type") else None

@@ -246,7 +246,8 @@ def _multiplied(library: Library, sizes: Sizes) -> list[float]:
     """FLOPs a second, in each of several moments.
 
     A library without kernels for a type takes hundreds of times as long: PyTorch in fp16 on a CPU
-    that has none, 15 s a product of 512 rows. So the rows are what a few of them leave time for.
+    that has none, 15 s a product of 512 rows (reports/LOG.md, 2026-11-30). So the rows are what a
+    few of them leave time for.
     """
     side = sizes.side
     product = library(PILOT_ROWS, side, side)

@@ -12,12 +12,13 @@ from openvino import opset13
 
 from llx.artifact import Artifact
 from llx.bench.machine.threads import usable_threads
-from llx.bench.session import Details, Memory, Tokens
+from llx.bench.session import Details, Memory, Tokens, failed_step
 from llx.bench.sessions import Inference
 from llx.bench.sessions.openvino_model import LATER, ROW_OF, SLOTS, stateful
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, LOGITS, POSITION_IDS, StepGuard
 from llx.manifest import WEIGHTS, Manifest
+from llx.refused import refused
 
 DIALECT = "primitive"
 WASTE = 64  # slots that may be lost before the cache is put together again
@@ -78,7 +79,7 @@ class OpenVinoSession:
         try:
             self._request.infer(contiguous, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
-            raise failed_step(error) from None
+            raise failed_step("OpenVINO", error) from None
 
     def _make_room(self, positions: Tokens) -> None:
         """Note which positions the step writes behind what is there, and what it overtakes."""
@@ -158,12 +159,12 @@ def compiled(artifact: Artifact, inference: Inference) -> ov.CompiledModel:
     except ValueError:  # `Unlike`, or of its kind
         raise BadInput(
             f"{graph} spells attention in another way than this version of llx",
-            "export again with --overwrite, or look at it with `llx check`",
+            "export again with --overwrite",
         ) from None
     except LlxError:
         raise
     except RuntimeError as error:
-        raise BadInput(
+        raise refused(error) or BadInput(
             f"OpenVINO does not load {graph} ({one_line(error)})",
             "export again with --overwrite, or bench with --engine ort",
         ) from None
@@ -202,19 +203,6 @@ def settings(inference: Inference, threads: int | None) -> dict[str, Any]:
 def type_name(dtype: ov.Type) -> str:
     """The short name that OpenVINO has for a type: f32, bf16, u8."""
     return str(dtype.get_type_name())
-
-
-def failed_step(error: Exception) -> LlxError:
-    """Why a step failed: memory, or a graph whose nodes do not fit one another."""
-    if "alloc" in str(error).lower():
-        return Lacking(
-            f"OpenVINO has no memory for a step ({one_line(error)})",
-            "choose a smaller --batch, or a shorter prompt",
-        )
-    return BadInput(
-        f"OpenVINO cannot run the artifact's graph ({one_line(error)})",
-        "export again with --overwrite, or look at it with `llx check`",
-    )
 
 
 def require_computed(manifest: Manifest) -> None:

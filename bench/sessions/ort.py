@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench import clock
 from llx.bench.machine.threads import usable_threads
-from llx.bench.session import Details, Memory, Tokens, Unfit
+from llx.bench.session import Details, Memory, Tokens, Unfit, failed_step
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.files import cache_folder
 from llx.graphs.contract import (
@@ -38,6 +38,7 @@ from llx.precision import Compute, Precision
 from llx.refused import refused
 from llx.tensorrt import load
 
+NAME = "ONNX Runtime"  # to who reads of it
 Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -153,7 +154,7 @@ class OrtSession:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # of no common ancestor either
-            raise failed_step(error) from None
+            raise failed_step(NAME, error) from None
         if self._delta:
             self._write_new(positions[:, 0])
 
@@ -276,24 +277,9 @@ def loaded(
         if of_system := refused(error):
             raise of_system from None
         raise Unfit(
-            f"ONNX Runtime does not load {name} ({one_line(error)})",
+            f"{NAME} does not load {name} ({one_line(error)})",
             "export again with --overwrite",
         ) from None
-
-
-def failed_step(error: Exception) -> LlxError:
-    """Why a step failed: memory, threads, or a graph whose nodes do not fit one another."""
-    if "alloc" in str(error).lower():
-        return Lacking(
-            f"ONNX Runtime has no memory for a step ({one_line(error)})",
-            "choose a smaller --batch, or export with a smaller --context",
-        )
-    if of_system := refused(error):
-        return of_system
-    return Unfit(
-        f"ONNX Runtime cannot run the artifact's graph ({one_line(error)})",
-        "export again with --overwrite",
-    )
 
 
 def require_computed(compute: Compute) -> None:

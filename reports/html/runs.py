@@ -11,7 +11,8 @@ Row = dict[str, str | float | int | bool | None]
 
 # Engines that llx knows have their colour on every page; others take those that are left.
 KNOWN_ENGINES = (
-    *("torch", "ort", "trt", "trt-rtx", "torch-compile", "ort-cuda", "ort-trt", "openvino"),
+    *("torch", "ort", "trt", "trt-rtx"),
+    *("torch-compile", "ort-cuda", "ort-tensorrt", "openvino"),
 )
 COLOURS = 8
 SHAPES = 6

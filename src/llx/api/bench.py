@@ -181,12 +181,7 @@ def jobs_for(
     built = {
         name: built_for(artifact, name, workload, trust, command, progress, tell) for name in names
     }
-    compute = artifact.manifest.precision.compute
-    if "torch" in names and compute == "fp16" and multiplies_halves() is False:
-        telling(tell)(
-            "this CPU has no fp16 instructions, and PyTorch takes many times as long as in fp32: "
-            "export with --precision fp32 for a CPU"
-        )
+    _tell_of_halves(artifact, names, telling(tell))
     judged_by = (REFERENCE,) if fidelity else ()
     require_intact(artifact, names, *judged_by, progress=progress)
     if fidelity and any(map(runs_here, names)):
@@ -205,6 +200,15 @@ def jobs_for(
         )
         for name, (which, problem) in built.items()
     ]
+
+
+def _tell_of_halves(artifact: Artifact, names: list[str], tell: Tell) -> None:
+    compute = artifact.manifest.precision.compute
+    if "torch" in names and compute == "fp16" and multiplies_halves() is False:
+        tell(
+            "this CPU has no fp16 instructions, and PyTorch takes many times as long as in fp32: "
+            "export with --precision fp32 for a CPU"
+        )
 
 
 def run_all(jobs: list[Job], progress: Progress | None = None, tell: Tell | None = None) -> Results:

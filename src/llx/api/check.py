@@ -174,9 +174,9 @@ def _check_fidelity(
         with at_fault():
             yield from check_weights(original, record, progress)
     except GateFailed:
-        odd = odd or original.other_model
         if not original.other_model:
             raise
+        odd = True
     if odd and original.other_model:  # graphs and tables are the checkpoint's: the manifest is not
         record.fault = None
         raise GateFailed(original.why, "export again with --overwrite")

@@ -90,15 +90,20 @@ def check_engines(
     if left is not None and not record.subjects:
         raise Lacking(f"no engine could be compared ({left.message})", left.remedy)
     if engines is None:
-        slow = [e.name for e in ENGINES.values() if e.compiles and not e.gpu and _here(e)]
-        if slow:
-            yield f"{', '.join(slow)}: left out, it compiles for a minute: --engine asks for it"
-        rounding = [e.name for e in ENGINES.values() if e.rounds and _here(e)]
-        if rounding:
-            yield (
-                f"{', '.join(rounding)}: left out, as OpenVINO computes in other types than the "
-                "graph: `llx bench` judges that by KLD"
-            )
+        yield from _left_out()
+
+
+def _left_out() -> Iterator[str]:
+    """What could be compared here, and is where it is asked for by its name."""
+    slow = [e.name for e in ENGINES.values() if e.compiles and not e.gpu and _here(e)]
+    if slow:
+        yield f"{', '.join(slow)}: left out, it compiles for a minute: --engine asks for it"
+    rounding = [e.name for e in ENGINES.values() if e.rounds and _here(e)]
+    if rounding:
+        yield (
+            f"{', '.join(rounding)}: left out, as OpenVINO computes in other types than the graph: "
+            "`llx bench` judges that by KLD"
+        )
 
 
 def _rounds_inputs(artifact: Artifact, candidate: Candidate) -> bool:
