@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from llx.graphs.contract import CacheKind, GraphContract
-from llx.precision import PRECISIONS, Precision
+from llx.precision import PRECISIONS, Compute, Precision
 
 DOMAIN = "llx"
 MICROSOFT = "com.microsoft"  # the domain of ops that are ONNX Runtime's own
@@ -48,9 +48,13 @@ class Dialect:
     domains: Mapping[str, int] = field(default_factory=dict)
     compute: Literal["fp32"] | None = None
 
+    def computes_in(self, exported: Compute) -> Compute:
+        """The type that its graphs compute in, of an artifact in another perhaps."""
+        return self.compute or exported
+
     def contract_of(self, contract: GraphContract) -> GraphContract:
         """An artifact's contract, in the type that this dialect computes in."""
-        return contract if self.compute is None else replace(contract, compute=self.compute)
+        return replace(contract, compute=self.computes_in(contract.compute))
 
     def opset_for(self, precision: Precision) -> int:
         """The opset of its graphs in a precision: its own, or the one that int4 needs."""

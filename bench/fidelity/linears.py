@@ -68,7 +68,7 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     `BadInput` for what ONNX Runtime does not compute in.
     """
     precision = artifact.manifest.precision
-    compute = dialect_named(dialect).compute or precision.compute
+    compute = dialect_named(dialect).computes_in(precision.compute)
     require_computed(compute)
     model = onnx.load_from_string(artifact.read(artifact.graph(dialect).name))
     probes = _probes(model)

@@ -362,7 +362,7 @@ def settings_of(precision: Precision, dialect: str = "standard") -> dict[str, st
 
 def arithmetic_of(precision: Precision, dialect: str) -> str:
     """What the linear layers multiply, for a result to say: rounding that a graph does not show."""
-    compute = dialect_named(dialect).compute or precision.compute
+    compute = dialect_named(dialect).computes_in(precision.compute)
     if precision.linear == "dense":
         return compute
     if dialect != "ort":

@@ -40,7 +40,8 @@ def candidates(artifact: Artifact, engines: Sequence[str] | None) -> Iterator[Ca
     if engines is None or ort.name in engines:
         for dialect in artifact.dialects:
             if dialect not in seen:
-                name = f"ort, {dialect}"
+                named = ENGINES.get(f"ort-{dialect}")
+                name = named.name if named else f"ort, {dialect}"
                 yield Candidate(name, ort, dialect, partial(_open_ort, artifact, dialect))
 
 

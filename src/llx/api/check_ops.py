@@ -46,7 +46,7 @@ def _linears(artifact: Artifact, engine: Engine, dialect: str) -> str:
 
     found = list(linear_parities(artifact, dialect))
     precision = artifact.manifest.precision
-    steps = rounding_steps(dialect_named(dialect).compute or precision.compute)
+    steps = rounding_steps(dialect_named(dialect).computes_in(precision.compute))
     for linear in found:
         if not ((linear.rounding or 0) <= steps and linear.beyond <= 1):
             off = None if linear.rounding is None else f"{linear.rounding:.2g} steps of {steps:.2f}"
@@ -159,7 +159,7 @@ def require_right(
     manifest = artifact.manifest
     with artifact.opened_weights("np") as file:
         stored = manifest.precision.compute
-        arithmetic = Arithmetic.of(dialect_named(dialect).compute or stored, stored)
+        arithmetic = Arithmetic.of(dialect_named(dialect).computes_in(stored), stored)
         settings = settings_of(artifact.graph(dialect))
         case = Case(first, manifest.spec, _stored(file), arithmetic, settings)
         cause = cause_of(case)
