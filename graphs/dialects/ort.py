@@ -5,8 +5,8 @@ keys and values into the shared buffer that past and present are, and reads the 
 A CPU has no kernels for fp16 or bf16: the weights stay in the type that they are stored in, and
 what is computed and cached is fp32.
 
-Weights around 128: MLAS multiplies uint8 by uint8 exactly on every x86, and with VNNI as fast as
-any; uint8 by int8 saturates where there is no VNNI, unless a session is told otherwise. ONNX
+Inputs of W8A8 are uint8 around 128 and weights int8, as VNNI and AMX take them. A CPU with AVX2 and
+no VNNI adds two such products in 16 bits, and saturates there: the session asks for `EXACT`. ONNX
 Runtime computes what hangs on constants alone once, as it loads.
 """
 
@@ -23,6 +23,8 @@ from llx.graphs.semantic import MICROSOFT, Builder, Dialect, Results
 
 INT32, UINT8, FLOAT = ir.DataType.INT32, ir.DataType.UINT8, ir.DataType.FLOAT
 ZERO = 128  # what stands for 0 in eight unsigned bits
+# A setting of a session: without VNNI, weights become uint8, whose products MLAS adds exactly.
+EXACT = "session.x64quantprecision"
 INTEGERS = 4  # MatMulNBits' accuracy level that rounds a block of inputs to int8
 BLOCKS = (32, 16)  # of a table's rows; smaller ones follow the inputs closer, and cost more
 
@@ -162,7 +164,7 @@ def _int8(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
     quantized = g.op("QuantizeLinear", activation, input_scale, _zero(g))
     return g.op(
         "MatMulIntegerToFloat",
-        *(quantized, _unsigned(g, values), input_scale, _wide(g, scale), _zero(g), _zero(g)),
+        *(quantized, values, input_scale, _wide(g, scale), _zero(g)),
         domain=MICROSOFT,
     )
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from llx.bench.fidelity.linears import linear_parities, rounded_in_blocks
 from llx.bench.sessions import ENGINES
-from llx.bench.sessions.ort import OrtSession, arithmetic_of, rounds_inputs
+from llx.bench.sessions.ort import OrtSession, arithmetic_of, rounds_inputs, session_options
 from llx.bench.sessions.torch import TorchSession
+from llx.bench.speed.steps import decode_step
 from llx.graphs.dialects import PLAIN
 from llx.graphs.dialects.ort import ORT
 from llx.graphs.inspect import op_counts, problems
@@ -128,6 +131,42 @@ def test_rows_of_different_length_go_on_together(tmp_path):
             answers.append(session.logits().copy())
     for ours, theirs in zip(answers[:3], answers[3:], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_long_prefill_attends_in_parts(tmp_path, monkeypatch, rows):
+    """Logits of any of its positions, in any order; what goes on finds the whole cache."""
+    monkeypatch.setattr("llx.bench.sessions.ort.CHUNK", 4)
+    artifact = export_tiny(tmp_path, spec=SIXTEENS)
+    tokens = dice().integers(0, 300, (rows, 13))
+    wanted = np.array([[10, 0, 3, 4], [1, 9, 8, 2]])[:rows]
+    found = []
+    for session in (OrtSession(artifact, rows), TorchSession.open(artifact, rows)):
+        session.enqueue(tokens[:, :11], np.tile(np.arange(11), (rows, 1)), wanted)
+        found.append(session.logits().copy())
+        for at in (11, 12):
+            decode_step(session, tokens[:, at : at + 1], at)
+            found.append(session.logits().copy())
+    for ours, theirs in zip(found[:3], found[3:], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_sums_of_integers_are_cut_off_on_no_cpu():
+    """With AVX2 and no VNNI, two products of uint8 and int8 are added in 16 bits, unless asked."""
+    x, w = np.full((1, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    model = onnx.parser.parse_model(
+        '<ir_version: 11, opset_import: ["": 24, "com.microsoft": 1]>'
+        "g (uint8[1,64] x) => (float[1,16] y) <int8[64,16] w, float a, float b, uint8 z> "
+        "{ y = com.microsoft.MatMulIntegerToFloat(x, w, a, b, z) }"
+    )
+    held = {"w": w, "a": np.float32(1), "b": np.float32(1), "z": np.uint8(0)}
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()
+    )
+    options = session_options(few("int8"), "ort")
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    assert (session.run(None, {"x": x})[0] == 64 * 255 * 127).all()
 
 
 def test_an_artifact_without_its_graph_is_run_by_that_of_onnx_itself(tiny, tmp_path):
