@@ -162,7 +162,7 @@ def main() -> None:
     ]
     every += [of_peer(chosen.peers, name, bits, lengths) for name in PEERS for bits in BITS]
     contenders = [c for c in every if any(part in c.name for part in chosen.only.split(","))]
-    console = Console()
+    console = Console(width=150)
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for turn in range(chosen.rounds):
         for contender in (
