@@ -93,9 +93,10 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
     """Predict memory and speed of a model on one device.
 
     The decode step is the one that finds the prompt in the cache. An engine of a graph whose
-    attention is over all slots reads them all, filled or not: its realistic speed does. A prefill whose rate is unknown
-    is unknown. A decode step is then taken to be bound by memory: with the 8 rows of an export it
-    computes some 30 FLOPs a byte at most, and no known chip needs so few to be bound by compute.
+    attention is over all slots reads them all, filled or not: its realistic speed does. A prefill
+    whose rate is unknown is unknown. A decode step is then taken to be bound by memory: with the 8
+    rows of an export it computes some 30 FLOPs a byte at most, and no known chip needs so few to be
+    bound by compute.
     """
     rows = sizes.rows
     decode = roofline.step_work(spec, precision, 1, sizes.prompt, rows)
