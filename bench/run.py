@@ -216,7 +216,7 @@ class Measurement:
             command=job.command,
             engine=job.engine,
             precision=manifest.precision.name,
-            dialect=details.get("dialect", self._engine.dialect) if first else None,
+            dialect=details.get("dialect"),
             artifact=ArtifactRecord.of(self._artifact, first.weights if first else "none"),
             environment=environment.read_environment(
                 details.get("threads"),

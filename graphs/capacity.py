@@ -38,7 +38,9 @@ def restamp(model: ir.Model, capacity: int) -> None:
     """
     graph = model.graph
     constants = graph.initializers
-    if model.producer_name != PRODUCER or not {SLOTS, ROPE_TABLE} <= constants.keys():
+    # GroupQueryAttention has no slots to be told: it is given how many are filled.
+    slotted = SLOTS in constants or any(n.op_type == "GroupQueryAttention" for n in graph)
+    if model.producer_name != PRODUCER or not slotted or ROPE_TABLE not in constants:
         raise BadInput(
             "a cache's capacity can be stamped only into a graph that this version of llx wrote",
             "name a graph of an artifact, or export again with --overwrite",
@@ -55,7 +57,8 @@ def restamp(model: ir.Model, capacity: int) -> None:
             # A delta's present has T there: what is new, however large the cache.
             if isinstance(slots, int):
                 value.shape = ir.Shape([rows, kv_heads, capacity, head_dim])
-    _set(constants[SLOTS], np.arange(capacity, dtype=np.int64))
+    if SLOTS in constants:
+        _set(constants[SLOTS], np.arange(capacity, dtype=np.int64))
     if CAPACITY in constants:
         _set(constants[CAPACITY], np.array([capacity], dtype=np.int64))
 

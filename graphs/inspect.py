@@ -70,12 +70,13 @@ def problems(
     except Exception as error:  # what it says of damaged names is no text, which is another error
         found.append(f"the ONNX checker refuses it: {one_line(error)}")
     graph = load(path).graph
+    contract = dialect.contract_of(contract)
     if _described(graph.inputs) != list(contract.inputs().items()):
         found.append("its inputs are not those of the contract")
     if _described(graph.outputs) != list(contract.outputs(dialect.cache).items()):
         found.append("its outputs are not those of the contract")
     opset = dialect.opset_for(precision)
-    if graph.opset_imports != {"": opset}:
+    if graph.opset_imports != {"": opset, **dialect.domains}:
         found.append(f"it is not of opset {opset} of ONNX itself and nothing else")
     return found + weight_problems(path)
 

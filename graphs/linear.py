@@ -28,7 +28,7 @@ Spelling = Callable[["Builder", ir.Value, ir.Value], ir.Value]
 def linear(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
     """Activation [B, T, in], weight [in, out] and perhaps bias [out] → [B, T, out]."""
     activation, weight, *bias = x
-    spelling = SPELLINGS["dense" if _module(weight) in g.dense else g.precision.linear]
+    spelling = SPELLINGS["dense" if module_of(weight) in g.dense else g.precision.linear]
     product = spelling(g, activation, weight)
     return g.op("Add", product, *bias) if bias else product
 
@@ -44,33 +44,29 @@ def _int8(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
     The zero point is given, since without one QuantizeLinear is uint8.
     """
     assert weight.dtype is not None
-    input_scale = g.weight(f"{_module(weight)}.input_scale", weight.dtype, ())
+    input_scale = g.weight(f"{module_of(weight)}.input_scale", weight.dtype, ())
     zero = g.constant(np.array(0, np.int8))
     quantized = g.op("QuantizeLinear", activation, input_scale, zero)
-    return g.op(
-        "MatMul",
-        g.op("DequantizeLinear", quantized, input_scale, zero),
-        _int8_weight(g, weight),
-    )
+    return _weight_only(g, g.op("DequantizeLinear", quantized, input_scale, zero), weight)
 
 
-def _int8_wo(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
-    return g.op("MatMul", activation, _int8_weight(g, weight))
+def _weight_only(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
+    values, scale, how = stored_weight(g, weight)
+    return g.op("MatMul", activation, g.op("DequantizeLinear", values, scale, **how))
 
 
-def _int8_weight(g: Builder, weight: ir.Value) -> ir.Value:
-    """A weight of int8 with a scale for each output channel, dequantized."""
-    values, scale = _stored(g, weight, ir.DataType.INT8, _shape(weight)[1:])
-    return g.op("DequantizeLinear", values, scale, axis=1)
+def stored_weight(g: Builder, weight: ir.Value) -> tuple[ir.Value, ir.Value, dict[str, int]]:
+    """Values [in, out] and scales of a quantized weight, and how DequantizeLinear joins them.
 
-
-def _int4(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
-    """Weights in int4 with a scale for each output channel and block of inputs: since opset 21."""
+    int8 has a scale for each output channel, [out]; int4, which opset 21 brought, one for each of
+    them and each block of inputs, [blocks, out].
+    """
     inputs, outputs = _shape(weight)
+    if g.precision.linear != "int4":
+        return *_stored(g, weight, ir.DataType.INT8, (outputs,)), {"axis": 1}
     block = g.precision.block_of(inputs)
-    values, scale = _stored(g, weight, ir.DataType.INT4, (-(-inputs // block), outputs))
-    dequantized = g.op("DequantizeLinear", values, scale, axis=0, block_size=block)
-    return g.op("MatMul", activation, dequantized)
+    scales = (-(-inputs // block), outputs)
+    return *_stored(g, weight, ir.DataType.INT4, scales), {"axis": 0, "block_size": block}
 
 
 def embedding(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
@@ -78,7 +74,7 @@ def embedding(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
     table, tokens = x
     if g.precision.vocab == "dense":
         return g.op("Gather", table, tokens, axis=0)
-    dequantized = g.op("DequantizeLinear", *_int8_table(g, table), axis=0)
+    dequantized = g.op("DequantizeLinear", *int8_table(g, table), axis=0)
     return g.op("Gather", dequantized, tokens, axis=0)
 
 
@@ -86,12 +82,12 @@ def unembed(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
     """Hidden [B, K, dim] times the transposed table [V, dim] → logits [B, K, V] in fp32."""
     hidden, table = x
     if g.precision.vocab == "int8":
-        table = g.op("DequantizeLinear", *_int8_table(g, table), axis=0)
+        table = g.op("DequantizeLinear", *int8_table(g, table), axis=0)
     logits = g.op("MatMul", hidden, g.op("Transpose", table, perm=[1, 0]))
     return logits if hidden.dtype == ir.DataType.FLOAT else g.op("Cast", logits, to=1)
 
 
-def _int8_table(g: Builder, table: ir.Value) -> tuple[ir.Value, ir.Value]:
+def int8_table(g: Builder, table: ir.Value) -> tuple[ir.Value, ir.Value]:
     """A table of int8 with a scale for each row; a tied one is stored once."""
     name, (rows, dim) = str(table.name), _shape(table)
     dtype = table.dtype
@@ -107,11 +103,12 @@ def _stored(
 ) -> tuple[ir.Value, ir.Value]:
     """What the weights file holds of a quantized weight: its values, and its scales."""
     assert weight.dtype is not None
-    name = f"{_module(weight)}.weight"
+    name = f"{module_of(weight)}.weight"
     return g.weight(name, dtype, _shape(weight)), g.weight(f"{name}_scale", weight.dtype, scales)
 
 
-def _module(weight: ir.Value) -> str:
+def module_of(weight: ir.Value) -> str:
+    """The module that a weight is of, such as `layers.3.down`."""
     return str(weight.name).removesuffix(".weight")
 
 
@@ -123,6 +120,6 @@ def _shape(weight: ir.Value) -> tuple[int, ...]:
 SPELLINGS: dict[Linear, Spelling] = {
     "dense": _dense,
     "int8": _int8,
-    "int8-wo": _int8_wo,
-    "int4": _int4,
+    "int8-wo": _weight_only,
+    "int4": _weight_only,
 }

@@ -51,7 +51,7 @@ def _of_node(node: NodeProto, scalars: Mapping[str, Any]) -> Iterator[tuple[str,
         return
     # Decomposed: RMSNorm is x / √(mean(x²) + ε), and attention multiplies queries by its scale.
     constants = [scalars[name] for name in node.input if name in scalars]
-    if not constants:
+    if not constants or not np.issubdtype(constants[0].dtype, np.floating):
         return
     if node.op_type == "Pow":
         yield "exponent", constants[0]

@@ -22,7 +22,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, TypeProto
 
 from llx.errors import BadInput, one_line
 from llx.graphs.contract import GraphContract, Shape
-from llx.graphs.semantic import PRODUCER, Dialect
+from llx.graphs.semantic import MICROSOFT, PRODUCER, Dialect
 from llx.precision import Precision
 
 MOST_BYTES = 256 << 20  # a graph holds no weights: that of 126 layers has some 2 MB
@@ -30,18 +30,28 @@ MOST_INLINE = 1 << 24  # values of one constant: as many as positions of the lon
 # The ops that the dialects spell a model in, all of ONNX itself, and the attributes of each.
 OPS: Mapping[str, str] = {
     **dict.fromkeys(("Add", "Attention", "Div", "Less", "LessOrEqual", "MatMul", "Mul"), ""),
-    **dict.fromkeys(("Neg", "Pow", "QuantizeLinear", "Reshape", "Sigmoid", "Slice"), ""),
+    **dict.fromkeys(
+        ("BitwiseXor", "Expand", "Neg", "Pow", "QuantizeLinear", "Reshape", "Sigmoid", "Slice"), ""
+    ),
     **dict.fromkeys(("Sqrt", "Tile", "Unsqueeze", "Where"), ""),
     **dict.fromkeys(("Concat", "Gather", "Softmax", "Split"), "axis"),
     "Cast": "to",
     "DequantizeLinear": "axis block_size",
     "GatherND": "batch_dims",
+    "ReduceMax": "keepdims",
     "ReduceMean": "keepdims",
     "RMSNormalization": "axis epsilon stash_type",
     "RotaryEmbedding": "num_heads",
     "TensorScatter": "axis mode",
     "Transpose": "perm",
 }
+# The same of a domain that is ONNX Runtime's own, for a dialect that has it.
+OPS_OF_ORT: Mapping[str, str] = {
+    "GroupQueryAttention": "num_heads kv_num_heads do_rotary",
+    "MatMulIntegerToFloat": "",
+    "MatMulNBits": "K N bits block_size accuracy_level",
+}
+LISTED: Mapping[str, Mapping[str, str]] = {"": OPS, MICROSOFT: OPS_OF_ORT}
 # Attributes that change what such an op computes and are of ONNX itself: `llx check` runs the graph
 # and names the fault.
 FAULTY: Mapping[str, str] = {
@@ -56,7 +66,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "ModelProto": "ir_version producer_name graph opset_import",
         "OperatorSetIdProto": "domain version",
         "GraphProto": "node name initializer input output value_info",
-        "NodeProto": "name op_type input output attribute",
+        "NodeProto": "name op_type domain input output attribute",
         "AttributeProto": "name type i f s ints",
         "TensorProto": "name dims data_type raw_data data_location external_data",
         "StringStringEntryProto": "key value",
@@ -74,6 +84,7 @@ BITS: Mapping[int, int] = {
     TensorProto.INT64: 64,
     TensorProto.INT32: 32,
     TensorProto.INT8: 8,
+    TensorProto.UINT8: 8,
     TensorProto.INT4: 4,
     TensorProto.BOOL: 8,
 }
@@ -112,7 +123,7 @@ def distrusted(
     for check in (
         _unlisted(model),
         _versions(model, dialect, precision),
-        _nodes(model.graph),
+        _nodes(model.graph, dialect),
         _places(model.graph, weights, with_weights),
         _contract(model.graph, contract, dialect),
         _sizes(model.graph, contract),
@@ -144,22 +155,23 @@ def _versions(model: ModelProto, dialect: Dialect, precision: Precision) -> Iter
     opset, version = dialect.opset_for(precision), dialect.ir_version_for(precision)
     if model.producer_name != PRODUCER:
         yield f"says that {one_line(model.producer_name) or 'nobody'} wrote it"
-    if opsets != {"": opset} or len(model.opset_import) != 1:
+    if opsets != {"": opset, **dialect.domains} or len(model.opset_import) != len(opsets):
         yield f"is not of opset {opset} of ONNX itself and nothing else"
     if model.ir_version != version:
         yield f"is of IR version {model.ir_version}, not {version}"
 
 
-def _nodes(graph: GraphProto) -> Iterator[str]:
+def _nodes(graph: GraphProto, dialect: Dialect) -> Iterator[str]:
     """Nodes of other ops, with other attributes, or that take what no node before them gives."""
     known = [value.name for value in (*graph.input, *graph.initializer)]
     given = set(known)
     if len(given) != len(known):
         yield "has inputs or constants that share a name"
     for node in graph.node:
-        if node.op_type not in OPS:
+        ops = LISTED[node.domain] if node.domain in ("", *dialect.domains) else {}
+        if node.op_type not in ops:
             yield f"holds the op {one_line(node.op_type)[:80] or 'of no name'}"
-        wanted = f"{OPS.get(node.op_type, '')} {FAULTY.get(node.op_type, '')}".split()
+        wanted = f"{ops.get(node.op_type, '')} {FAULTY.get(node.op_type, '')}".split()
         names = [attribute.name for attribute in node.attribute]
         if not set(names) <= set(wanted) or len(set(names)) != len(names):
             yield f"holds a {node.op_type} with attributes of its own"
@@ -209,6 +221,7 @@ def _byte_count(tensor: TensorProto) -> int | None:
 
 def _contract(graph: GraphProto, contract: GraphContract, dialect: Dialect) -> Iterator[str]:
     """Inputs and outputs of other names, types or shapes than a session binds."""
+    contract = dialect.contract_of(contract)
     for values, wanted, more in (
         (graph.input, contract.inputs(), False),
         (graph.output, contract.outputs(dialect.cache), True),

@@ -144,7 +144,8 @@ def _notes(plans: Plans, single: bool) -> list[str]:
     notes.append(
         f"tok/s of all rows. spec: 100 % of the specification; realistic: "
         f"{100 * plans.bandwidth_share:.0f} % of its bandwidth and {100 * plans.compute_share:.0f} "
-        f"% of its compute. decode (tg): with {plans.sizes.prompt} positions filled."
+        f"% of its compute. decode (tg): with {plans.sizes.prompt} positions filled; realistic: "
+        f"all {plans.sizes.capacity} of the cache are read, as an engine does (--context)."
     )
     if single:
         notes += plans.plans[0].notes

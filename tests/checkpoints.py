@@ -28,6 +28,7 @@ TINY = LlamaSpec(
 MHA = replace(TINY, kv_heads=6, tied=True)
 MQA = replace(TINY, kv_heads=1, rope=RopeSpec(theta=500000.0))
 BIASED = replace(TINY, attention_bias=True, mlp_bias=True)
+SIXTEENS = replace(TINY, head_dim=16)  # heads that GroupQueryAttention takes
 LINEAR = replace(TINY, rope=RopeSpec(theta=1000.0, type="linear", factor=4.0))
 # Scaled RoPE of small contexts: of the five pairs one is kept, one is blended, three are divided,
 # and the tests' sequences of 36 tokens go past what the model would have been trained for.
@@ -45,6 +46,7 @@ YARN = replace(
 )
 DYNAMIC = replace(TINY, rope=RopeSpec(type="dynamic", factor=2.0, original_context=96))
 SPECS = {
+    "heads-of-16": SIXTEENS,
     "gqa": TINY,
     "mha-tied": MHA,
     "mqa-theta-500k": MQA,

@@ -39,6 +39,7 @@ COMPARED = (
     "tests/graphs/test_linear.py",
     "tests/graphs/test_vocabulary.py",
     "tests/graphs/test_dialects.py",
+    "tests/graphs/test_ort.py",
     "tests/llama/test_model.py",
     "tests/exporter/quantization/test_fold.py",
     "tests/exporter/quantization/test_rounding.py",

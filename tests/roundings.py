@@ -25,6 +25,7 @@ from llx.bench.fidelity import linears
 from llx.bench.session import Tokens
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
+from llx.graphs.dialects.ort import ZERO
 from llx.llama.quantized import QuantizedLinear
 from tests import parity
 from tests.checkpoints import SEED
@@ -68,17 +69,19 @@ class ToldOrt(OrtSession):
             for module, probe in linears._probes(model).items()
             if len(probe) == 3
         }
+        self._dtype = np.uint8 if dialect == "ort" else np.int8
         self.steps: deque[dict[str, np.ndarray]] = deque()
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         kept = {}
         for module, (name, width) in self._told.items():
-            kept[module] = np.empty((*tokens.shape, width), np.int8)
+            kept[module] = np.empty((*tokens.shape, width), self._dtype)
             self._binding.bind_output(
-                name, "cpu", 0, np.int8, kept[module].shape, kept[module].ctypes.data
+                name, "cpu", 0, self._dtype, kept[module].shape, kept[module].ctypes.data
             )
         super().enqueue(tokens, positions, logit_index)
-        self.steps.append(kept)
+        zero = ZERO if self._dtype is np.uint8 else 0
+        self.steps.append({name: kept[name].astype(np.float32) - zero for name in kept})
 
 
 class FollowingTorch(TorchSession):

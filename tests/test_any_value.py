@@ -227,7 +227,7 @@ INPUTS = {
     "manifest.json": Input(artifact, MANIFEST, thinly(2), opens),
     "an artifact's weights": Input(artifact, WEIGHTS, damaged_safetensors, checks),
     "an artifact's tokenizer": Input(artifact, TOKENIZER, thinly(3), opens),
-    "an artifact's reference": Input(artifact, REFERENCE, sampled(40, damaged_safetensors), judges),
+    "an artifact's reference": Input(artifact, REFERENCE, sampled(15, damaged_safetensors), judges),
     "an artifact's graph": Input(artifact, "standard.onnx", sampled(60, damaged_bytes), checks),
     "results": Input(results, "bad.json", sampled(200, thinly(1)), reads),
     "results on a page": Input(results, "bad.json", sampled(150, thinly(1)), reports),

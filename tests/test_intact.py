@@ -57,16 +57,16 @@ def asks(artifact):
 
 
 USES = {
-    "bench": (lambda a: bench(a.folder, **SHORT), (WEIGHTS, "standard.onnx", REFERENCE)),
+    "bench": (lambda a: bench(a.folder, **SHORT), (WEIGHTS, "ort.onnx", REFERENCE)),
     "bench on torch": (lambda a: bench(a.folder, engines="torch", **SHORT), (WEIGHTS,)),
-    "generate": (asks, (WEIGHTS, "standard.onnx", TOKENIZER, CHAT_TEMPLATE)),
-    "session": (lambda a: a.session().close(), (WEIGHTS, "standard.onnx")),
+    "generate": (asks, (WEIGHTS, "ort.onnx", TOKENIZER, CHAT_TEMPLATE)),
+    "session": (lambda a: a.session().close(), (WEIGHTS, "ort.onnx")),
     "session on torch": (lambda a: a.session("torch").close(), (WEIGHTS,)),
-    "a graph in ONNX Runtime": (OrtSession, (WEIGHTS, "standard.onnx")),
+    "a graph in ONNX Runtime": (OrtSession, (WEIGHTS, "ort.onnx")),
     "a judge": (read_reference, (REFERENCE,)),
 }
 if is_installed("lm_eval"):
-    USES["eval"] = (lambda a: evaluate(a.folder, "x"), (WEIGHTS, "standard.onnx", TOKENIZER))
+    USES["eval"] = (lambda a: evaluate(a.folder, "x"), (WEIGHTS, "ort.onnx", TOKENIZER))
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
@@ -115,10 +115,10 @@ def test_what_was_written_a_moment_ago_is_not_noted(copy):
 )
 def test_damaged_notes_accuse_no_file_and_pass_none(copy, monkeypatch, damage):
     monkeypatch.setattr(intact, "TICK_NS", 0)
-    copy.intact(WEIGHTS, "standard.onnx")
+    copy.intact(WEIGHTS, "ort.onnx")
     damage(state_folder() / intact.NOTES)
     monkeypatch.setattr(intact, "_seen", {})
-    copy.intact(WEIGHTS, "standard.onnx")
+    copy.intact(WEIGHTS, "ort.onnx")
     flip(copy.folder / WEIGHTS)
     with pytest.raises(BadInput):
         copy.intact(WEIGHTS)

@@ -14,6 +14,10 @@ from llx.bench.fidelity.sites import Site
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
 
+# What turning costs a value, in units of its pair's length: two products and a sum, of sizes that
+# add up to at most √2 of it.
+TURNED = 4 * 2**0.5
+
 
 class Weights(Protocol):
     """The weights that a model should have, in the values that its type gives them.
@@ -55,10 +59,15 @@ def _expected(site: Site, spec: LlamaSpec, weights: Weights, a: Arithmetic) -> E
     if site.kind == "rope":
         return oracle.rope(a, site.wide(), *tables(spec, a, site.step.positions))
     if site.kind == "kv_update":
-        return oracle.exact(_updated(site, spec))
+        updated = oracle.exact(_updated(site, spec))
+        if not site.details.get("turned"):
+            return updated
+        return a.bound(TURNED * a.unit * _pairs(updated.wanted), updated.wanted)
     if site.kind == "attention":
         q, k, v = (site.wide(i) for i in range(3))
         groups = spec.heads // spec.kv_heads
+        if site.details.get("turned"):  # within the op: its queries are not what a graph stores
+            a = a._replace(given=a.given + TURNED * a.unit)
         seen = oracle.causal(site.step.positions, k.shape[1])
         return oracle.attention(a, q, k, v, seen, lambda head: head // groups)
     if site.kind == "split":
@@ -71,6 +80,13 @@ def _expected(site: Site, spec: LlamaSpec, weights: Weights, a: Arithmetic) -> E
         return oracle.exact(site.inputs[0])
     two = {"add": oracle.add, "multiply": oracle.multiply}
     return two[site.kind](a, site.wide(0), site.wide(1))
+
+
+def _pairs(heads: Wide) -> Wide:
+    """The length of the pair that each value [heads, T, D] was turned in."""
+    first, second = np.split(heads, 2, -1)
+    length = np.hypot(first, second)
+    return np.concatenate((length, length), -1)
 
 
 def bias_of(site: Site, spec: LlamaSpec, weights: Weights) -> Wide | None:
@@ -88,8 +104,8 @@ def tables(spec: LlamaSpec, a: Arithmetic, positions: NDArray[np.int64]) -> tupl
 
 
 def rounded(values: Wide, a: Arithmetic) -> Wide:
-    """Values as fp32 or fp16 has them, in float64."""
-    dtype = {"fp32": np.float32, "fp16": np.float16}[a.compute]
+    """Values as they are stored, in fp32 or fp16, in float64."""
+    dtype = {"fp32": np.float32, "fp16": np.float16}[a.stored]
     return values.astype(dtype).astype(np.float64)
 
 

@@ -64,7 +64,7 @@ def walk(
 
     With `keep_hidden` all layers are run, for their hidden states [T, dim], even after that.
     """
-    arithmetic = Arithmetic.of(tapped.artifact.manifest.precision.compute)
+    arithmetic = Arithmetic.of(tapped.contract.compute, tapped.artifact.manifest.precision.compute)
     spec = tapped.spec
     first: Off | None = None
     nearest, ops = 0.0, 0

@@ -47,12 +47,14 @@ class Arithmetic(NamedTuple):
     unit: float
     sums: float
     given: float
+    stored: Compute  # what the weights and tables are in, where that is less
 
     @classmethod
-    def of(cls, compute: Compute) -> Arithmetic:
-        """That of kernels on this machine's CPU."""
+    def of(cls, compute: Compute, stored: Compute | None = None) -> Arithmetic:
+        """That of kernels on this machine's CPU. `stored`: None where it is what is computed in."""
         unit = UNIT[compute]
-        return cls(compute, unit, accumulator(compute), 0.0 if compute == "fp32" else unit)
+        given = 0.0 if compute == "fp32" else unit
+        return cls(compute, unit, accumulator(compute), given, stored or compute)
 
     def bound(self, allowed: Wide, wanted: Wide) -> Expected:
         """With what storing the result costs: it is rounded once, and may underflow."""
@@ -128,11 +130,18 @@ def rope(a: Arithmetic, x: Wide, cos: Wide, sin: Wide) -> Expected:
     A cosine's own rounding is in it too: tables of another library may round to its neighbour.
     """
     first, second = np.split(heads_of(x, 2 * cos.shape[-1]), 2, -1)
-    wanted = np.concatenate((first * cos - second * sin, second * cos + first * sin), -1)
     c, s = np.abs(cos), np.abs(sin)
     one, two = np.abs(first), np.abs(second)
     sizes = np.concatenate((one * c + two * s, two * c + one * s), -1)
-    return a.bound(flat_of((4 * a.unit + 2 * a.given) * sizes), flat_of(wanted))
+    return a.bound(flat_of((4 * a.unit + 2 * a.given) * sizes), turned(x, cos, sin))
+
+
+def turned(x: Wide, cos: Wide, sin: Wide) -> Wide:
+    """X [T, heads·D] turned by the angles of cosines and sines [T, D/2]: halves are pairs."""
+    first, second = np.split(heads_of(x, 2 * cos.shape[-1]), 2, -1)
+    rotated = np.concatenate((first * cos - second * sin, second * cos + first * sin), -1)
+    wide: Wide = flat_of(rotated)
+    return wide
 
 
 def attention(

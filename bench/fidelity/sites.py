@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Wide
 from llx.bench.fidelity.taps import NORMED, PICKED, Step, Tapped, Values, hidden_after
 from llx.graphs.contract import LOGITS, PAST, PRESENT
@@ -41,11 +42,11 @@ def sites_of(
 ) -> Iterator[list[Site]]:
     """Every op of some layers in order, each at every step: those of one op together."""
     makers: list[Callable[[Step, Values], Site]] = []
-    spec, delta = tapped.spec, tapped.delta
+    spec = tapped.spec
     if layers.start == 0:
         makers.append(_embedding)
     for layer in layers:
-        makers += _of_layer(spec, layer, delta)
+        makers += _of_layer(spec, layer, tapped)
     if layers.stop == spec.layers:
         makers += _of_logits(spec)
     for make in makers:
@@ -57,7 +58,8 @@ def _embedding(step: Step, values: Values) -> Site:
     return Site("embedding", "embedding", None, step, found, (step.tokens,), "embed")
 
 
-def _of_layer(spec: LlamaSpec, layer: int, delta: bool) -> list[Callable[[Step, Values], Site]]:
+def _of_layer(spec: LlamaSpec, layer: int, tapped: Tapped) -> list[Callable[[Step, Values], Site]]:
+    delta, grouped = tapped.delta, tapped.grouped
     at = f"layers.{layer}"
     q, k, v = (f"{at}/split.{i}" for i in range(3))
     gate, up = (f"{at}/split_2.{i}" for i in range(2))
@@ -87,31 +89,56 @@ def _of_layer(spec: LlamaSpec, layer: int, delta: bool) -> list[Callable[[Step, 
     def update(part: str, new: str) -> Callable[[Step, Values], Site]:
         past, present = f"{PAST}.{layer}.{part}", f"{PRESENT}.{layer}.{part}"
         words = f"cache of {part}s"
-        return op("kv_update", words, present, new, past, delta=delta, part=part)
+        if not grouped:
+            return op("kv_update", words, present, new, past, delta=delta, part=part)
+
+        def make(step: Step, values: Values) -> Site:
+            given = (packed(step, values)["qkv".index(part[0])], values[past])
+            details = {"delta": False, "part": part, "turned": part == "key"}
+            name = f"{at} {words}"
+            return Site("kv_update", name, layer, step, values[present], given, "", details)
+
+        return make
+
+    def packed(step: Step, values: Values) -> list[NDArray[Any]]:
+        """Queries, keys and values [T, heads·D], turned, of what holds them all."""
+        parts = np.split(values[f"{at}.qkv/linear"], np.cumsum(qkv_sizes)[:2], axis=-1)
+        cos, sin = tapped.tables(step.positions)
+        return [*(oracle.turned(part.astype(np.float64), cos, sin) for part in parts[:2]), parts[2]]
 
     def attention(step: Step, values: Values) -> Site:
         cache = [_cache_after(values, layer, part, step, delta) for part in ("key", "value")]
-        given = (values[f"{at}/rope"], *cache)
+        q = packed(step, values)[0] if grouped else values[f"{at}/rope"]
+        given = (q, *cache)
         found = values[f"{at}/attention"]
         # And one slot beyond, which a mask may show that ends too late.
         ahead = None if delta else (values[keys], values[values_])
         return Site(
-            "attention", f"{at} attention", layer, step, found, given, details={"ahead": ahead}
+            "attention",
+            f"{at} attention",
+            layer,
+            step,
+            found,
+            given,
+            details={"ahead": ahead, "turned": grouped},
         )
 
     def split(words: str, index: int, given: str, found: str, *sizes: int) -> Any:
         return op("split", words, found, given, sizes=sizes, index=index)
 
     qkv_sizes = (spec.q_dim, spec.kv_dim, spec.kv_dim)
-    return [
-        norm("attn_norm", "RMSNorm", entered),
-        linear("qkv", "linear", f"{at}.attn_norm/rms_norm"),
+    within = [
         *(
             split(f"split of {name}", i, f"{at}.qkv/linear", part, *qkv_sizes)
             for i, (name, part) in enumerate(zip("qkv", (q, k, v), strict=True))
         ),
         op("rope", "RoPE of q", f"{at}/rope", q, part="q"),
         op("rope", "RoPE of k", f"{at}/rope_2", k, part="k"),
+    ]
+    return [
+        norm("attn_norm", "RMSNorm", entered),
+        linear("qkv", "linear", f"{at}.attn_norm/rms_norm"),
+        *([] if grouped else within),
         update("key", f"{at}/rope_2"),
         update("value", v),
         attention,

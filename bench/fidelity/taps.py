@@ -35,6 +35,8 @@ from llx.graphs.contract import (
     cache_names,
 )
 from llx.graphs.dialects import dialect_named
+from llx.graphs.dialects.ort import ORT, groups
+from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
 
 Values = dict[str, NDArray[Any]]
@@ -74,15 +76,17 @@ def steps_of(tokens: Tokens, most: int) -> list[Step]:
     ]
 
 
-def names_of_layer(layer: int) -> list[str]:
-    """The values within one layer, in the order in which they are made."""
+def names_of_layer(layer: int, grouped: bool = False) -> list[str]:
+    """The values within one layer, in the order in which they are made.
+
+    `grouped`: queries, keys and values are split and turned within its attention.
+    """
     at = f"layers.{layer}"
+    within = [*(f"{at}/split.{i}" for i in range(3)), f"{at}/rope", f"{at}/rope_2"]
     return [
         f"{at}.attn_norm/rms_norm",
         f"{at}.qkv/linear",
-        *(f"{at}/split.{i}" for i in range(3)),
-        f"{at}/rope",
-        f"{at}/rope_2",
+        *([] if grouped else within),
         f"{at}/attention",
         f"{at}.o/linear",
         f"{at}/add",
@@ -114,17 +118,26 @@ class Tapped:
         manifest = artifact.manifest
         require_computed(manifest.precision.compute)
         self.artifact, self.dialect, self.spec = artifact, dialect, manifest.spec
-        self.delta = dialect_named(dialect).cache == "delta"
+        spelled = dialect_named(dialect)
+        self.delta = spelled.cache == "delta"
+        self.grouped = dialect == ORT.name and groups(self.spec.head_dim)
+        self.contract = spelled.contract_of(manifest.contract)
         self._model = onnx.load(artifact.graph(dialect), load_external_data=False)
-        self._options = session_options(manifest.precision)
+        self._options = session_options(manifest.precision, dialect)
         self._options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
         made = {name for node in self._model.graph.node for name in node.output}
-        missing = [name for name in _every_name(self.spec) if name not in made]
+        missing = [name for name in _every_name(self.spec, self.grouped) if name not in made]
         if missing:
             raise Unfit(
                 f"{dialect}.onnx has no value {missing[0]}",
                 "export again with --overwrite",
             )
+
+    def tables(self, positions: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Cosines and sines at positions [T, D/2], as the artifact stores them, in float64."""
+        stored = NUMPY_DTYPES[self.artifact.manifest.precision.compute]
+        cos, sin = rope_tables(self.spec.rope, self.spec.head_dim, positions)
+        return cos.astype(stored).astype(np.float64), sin.astype(stored).astype(np.float64)
 
     def runs(self, steps: Sequence[Step]) -> Iterator[tuple[range, list[Values]]]:
         """The values of some layers at a time, and of each step; all steps are run each time.
@@ -141,9 +154,9 @@ class Tapped:
             yield chunk, self._run(chunk, steps)
 
     def _run(self, layers: range, steps: Sequence[Step]) -> list[Values]:
-        spec, contract = self.spec, self.artifact.manifest.contract
+        spec, contract = self.spec, self.contract
         names = [hidden_after(layers.start - 1)]
-        names += [name for layer in layers for name in names_of_layer(layer)]
+        names += [name for layer in layers for name in names_of_layer(layer, self.grouped)]
         last = layers.stop == spec.layers
         if last:
             names += [PICKED, NORMED]
@@ -196,8 +209,8 @@ class Tapped:
         return loaded(model.SerializeToString(), self._options, f"{self.dialect}.onnx")
 
 
-def _every_name(spec: LlamaSpec) -> Iterator[str]:
+def _every_name(spec: LlamaSpec, grouped: bool) -> Iterator[str]:
     yield hidden_after(-1)
     for layer in range(spec.layers):
-        yield from names_of_layer(layer)
+        yield from names_of_layer(layer, grouped)
     yield from (PICKED, NORMED, LOGITS, *cache_names(spec.layers, PRESENT))

@@ -92,9 +92,11 @@ def plans_for(
 def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) -> Plan:
     """Predict memory and speed of a model on one device.
 
-    The decode step is the one that finds the prompt in the cache. A prefill whose rate is unknown
-    is unknown. A decode step is then taken to be bound by memory: with the 8 rows of an export it
-    computes some 30 FLOPs a byte at most, and no known chip needs so few to be bound by compute.
+    The decode step is the one that finds the prompt in the cache. An engine of a graph whose
+    attention is over all slots reads them all, filled or not: its realistic speed does. A prefill
+    whose rate is unknown is unknown. A decode step is then taken to be bound by memory: with the 8
+    rows of an export it computes some 30 FLOPs a byte at most, and no known chip needs so few to be
+    bound by compute.
     """
     rows = sizes.rows
     decode = roofline.step_work(spec, precision, 1, sizes.prompt, rows)
@@ -109,7 +111,11 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
     return Plan(
         device=device,
         memory=memory_of(spec, precision, sizes, device),
-        decode=_phase(decode, rows, precision, device, lacks is None, memory_alone=True),
+        decode=_phase(
+            *(decode, rows, precision, device, lacks is None),
+            memory_alone=True,
+            engine_bytes=roofline.bytes_per_decode_step(spec, precision, sizes.capacity, rows),
+        ),
         prefill=_phase(prefill, rows * sizes.prompt, precision, device, lacks is None),
         lacks=lacks,
         best_precision=next(fitting, None),
@@ -155,17 +161,24 @@ def _phase(
     device: Device,
     possible: bool,
     memory_alone: bool = False,
+    engine_bytes: int | None = None,
 ) -> Phase:
-    """Times and speeds of a phase; `memory_alone`: an unknown rate of the chip does not matter."""
-    memory_s = work.read_bytes / (device.bandwidth_gb_per_s.value * 1e9)
+    """Times and speeds of a phase.
+
+    `memory_alone`: an unknown rate of the chip does not matter. `engine_bytes`: what an engine
+    reads, where that is more than it must.
+    """
+    bytes_per_s = device.bandwidth_gb_per_s.value * 1e9
+    memory_s = work.read_bytes / bytes_per_s
+    engine_s = memory_s if engine_bytes is None else engine_bytes / bytes_per_s
     compute_s = _compute_s(work, precision, device) if possible else None
     spec_s = realistic_s = bound = None
     if possible and compute_s is not None:
         bound = _longer(memory_s, compute_s)
         spec_s = max(memory_s, compute_s)
-        realistic_s = max(memory_s / BANDWIDTH_SHARE, compute_s / COMPUTE_SHARE)
+        realistic_s = max(engine_s / BANDWIDTH_SHARE, compute_s / COMPUTE_SHARE)
     elif possible and memory_alone:
-        spec_s, realistic_s = memory_s, memory_s / BANDWIDTH_SHARE
+        spec_s, realistic_s = memory_s, engine_s / BANDWIDTH_SHARE
     return Phase(
         tokens=tokens,
         read_bytes=work.read_bytes,

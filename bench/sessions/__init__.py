@@ -45,11 +45,11 @@ def _open_torch_compile(device: str) -> Open:
     return open_session
 
 
-def _open_ort(provider: Literal["cpu", "cuda", "tensorrt"]) -> Open:
+def _open_ort(provider: Literal["cpu", "cuda", "tensorrt"], dialect: str | None = None) -> Open:
     def open_session(artifact: Artifact, rows: int, built: Built) -> Session:
         from llx.bench.sessions.ort import OrtSession
 
-        return OrtSession(artifact, rows, provider=provider)
+        return OrtSession(artifact, rows, dialect, provider)
 
     return open_session
 
@@ -113,17 +113,17 @@ def _require_ort_tensorrt() -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine by name: what it needs, what installs that, which dialect's graph it runs.
+    """An engine by name: what it needs, what installs that, which dialects' graphs it runs.
 
-    `runtime`: it runs what `llx build` built, of whichever dialect. `rounds`: it computes in a type
-    of its own choice, whatever the artifact's. `check` raises `Lacking` for what its module alone
-    does not tell.
+    Of those, the first that an artifact has. `runtime`: it runs what `llx build` built, of
+    whichever dialect. `rounds`: it computes in a type of its own choice, whatever the artifact's.
+    `check` raises `Lacking` for what its module alone does not tell.
     """
 
     name: str
     module: str
     install: str
-    dialect: str | None
+    dialects: tuple[str, ...]
     session: Open
     packages: tuple[str, ...] = ()  # any of them brings the module,
     oldest: tuple[int, int] = (0, 0)  # in this release or a newer one
@@ -139,8 +139,13 @@ class Engine:
 
         if self.runtime:
             return []
-        names = [WEIGHTS, *([f"{self.dialect}.onnx"] if self.dialect else [])]
+        dialect = self.dialect_of(artifact)
+        names = [WEIGHTS, *([f"{dialect}.onnx"] if dialect else [])]
         return [name for name in names if artifact.has(name)]
+
+    def dialect_of(self, artifact: Artifact) -> str | None:
+        """The dialect whose graph of an artifact it runs; None where it runs none."""
+        return next((name for name in self.dialects if name in artifact.dialects), None)
 
     def open(self, artifact: Artifact, rows: int, built: Built | None = None) -> Session:
         """A session of so many rows. Raises `LlxError` where it cannot be."""
@@ -204,15 +209,30 @@ OPENVINO: dict[str, Inference] = {
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("torch", "torch", INSTALL_TORCH, None, _open_torch("cpu"), ("torch",), (2, 8)),
+        Engine("torch", "torch", INSTALL_TORCH, (), _open_torch("cpu"), ("torch",), (2, 8)),
         Engine(
-            "ort", "onnxruntime", INSTALL_ORT, "standard", _open_ort("cpu"), ORT_PACKAGES, (1, 24)
+            "ort",
+            "onnxruntime",
+            INSTALL_ORT,
+            ("ort", "standard"),
+            _open_ort("cpu"),
+            ORT_PACKAGES,
+            (1, 24),
+        ),
+        Engine(
+            "ort-standard",
+            "onnxruntime",
+            INSTALL_ORT,
+            ("standard",),
+            _open_ort("cpu", "standard"),
+            ORT_PACKAGES,
+            (1, 24),
         ),
         Engine(
             "torch-compile",
             "torch",
             INSTALL_TORCH,
-            None,
+            (),
             _open_torch_compile("cpu"),
             ("torch",),
             (2, 8),
@@ -223,7 +243,7 @@ ENGINES: dict[str, Engine] = {
             "torch-cuda",
             "torch",
             INSTALL_TORCH,
-            None,
+            (),
             _open_torch("cuda"),
             ("torch",),
             (2, 8),
@@ -234,7 +254,7 @@ ENGINES: dict[str, Engine] = {
             "torch-compile-cuda",
             "torch",
             INSTALL_TORCH,
-            None,
+            (),
             _open_torch_compile("cuda"),
             ("torch",),
             (2, 8),
@@ -246,7 +266,7 @@ ENGINES: dict[str, Engine] = {
             "ort-cuda",
             "onnxruntime",
             INSTALL_ORT_CUDA,
-            "standard",
+            ("standard",),
             _open_ort("cuda"),
             ORT_PACKAGES,
             (1, 24),
@@ -257,7 +277,7 @@ ENGINES: dict[str, Engine] = {
             "ort-tensorrt",
             "onnxruntime",
             INSTALL_ORT_CUDA,
-            "standard",
+            ("standard",),
             _open_ort("tensorrt"),
             ORT_PACKAGES,
             (1, 24),
@@ -269,7 +289,7 @@ ENGINES: dict[str, Engine] = {
                 name,
                 "openvino",
                 INSTALL_OPENVINO,
-                "primitive",
+                ("primitive",),
                 _open_openvino(inference),
                 ("openvino",),
                 (2026, 4),
@@ -278,9 +298,9 @@ ENGINES: dict[str, Engine] = {
             )
             for name, inference in OPENVINO.items()
         ),
-        Engine("trt", "tensorrt", "", None, _open_trt("trt"), gpu=True, runtime="trt"),
+        Engine("trt", "tensorrt", "", (), _open_trt("trt"), gpu=True, runtime="trt"),
         Engine(
-            "trt-rtx", "tensorrt_rtx", "", None, _open_trt("trt-rtx"), gpu=True, runtime="trt-rtx"
+            "trt-rtx", "tensorrt_rtx", "", (), _open_trt("trt-rtx"), gpu=True, runtime="trt-rtx"
         ),
     )
 }

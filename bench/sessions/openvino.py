@@ -15,6 +15,7 @@ from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens, failed_step
 from llx.bench.sessions import Inference
 from llx.bench.sessions.openvino_model import LATER, ROW_OF, SLOTS, stateful
+from llx.bench.sessions.openvino_split import split_products
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, LOGITS, POSITION_IDS, StepGuard
 from llx.manifest import WEIGHTS, Manifest
@@ -151,7 +152,9 @@ def compiled(artifact: Artifact, inference: Inference) -> ov.CompiledModel:
     try:
         with artifact.held(graph.name, WEIGHTS):
             core = ov.Core()
-            model = stateful(core.read_model(graph), artifact.manifest.contract)
+            read = core.read_model(graph)
+            split_products(read)
+            model = stateful(read, artifact.manifest.contract)
             # By itself it would round keys and values to uint8.
             cache = {"KV_CACHE_PRECISION": type_name(computed_in(inference))}
             how = settings(inference, usable_threads()) | cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -29,6 +31,8 @@ from llx.graphs.contract import (
     cache_names,
 )
 from llx.graphs.dialects import dialect_named
+from llx.graphs.dialects.ort import EXACT, INTEGERS, ORT, groups
+from llx.graphs.semantic import MICROSOFT
 from llx.manifest import WEIGHTS
 from llx.precision import Compute, Precision
 from llx.refused import refused
@@ -48,6 +52,16 @@ INSTALLS = {
     "tensorrt": "install the TensorRT that this onnxruntime-gpu was built with, or bench with "
     "--engine ort-cuda",
 }
+# The graphs that a provider runs, the one that is made for it first.
+DIALECTS_OF: dict[Provider, tuple[str, ...]] = {
+    "cpu": ("ort", "standard"),
+    "cuda": ("standard",),
+    "tensorrt": ("standard",),
+}
+# Tokens that attend at a time. GroupQueryAttention computes all scores of a prefill, those that no
+# token may see as well: 512 tokens of SmolLM2-135M attend in 210 ms at once, in halves in 143.
+CHUNK = 256
+BLOCK_OF_INT8 = 32  # of inputs that share a scale, where a weight has one for each output alone
 RECORD_PROVIDERS = "session.record_ep_graph_assignment_info"
 NUMPY_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
@@ -58,30 +72,37 @@ class OrtSession:
     In place, past and present share their memory. A delta graph writes what is new into a scratch,
     and the session copies it from there into its slots; on the CPU alone. On a GPU the cache lies
     in its memory, and only ids and logits cross.
-    """
 
-    reads_capacity = True
+    Without a dialect it is the graph made for this provider, where the artifact has it.
+    """
 
     def __init__(
         self,
         artifact: Artifact,
         rows: int = 1,
-        dialect: str = "standard",
+        dialect: str | None = None,
         provider: Provider = "cpu",
     ) -> None:
-        contract = artifact.manifest.contract
+        if dialect is None:
+            dialect = next(name for name in DIALECTS_OF[provider] if name in artifact.dialects)
+        spelled = dialect_named(dialect)
+        contract = spelled.contract_of(artifact.manifest.contract)
         require_computed(contract.compute)
-        self._delta = dialect_named(dialect).cache == "delta"
-        if provider != "cpu" and self._delta:
+        self._delta = spelled.cache == "delta"
+        self._dialect = dialect
+        self._attends_by_row = dialect == "ort" and groups(contract.head_dim)
+        self.reads_capacity = not self._attends_by_row
+        if provider != "cpu" and dialect != "standard":
             raise BadInput(
                 f"ort-{provider} runs no {dialect}", "let it run the graph standard.onnx"
             )
         self.limits, self.rows = contract.limits, rows
         self.weights = artifact.weights_in_words
-        self._settings = settings_of(artifact.manifest.precision)
+        self._settings = settings_of(artifact.manifest.precision, dialect)
+        self._arithmetic = arithmetic_of(artifact.manifest.precision, dialect)
         self._guard = StepGuard(self.limits, rows)
         self._options = provider_options(provider, artifact)
-        options = session_options(artifact.manifest.precision)
+        options = session_options(artifact.manifest.precision, dialect)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
         with artifact.held(graph.name, WEIGHTS):
@@ -91,25 +112,41 @@ class OrtSession:
             raise Lacking(f"ONNX Runtime cannot load its {name} provider here", INSTALLS[provider])
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
-        past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
-        self._cache = [np.zeros(shape, dtype) for _ in past]
+        self._past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
+        self._cache = [np.zeros(shape, dtype) for _ in self._past]
         self._cache_bytes = sum(cache.nbytes for cache in self._cache)
         self._binding = self._session.io_binding()
         self._new: list[NDArray[Any]] = []
         if provider != "cpu":
-            self._bind_on_device(past)
+            self._bind_on_device()
         else:
-            for name, cache in zip(past, self._cache, strict=True):
-                self._binding.bind_input(name, "cpu", 0, dtype, shape, cache.ctypes.data)
-            if not self._delta:
-                self._bind_present(self._cache)
+            self._bind_cache(self._cache)
         self._logits = np.empty((rows, 0, self.limits.vocab), np.float32)
         self._build_s = self._build_engines() if provider == "tensorrt" else None
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         """Run one step; it is done when this returns, on a GPU as well."""
         self._guard.admit(tokens, positions, logit_index)
-        self._run(tokens, positions, logit_index)
+        rows, count = tokens.shape
+        # GroupQueryAttention takes several tokens of several rows into an empty cache alone.
+        goes_on = rows > 1 and count > 1 and bool(positions[:, 0].any())
+        if self._attends_by_row and (goes_on or count > CHUNK):
+            self._run_in_parts(tokens, positions, logit_index)
+        else:
+            self._run(tokens, positions, logit_index)
+
+    def _run_in_parts(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
+        """Row by row, `CHUNK` tokens at a time."""
+        logits = np.empty((*logit_index.shape, self.limits.vocab), np.float32)
+        for row, index in enumerate(logit_index):
+            self._bind_cache([cache[row : row + 1] for cache in self._cache])
+            for first in range(0, tokens.shape[1], CHUNK):
+                part = np.s_[row : row + 1, first : first + CHUNK]
+                here = (first <= index) & (index < first + CHUNK)
+                self._run(tokens[part], positions[part], index[None, here] - first)
+                logits[row, here] = self._logits[0]
+        self._bind_cache(self._cache)
+        self._logits = logits
 
     def _run(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         shape = (*logit_index.shape, self.limits.vocab)
@@ -141,13 +178,20 @@ class OrtSession:
         self.sync()
         return (clock.now_ns() - start) / 1e9
 
-    def _bind_on_device(self, past: list[str]) -> None:
+    def _bind_cache(self, caches: list[NDArray[Any]]) -> None:
+        """Caches of some rows, whole, as past; and as present unless that is the new alone."""
+        for name, cache in zip(self._past, caches, strict=True):
+            self._binding.bind_input(name, "cpu", 0, cache.dtype, cache.shape, cache.ctypes.data)
+        if not self._delta:
+            self._bind_present(caches)
+
+    def _bind_on_device(self) -> None:
         """Give the cache to the GPU, past and present in the same memory."""
         self._on_device = [
             onnxruntime.OrtValue.ortvalue_from_numpy(cache, "cuda", 0) for cache in self._cache
         ]
         self._cache = []
-        for name, present, value in zip(past, self._present, self._on_device, strict=True):
+        for name, present, value in zip(self._past, self._present, self._on_device, strict=True):
             self._binding.bind_ortvalue_input(name, value)
             self._binding.bind_ortvalue_output(present, value)
 
@@ -209,6 +253,8 @@ class OrtSession:
             "onnxruntime": onnxruntime.__version__,
             "provider": self._session.get_providers()[0],
             "nodes": ", ".join(f"{name} {n}" for name, n in nodes.most_common()) or None,
+            "dialect": self._dialect,
+            "arithmetic": self._arithmetic,
             "cache": "delta" if self._delta else "in-place",
             "reads_capacity": self.reads_capacity,
             "threads": usable_threads(),
@@ -299,8 +345,11 @@ def _engines_folder(artifact: Artifact) -> Path:
     return folder
 
 
-def settings_of(precision: Precision) -> dict[str, str]:
-    """What ONNX Runtime is to make of a graph's Q/DQ: no more and no less than it says.
+def settings_of(precision: Precision, dialect: str = "standard") -> dict[str, str]:
+    """What ONNX Runtime is to make of a graph's Q/DQ.
+
+    Of `ort` what it makes of it by default, `arithmetic_of` says what that is, and on every CPU the
+    same integers. Of the others no more and no less than the graph says:
 
     int4: DequantizeLinear and MatMul become one MatMulNBits as it loads, which reads four bits. By
     default that rounds activations to int8, without a word; level 1 keeps them as in fp32.
@@ -310,16 +359,78 @@ def settings_of(precision: Precision) -> dict[str, str]:
     kernels be, it does that once, as it loads; activations of W8A8 are rounded to int8 steps all
     the same. Weight-only int8 has a MatMulNBits as well, whose level 1 takes six times as long.
     """
+    if dialect == "ort" and precision.weight_only:
+        return {"session.qdq_matmulnbits_accuracy_level": str(INTEGERS)}
+    if dialect == "ort":
+        return {EXACT: "1"} if precision.linear == "int8" and saturates() else {}
     if precision.linear == "int4":
         return {"session.qdq_matmulnbits_accuracy_level": "1"}
     return {"session.disable_quant_qdq": "1"}
 
 
-def session_options(precision: Precision) -> onnxruntime.SessionOptions:
-    """Settings of every session: a thread for each core, Q/DQ as it stands in the graph."""
+def arithmetic_of(precision: Precision, dialect: str) -> str:
+    """What the linear layers multiply, for a result to say: rounding that a graph does not show."""
+    compute = dialect_named(dialect).computes_in(precision.compute)
+    if precision.linear == "dense":
+        return compute
+    if dialect != "ort":
+        inputs = "inputs rounded to int8" if precision.linear == "int8" else "inputs as they are"
+        return f"{compute}, {inputs}"
+    if precision.linear == "int8":
+        return f"int8 by int8, {compute} where a layer is dense"
+    bits = 4 if precision.linear == "int4" else 8
+    if not rounds_inputs(bits):
+        return f"{compute}, inputs as they are"
+    block = precision.block or BLOCK_OF_INT8
+    return f"int{bits} by int8: inputs rounded in blocks of {block} as they come"
+
+
+@functools.cache
+def rounds_inputs(bits: int) -> bool:
+    """Whether MatMulNBits has integer kernels on this CPU: without AVX2 it has none."""
+    values = np.arange(32 * bits, dtype=np.uint8).reshape(8, 1, 4 * bits)
+    inputs = np.sin(np.arange(32, dtype=np.float32))[None]
+    weights = {"weights": values, "scales": np.ones(8, np.float32)}
+    products = []
+    for level in (1, INTEGERS):
+        how = {"K": 32, "N": 8, "bits": bits, "block_size": 32, "accuracy_level": level}
+        products.append(_computed("MatMulNBits", how, inputs, **weights))
+    return bool(np.abs(products[0] - products[1]).max() > 1e-4 * np.abs(products[0]).max())
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether sums of uint8 by int8 are cut off at 16 bits on this CPU: AVX2 and no VNNI."""
+    one, zero = np.float32(1), np.uint8(0)
+    inputs, weights = np.full((1, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    held = {"weights": weights, "input_scale": one, "scale": one, "zero": zero}
+    product = _computed("MatMulIntegerToFloat", {}, inputs, **held)
+    return bool((product != 64 * 255 * 127).any())
+
+
+def _computed(op: str, how: dict[str, int], x: NDArray[Any], **weights: Any) -> NDArray[Any]:
+    """What one op of ONNX Runtime's own makes of an input and of weights."""
+    given = ir.val("x", ir.DataType.from_numpy(x.dtype), x.shape)
+    held = [ir.val(name, const_value=ir.Tensor(np.asarray(w))) for name, w in weights.items()]
+    node = ir.node(op, [given, *held], how, domain=MICROSOFT)
+    graph = ir.Graph(
+        *([given], node.outputs),
+        nodes=[node],
+        initializers=held,
+        opset_imports={"": ORT.opset, MICROSOFT: 1},
+        name="probe",
+    )
+    model = ir.to_proto(ir.Model(graph, ir_version=ORT.ir_version)).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=[PROVIDERS["cpu"]])
+    found: NDArray[Any] = session.run(None, {"x": x})[0]
+    return found
+
+
+def session_options(precision: Precision, dialect: str = "standard") -> onnxruntime.SessionOptions:
+    """Settings of every session: a thread for each core, and what `settings_of` says of Q/DQ."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_threads()
     options.log_severity_level = 3
-    for name, value in settings_of(precision).items():
+    for name, value in settings_of(precision, dialect).items():
         options.add_session_config_entry(name, value)
     return options

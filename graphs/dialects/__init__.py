@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from llx.errors import BadInput
+from llx.graphs.dialects.ort import ORT
 from llx.graphs.dialects.primitive import PRIMITIVE
 from llx.graphs.dialects.standard import STANDARD
 from llx.graphs.semantic import Dialect
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (STANDARD, PRIMITIVE)}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (STANDARD, PRIMITIVE, ORT)}
+
+# Those that are ONNX's own alone, which any runtime reads.
+PLAIN: tuple[str, ...] = tuple(name for name, found in DIALECTS.items() if not found.domains)
 
 
 def dialect_named(name: str) -> Dialect:

@@ -45,7 +45,8 @@ def _pick(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     return g.op("GatherND", hidden, g.op("Unsqueeze", index, g.ints(2)), batch_dims=1)
 
 
-def _split(g: Builder, node: ir.Node, x: Inputs) -> Results:
+def split(g: Builder, node: ir.Node, x: Inputs) -> Results:
+    """[B, T, a+b+…] → its parts along the last axis."""
     sizes = node.attributes["split_sizes"].as_ints()
     return g.op_multi("Split", len(sizes), x[0], g.ints(*sizes), axis=-1)
 
@@ -59,7 +60,7 @@ COMMON: Mapping[str, Lowering] = {
     "linear": linear,
     "pick": _pick,
     "unembed": unembed,
-    "split": _split,
+    "split": split,
     "silu": _silu,
     "add": lambda g, node, x: g.op("Add", *x),
     "mul": lambda g, node, x: g.op("Mul", *x),

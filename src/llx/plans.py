@@ -44,7 +44,7 @@ class Phase:
 
     The times are those at 100 % of the specification; `compute_ms` is None where the device's rate
     is unknown. `bound` is the longer of the two. The realistic speed takes the plan's
-    shares of the specification.
+    shares of the specification, and in decode the whole cache, which an engine reads.
     """
 
     tokens: int

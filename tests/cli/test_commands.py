@@ -260,7 +260,15 @@ def test_sampling_follows_its_seed(llx, exported):
 def test_check_passes_what_was_exported(llx, exported):
     ended = llx("check")
     assert (ended.code, ended.stderr) == (0, "")
-    for part in ("bytes:", "standard:", "primitive:", "torch:", "ort:", "ort, primitive:"):
+    for part in (
+        "bytes:",
+        "standard:",
+        "primitive:",
+        "torch:",
+        "ort:",
+        "ort-standard:",
+        "ort, primitive:",
+    ):
         assert part in ended.stdout
 
 

@@ -78,7 +78,8 @@ def test_bench_judges_it_against_the_checkpoint_in_fp32(llx, tmp_path):
     assert (result.precision, result.artifact.quantization) == ("int4-fp32", NEAREST)
     assert NEAREST in result.artifact.weights
     settings = {name: value for name, value in result.details.items() if "session." in name}
-    assert settings == {"session.qdq_matmulnbits_accuracy_level": "1"}
+    assert settings == {"session.qdq_matmulnbits_accuracy_level": "4"}
+    assert result.dialect == "ort"
 
 
 def test_a_plan_knows_blocks_and_what_is_computed_in(llx):

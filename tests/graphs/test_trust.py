@@ -18,10 +18,11 @@ from llx.api.inspect import inspect
 from llx.artifact import open_artifact
 from llx.bench.sessions.ort import OrtSession
 from llx.errors import BadInput, GateFailed
-from llx.graphs.trust import FIELDS, OPS
+from llx.graphs.dialects import DIALECTS, PLAIN
+from llx.graphs.trust import FIELDS, LISTED
 from llx.manifest import WEIGHTS, record_of, write_manifest
-from llx.precision import PRECISIONS
-from tests.checkpoints import SEED
+from llx.precision import PRECISIONS, precision_named
+from tests.checkpoints import SEED, SIXTEENS, TINY
 from tests.conftest import export_tiny
 from tests.mutations import mutated
 
@@ -139,7 +140,7 @@ HOSTILE = {
     "an engine's path": context(embed_mode=0, ep_cache_context=b"../engine.plan"),
     "such a node without a domain": context("", embed_mode=0, ep_cache_context=b"x"),
     "a TensorRT plugin": node("TRT_PluginV2", "trt.plugins", plugin=b"x"),
-    "a custom op": node("MatMulNBits", "com.microsoft"),
+    "a custom op": node("BiasGelu", "com.microsoft"),
     "a python op": node("PyOp", "ai.onnx.contrib"),
     "a loop": node("Loop", body=BODY),
     "a branch": node("If", then_branch=BODY, else_branch=BODY),
@@ -160,7 +161,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("dialect", ["standard", "primitive"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
 def test_what_llx_does_not_write_is_refused(artifact, change, dialect):
     model = model_of(artifact, dialect)
@@ -177,7 +178,7 @@ def test_no_provider_sees_a_graph_that_holds_an_engine(artifact, provider, monke
     model = model_of(artifact)
     context(embed_mode=1, ep_cache_context=b"engine")(model)
     with pytest.raises(BadInput, match="llx writes no such graph"):
-        OrtSession(with_graph(artifact, model.SerializeToString()), provider=provider)
+        OrtSession(with_graph(artifact, model.SerializeToString()), 1, "standard", provider)
 
 
 def test_every_field_of_onnx_that_is_not_listed_is_refused(artifact):
@@ -259,7 +260,7 @@ def test_nothing_that_looks_at_an_artifact_opens_what_its_graphs_name(artifact, 
     for folder in (artifact.folder, artifact.folder.parent):
         os.mkfifo(folder / "pipe")
     refused(artifact, elsewhere(where), GateFailed, llx.check)
-    refused(artifact, elsewhere(where), BadInput, inspect, lambda a: a.session("ort"))
+    refused(artifact, elsewhere(where), BadInput, inspect, lambda a: a.session("ort-standard"))
 
 
 @pytest.mark.timeout(60)
@@ -286,11 +287,28 @@ def test_a_check_says_first_of_all_that_a_graph_is_none_of_llx(artifact, change)
 @pytest.mark.slow
 def test_the_listed_ops_are_those_of_the_dialects(tmp_path):
     found = {}
-    for name in PRECISIONS:
-        made = export_tiny(tmp_path / name, name)
+    grouped = replace(SIXTEENS, dim=64)  # what ONNX Runtime's own ops take
+    in_few = (precision_named(name, vocab="int8") for name in ("int8", "int4"))
+    asked = [(PRECISIONS[name], TINY) for name in PRECISIONS] + [(p, grouped) for p in in_few]
+    for i, (precision, spec) in enumerate(asked):
+        made = export_tiny(tmp_path / str(i), precision, spec)
         for dialect in made.dialects:
             assert made.graph(dialect)
             for node in model_of(made, dialect).graph.node:
                 names = {attribute.name for attribute in node.attribute}
-                found[node.op_type] = found.get(node.op_type, set()) | names
-    assert found == {name: set(attributes.split()) for name, attributes in OPS.items()}
+                found[node.domain, node.op_type] = (
+                    found.get((node.domain, node.op_type), set()) | names
+                )
+    assert found == {
+        (domain, name): set(attributes.split())
+        for domain, ops in LISTED.items()
+        for name, attributes in ops.items()
+    }
+
+
+@pytest.mark.parametrize("dialect", PLAIN)
+def test_a_dialect_of_onnx_itself_has_no_op_of_onnx_runtimes_own(artifact, dialect):
+    model = model_of(artifact, dialect)
+    node("MatMulNBits", "com.microsoft")(model)
+    with pytest.raises(BadInput, match="llx writes no such graph"):
+        with_graph(artifact, model.SerializeToString(), dialect).graph(dialect)

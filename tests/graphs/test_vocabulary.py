@@ -20,7 +20,7 @@ from llx.exporter.quantization.calibrate import calibrate
 from llx.exporter.quantization.judge import Judge
 from llx.exporter.quantization.store import CalibrationStore
 from llx.exporter.quantize import rounded_rows
-from llx.graphs.dialects import DIALECTS
+from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.graphs.inspect import problems
 from llx.llama.weights import weights_of
 from llx.manifest import WEIGHTS
@@ -51,7 +51,7 @@ def tables(spec):
     return ["embed"] if spec.tied else ["embed", "unembed"]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", PLAIN)
 def test_rows_are_dequantized_where_they_are_looked_up_and_where_they_give_logits(
     artifact, dialect
 ):
@@ -75,7 +75,7 @@ def test_rows_are_dequantized_where_they_are_looked_up_and_where_they_give_logit
     assert uses == {("embed.weight", "Gather"), (f"{head}.weight", "Transpose")}
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", PLAIN)
 def test_onnx_runtime_agrees_with_eager_pytorch(artifact, tmp_path, dialect):
     if artifact.manifest.precision.weight_only:
         found = parity.compare(OrtSession(artifact, 1, dialect), TorchSession.open(artifact))

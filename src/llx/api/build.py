@@ -12,7 +12,7 @@ from llx.artifact import Artifact
 from llx.engine import Engine
 from llx.errors import BadInput
 from llx.exporter.engines.build import BuildRequest, build_engine, key_of, timing_cache_of
-from llx.graphs.dialects import dialect_named
+from llx.graphs.dialects import PLAIN, dialect_named
 from llx.progress import Progress
 from llx.runtime import RUNTIMES
 from llx.tensorrt import BuildOptions
@@ -111,6 +111,11 @@ def build_requests(
         raise BadInput("TensorRT-RTX times nothing", "leave --timing-cache out")
     if dialect is not None:
         dialect_named(dialect)
+        if dialect not in PLAIN:
+            raise BadInput(
+                f"{dialect}.onnx is of ONNX Runtime's own ops, which TensorRT does not know",
+                f"choose {' or '.join(PLAIN)}",
+            )
     if sm is not None and runtime == "trt":
         raise BadInput(
             "TensorRT builds for the GPU that it runs on, and takes no --sm",

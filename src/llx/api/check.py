@@ -95,8 +95,10 @@ def _lines(
         yield f"bytes: {len(manifest.files)} files are what the manifest vouches for"
         yield from _check_built(found)
         odd = []
-        for dialect in found.dialects:
-            wrong = _check_graph(found, dialect)
+        with at_fault():  # all of them before any is opened by a library
+            paths = {dialect: found.trusted_graph(dialect) for dialect in found.dialects}
+        for dialect, path in paths.items():
+            wrong = _check_graph(found, dialect, path)
             odd += wrong
             model = "" if wrong else ", the model's numbers"
             yield f"{dialect}: the ONNX checker, the contract{model} and the weights file agree"
@@ -106,14 +108,10 @@ def _lines(
             raise GateFailed(odd[0], "export again with --overwrite")
 
 
-def _check_graph(artifact: Artifact, dialect: str) -> list[str]:
-    """Whether a graph is one that llx writes, before any library sees it; then ONNX's checker.
-
-    Returns what of the numbers in it is not the model's.
-    """
+def _check_graph(artifact: Artifact, dialect: str, path: Path) -> list[str]:
+    """A graph by ONNX's checker and the contract; what of the numbers in it is not the model's."""
     manifest = artifact.manifest
     with at_fault():
-        path = artifact.trusted_graph(dialect)
         wrong = problems(path, manifest.contract, dialect_named(dialect), manifest.precision)
     if wrong:
         raise GateFailed(f"{dialect}.onnx: {wrong[0]}", "export again with --overwrite")

@@ -36,17 +36,19 @@ def candidates(artifact: Artifact, engines: Sequence[str] | None) -> Iterator[Ca
         opens = partial(engine.open, artifact, 1)
         yield Candidate(engine.name, engine, _dialect_of(artifact, engine), opens)
     ort = ENGINES["ort"]
+    seen = {ort.dialect_of(artifact)} | ({"standard"} if engines is None else set())
     if engines is None or ort.name in engines:
         for dialect in artifact.dialects:
-            if dialect != ort.dialect:
-                name = f"ort, {dialect}"
+            if dialect not in seen:
+                named = ENGINES.get(f"ort-{dialect}")
+                name = named.name if named else f"ort, {dialect}"
                 yield Candidate(name, ort, dialect, partial(_open_ort, artifact, dialect))
 
 
 def _dialect_of(artifact: Artifact, engine: Engine) -> str | None:
     """The graph that an engine runs; of one that is built, the graph that it was built of."""
     if engine.runtime is None:
-        return engine.dialect
+        return engine.dialect_of(artifact)
     from llx.bench.session import Built
     from llx.bench.sessions.trt import chosen_engine
 

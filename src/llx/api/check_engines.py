@@ -14,6 +14,7 @@ from llx.artifact import Artifact
 from llx.bench.sessions import ENGINES, Engine
 from llx.checks import Checked, Subject
 from llx.errors import GateFailed, Lacking, LlxError
+from llx.graphs.dialects import dialect_named
 from llx.precision import Compute
 from llx.progress import Progress
 
@@ -41,6 +42,18 @@ def check_engines(
     walked: set[str] = set()
     left: LlxError | None = None
     for candidate in candidates(artifact, engines):
+        if _rounds_inputs(artifact, candidate):
+            yield (
+                f"parity of {candidate.name}: it rounds inputs to int8, which PyTorch does not: "
+                "each of its ops is held by itself"
+            )
+            with at_fault():
+                found = walk_graph(
+                    artifact, str(candidate.dialect), lesson.tokens, record, taught, progress
+                )
+                require_right(artifact, str(candidate.dialect), found, record)
+            yield within(artifact, str(candidate.dialect), found)
+            continue
         try:
             candidate.engine.require()
             progress(candidate.name, 0, 1, "")
@@ -91,6 +104,16 @@ def _left_out() -> Iterator[str]:
             f"{', '.join(rounding)}: left out, as OpenVINO computes in other types than the graph: "
             "`llx bench` judges that by KLD"
         )
+
+
+def _rounds_inputs(artifact: Artifact, candidate: Candidate) -> bool:
+    """Whether an engine multiplies other inputs than its graph shows."""
+    precision, dialect = artifact.manifest.precision, candidate.dialect
+    if not (precision.weight_only and dialect) or dialect_named(dialect).compute is None:
+        return False
+    from llx.bench.sessions.ort import rounds_inputs
+
+    return _here(candidate.engine) and rounds_inputs(4 if precision.linear == "int4" else 8)
 
 
 def _here(engine: Engine) -> bool:

@@ -12,9 +12,10 @@ from llx.api.check_candidates import Candidate
 from llx.api.check_faults import REPORT, because, finite, require_excused
 from llx.artifact import Artifact
 from llx.bench.session import Tokens
-from llx.bench.sessions import ENGINES
+from llx.bench.sessions import ENGINES, Engine
 from llx.checks import Checked, Depth, Fault
 from llx.errors import GateFailed, LlxError
+from llx.graphs.dialects import dialect_named
 from llx.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,28 +25,36 @@ if TYPE_CHECKING:
 
 
 def check_linears(artifact: Artifact, asked: bool) -> Iterator[str]:
-    """Compare each quantized layer with the formula, on its own input."""
+    """Compare each quantized layer with the formula, on its own input, in each graph of `ort`."""
+    looked_at: set[str | None] = {None}
+    for engine in (ENGINES["ort"], ENGINES["ort-standard"]):
+        dialect = engine.dialect_of(artifact)
+        if dialect not in looked_at:
+            looked_at.add(dialect)
+            try:
+                yield _linears(artifact, engine, str(dialect))
+            except LlxError as error:
+                require_excused(error, asked)
+                yield f"parity of {engine.name}: not checked: {error}"
+
+
+def _linears(artifact: Artifact, engine: Engine, dialect: str) -> str:
     from llx.bench.fidelity.tolerance import rounding_steps
 
-    try:
-        ENGINES["ort"].require()
-        from llx.bench.fidelity.linears import linear_parities
+    engine.require()
+    from llx.bench.fidelity.linears import linear_parities
 
-        found = list(linear_parities(artifact))
-    except LlxError as error:
-        require_excused(error, asked)
-        yield f"parity: not checked: {error}"
-        return
+    found = list(linear_parities(artifact, dialect))
     precision = artifact.manifest.precision
-    steps = rounding_steps(precision.compute)
+    steps = rounding_steps(dialect_named(dialect).computes_in(precision.compute))
     for linear in found:
         if not ((linear.rounding or 0) <= steps and linear.beyond <= 1):
             off = None if linear.rounding is None else f"{linear.rounding:.2g} steps of {steps:.2f}"
             inputs = f"inputs are off by {off} allowed, " if off else ""
             raise GateFailed(
-                f"{linear.module} in ort is not what its {precision.linear} weights and scales "
-                f"say: {inputs}its product is off by {linear.product:.1e} of {linear.allowed:.1e} "
-                "allowed",
+                f"{linear.module} in {engine.name} is not what its {precision.linear} weights and "
+                f"scales say: {inputs}its product is off by {linear.product:.1e} of "
+                f"{linear.allowed:.1e} allowed",
                 f"export again with --overwrite, and if that changes nothing, {REPORT}",
             )
     worst = max(found, key=lambda one: one.beyond, default=None)
@@ -55,9 +64,9 @@ def check_linears(artifact: Artifact, asked: bool) -> Iterator[str]:
     )
     left = f", {len(artifact.manifest.dense)} left dense" if artifact.manifest.dense else ""
     product, allowed = (worst.beyond * worst.allowed, worst.allowed) if worst else (0.0, 0.0)
-    yield (
-        f"parity of ort: {len(found)} {precision.linear} layers{left}, each on its own input: "
-        f"{inputs}products off by at most {product:.1e} of {allowed:.1e} allowed"
+    return (
+        f"parity of {engine.name}: {len(found)} {precision.linear} layers{left}, each on its own "
+        f"input: {inputs}products off by at most {product:.1e} of {allowed:.1e} allowed"
     )
 
 
@@ -149,7 +158,8 @@ def require_right(
         return
     manifest = artifact.manifest
     with artifact.opened_weights("np") as file:
-        arithmetic = Arithmetic.of(manifest.precision.compute)
+        stored = manifest.precision.compute
+        arithmetic = Arithmetic.of(dialect_named(dialect).computes_in(stored), stored)
         settings = settings_of(artifact.graph(dialect))
         case = Case(first, manifest.spec, _stored(file), arithmetic, settings)
         cause = cause_of(case)

@@ -24,8 +24,8 @@ def bench(
     engine: Annotated[
         str,
         typer.Option(
-            help="Engines, with commas: torch, torch-compile, ort, openvino; on a GPU torch-cuda, "
-            "torch-compile-cuda, ort-cuda, ort-tensorrt, trt, trt-rtx."
+            help="Engines, with commas: torch, torch-compile, ort, ort-standard, openvino; on a "
+            "GPU torch-cuda, torch-compile-cuda, ort-cuda, ort-tensorrt, trt, trt-rtx."
         ),
     ] = "ort",
     provider: Annotated[

@@ -67,7 +67,8 @@ def test_decode_at_the_specification_is_bandwidth_by_bytes():
     read = bytes_per_decode_step(LLAMA2, PRECISIONS["fp16"], 512, 1)
     assert decode.read_bytes == read
     assert decode.tok_per_s_at_spec == pytest.approx(102.4e9 / read)
-    assert decode.tok_per_s_realistic == pytest.approx(BANDWIDTH_SHARE * 102.4e9 / read)
+    whole = bytes_per_decode_step(LLAMA2, PRECISIONS["fp16"], 2048, 1)
+    assert decode.tok_per_s_realistic == pytest.approx(BANDWIDTH_SHARE * 102.4e9 / whole)
     assert decode.memory_ms == pytest.approx(1e3 * read / 102.4e9)
     assert decode.bound == "memory"
 
@@ -150,6 +151,16 @@ def test_decode_slows_with_depth_and_quickens_with_bandwidth(
     assert plan(spec, precision, deeper, device).decode.tok_per_s_at_spec < speed
     assert plan(spec, precision, sizes, faster).decode.tok_per_s_at_spec > speed
     assert here.decode.tok_per_s_realistic < speed
+
+
+@settings(max_examples=60, deadline=None)
+@given(CHOSEN, PRECISION, DEVICE, st.integers(512, 8000))
+def test_a_cache_that_is_empty_is_paid_for(spec, precision, device, capacity):
+    """What must be read is what is filled; an engine reads the rest as well."""
+    small, large = (replace(USUAL, capacity=n) for n in (capacity, capacity + 512))
+    less, more = (plan(spec, precision, sizes, device).decode for sizes in (small, large))
+    assert less.tok_per_s_at_spec == more.tok_per_s_at_spec
+    assert less.tok_per_s_realistic is None or less.tok_per_s_realistic > more.tok_per_s_realistic
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,17 +20,18 @@ from llx.bench.speed import steps
 from llx.errors import BadInput, Lacking, LlxError
 from llx.gpu import Gpu
 from llx.graphs.contract import ContractError
-from llx.graphs.dialects import DIALECTS
+from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.precision import PRECISIONS
 from llx.runtime import RUNTIMES
-from tests.checkpoints import dice
+from tests.checkpoints import SIXTEENS, dice
+from tests.conftest import export_tiny
 from tests.doubles.session import open_trt
 from tests.doubles.tensorrt import FakeTensorRT
 
 # `ort` is ONNX Runtime over its own dialect; it runs the others' graphs as well.
-OTHERS = [f"ort, {dialect}" for dialect in DIALECTS if dialect != ENGINES["ort"].dialect]
+OTHERS = [f"ort, {dialect}" for dialect in DIALECTS if dialect not in ENGINES["ort"].dialects]
 # TensorRT runs here on doubles, for each kind of cache; tests/gpu has the real one.
-DOUBLES = [f"{runtime}, {dialect}" for runtime in RUNTIMES for dialect in DIALECTS]
+DOUBLES = [f"{runtime}, {dialect}" for runtime in RUNTIMES for dialect in PLAIN]
 REGISTERED = [
     pytest.param(name, marks=pytest.mark.gpu)
     if engine.gpu
@@ -40,11 +41,17 @@ REGISTERED = [
     for name, engine in ENGINES.items()
     if not engine.runtime and not engine.rounds
 ]
-SESSIONS = [*REGISTERED, *OTHERS, *DOUBLES, "fake"]
+# Heads of sixteen or a multiple go through GroupQueryAttention, all others as in `standard`.
+SESSIONS = [*REGISTERED, "ort, grouped", *OTHERS, *DOUBLES, "fake"]
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    return export_tiny(tmp_path_factory.mktemp("grouped"), spec=SIXTEENS)
 
 
 @pytest.fixture(params=SESSIONS)
-def open_session(request, tiny, monkeypatch):
+def open_session(request, tiny, grouped, monkeypatch):
     opened = []
     name, _, dialect = request.param.partition(", ")
 
@@ -53,6 +60,8 @@ def open_session(request, tiny, monkeypatch):
             session = FakeSession(tiny.manifest.contract.limits, rows)
         elif name in RUNTIMES:
             session, _, _ = open_trt(tiny, dialect, monkeypatch, rows, name)
+        elif dialect == "grouped":
+            session = OrtSession(grouped, rows)
         elif dialect:
             session = OrtSession(tiny, rows, dialect)
         else:
