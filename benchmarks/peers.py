@@ -60,6 +60,7 @@ PEERS = {  # by name: the environment, the script, and the models by bits
     "openvino-genai": ("ov", "peer_openvino.py", ("ov_fp32", "ov_int8", "ov_int4")),
 }
 BITS = (32, 8, 4)
+HALVES = 16  # what OpenVINO computes in, of fp32 weights, on a CPU that has bf16
 OURS = {"fp32": 32, "int8": 8, "int8-wo": 8, "int4": 4}
 ENGINES = ("ort", "openvino")
 
@@ -103,7 +104,9 @@ def of_llx(folder: Path, engine: str, lengths: list[int]) -> Contender:
         fidelity = bench("-p", "16", "-n", "0", "-r", "1")["fidelity"]
         return float(fidelity["prefill"]["kld"]["mean"])  # type: ignore[index]
 
-    return Contender(f"llx {engine} {folder.name}", OURS[folder.name], True, speed, kld)
+    bits = OURS[folder.name]
+    halves = bits == 32 and engine == "openvino"
+    return Contender(f"llx {engine} {folder.name}", HALVES if halves else bits, True, speed, kld)
 
 
 def of_peer(peers: Path, name: str, bits: int, lengths: list[int]) -> Contender:
@@ -130,7 +133,8 @@ def of_peer(peers: Path, name: str, bits: int, lengths: list[int]) -> Contender:
                 seen.note(np.s_[w, :], np.array(rows), scores.ids, scores.tokens[w, 1:])
         return verdict(reference, seen, seen).prefill.kld.mean
 
-    return Contender(f"{name} {Path(model).stem}", bits, False, speed, kld)
+    halves = bits == 32 and name == "openvino-genai"
+    return Contender(f"{name} {Path(model).stem}", HALVES if halves else bits, False, speed, kld)
 
 
 def output(command: list[str]) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Arithmetic
+from llx.bench.fidelity.tolerance import gamma
 from llx.bench.session import failed_step
 from llx.bench.sessions.ort import (
     BLOCK_OF_INT8,
@@ -38,6 +39,7 @@ from llx.precision import Precision
 TOKENS = 24
 TABLES = ("embed", "unembed")
 PRODUCTS_OF_ORT = ("MatMulIntegerToFloat", "MatMulNBits")
+ZERO_OF_INT4 = 8  # what stands for 0 in four unsigned bits
 ON_EDGE = 1e-3  # of a step: what the order of operations moves before a rounding
 FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 Read = Callable[[str], NDArray[Any]]
@@ -127,13 +129,13 @@ def _weight_only(
     product: NDArray[np.float32],
 ) -> LinearParity:
     values, scales = read(f"{module}.weight"), read(f"{module}.weight_scale").astype(np.float32)
-    block = BLOCK_OF_INT8
+    block, zero = BLOCK_OF_INT8, ZERO
     if precision.linear == "int4":
         inputs, outputs = x.shape[-1], scales.shape[1]
         values = _int4(values, (inputs, outputs))
-        block = precision.block_of(inputs)
+        block, zero = precision.block_of(inputs), ZERO_OF_INT4
         scales = np.repeat(scales, block, axis=0)[:inputs]
-    return _as_it_came_or_rounded(a, module, x, values * scales, product, block)
+    return _as_it_came_or_rounded(a, module, x, values * scales, zero * scales, product, block)
 
 
 def _table(
@@ -143,7 +145,7 @@ def _table(
     scales = read(f"{module}.weight_scale").astype(np.float32)
     table: NDArray[np.float32] = read(f"{module}.weight") * scales[:, None]
     block = table_block(table.shape[1]) or BLOCK_OF_INT8
-    return _as_it_came_or_rounded(a, module, x, table.T, product, block)
+    return _as_it_came_or_rounded(a, module, x, table.T, ZERO * scales, product, block)
 
 
 def _as_it_came_or_rounded(
@@ -151,19 +153,24 @@ def _as_it_came_or_rounded(
     module: str,
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
+    zeros: NDArray[np.float32],
     product: NDArray[np.float32],
     block: int,
 ) -> LinearParity:
     """The product of the input, or of what MatMulNBits rounds it to, whichever is nearer.
 
     Which one a kernel computes depends on the graph, on the CPU and on whether blocks are whole;
-    what it says that it does is `llx.bench.sessions.ort.arithmetic_of`.
+    what it says that it does is `llx.bench.sessions.ort.arithmetic_of`. The kernel multiplies
+    unsigned weights and takes the product of `zeros`, [in, out] or alike in all rows, away again:
+    sums of both round.
     """
     exact = _judged(a, module, None, x, weight, product)
     if exact.beyond <= 1:
         return exact
     rounded, slack = rounded_in_blocks(x, block)
-    found = _judged(a, module, None, rounded, weight, product, slack)
+    away = gamma(x.shape[-1], a.sums) * (np.abs(x[0]) @ np.broadcast_to(zeros, weight.shape))
+    moved = np.abs(slack[0]) @ np.abs(weight)
+    found = _judged(a, module, None, rounded, weight, product, away + moved)
     return min(exact, found, key=lambda one: one.beyond)
 
 
@@ -193,9 +200,9 @@ def _judged(
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
     product: NDArray[np.float32],
-    slack: NDArray[np.float32] | None = None,
+    more: NDArray[np.float32] | None = None,
 ) -> LinearParity:
-    """A product beside that of the dequantized values.
+    """A product beside that of the dequantized values; `more` is allowed as well.
 
     DequantizeLinear gives values of the graph's type, and a kernel that multiplies few bits does
     not: what rounding the weights to it does is known exactly, so it is counted and not bounded.
@@ -206,8 +213,8 @@ def _judged(
         expected = oracle.linear(a._replace(given=a.unit), wide, weight)
         rounded = weight.astype(NUMPY_DTYPES[a.compute]).astype(np.float32) - weight
         expected.allowed[:] += np.abs(wide @ rounded)
-        if slack is not None:
-            expected.allowed[:] += np.abs(slack[0]) @ np.abs(weight)
+        if more is not None:
+            expected.allowed[:] += more
     shares = oracle.beyond(found, expected)
     at = np.unravel_index(int(shares.argmax()), shares.shape)
     largest = float(np.abs(expected.wanted).max()) or 1.0
