@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import mmap
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -113,7 +115,7 @@ class OrtSession:
         shape = (rows, contract.kv_heads, contract.limits.capacity, contract.head_dim)
         dtype = NUMPY_DTYPES[contract.compute]
         self._past, self._present = (cache_names(contract.layers, end) for end in (PAST, PRESENT))
-        self._cache = [np.zeros(shape, dtype) for _ in self._past]
+        self._cache = [unfilled(shape, dtype) for _ in self._past]
         self._cache_bytes = sum(cache.nbytes for cache in self._cache)
         self._binding = self._session.io_binding()
         self._new: list[NDArray[Any]] = []
@@ -259,6 +261,21 @@ class OrtSession:
             "reads_capacity": self.reads_capacity,
             "threads": usable_threads(),
         }
+
+
+def unfilled(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """Zeros that take memory page by page, as they are written.
+
+    numpy asks for pages of 2 MiB, of which a cache of 8192 positions that holds one of them would
+    have one for each head and layer.
+    """
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+    memory = mmap.mmap(-1, max(nbytes, 1), **private)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel without such pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype, nbytes // np.dtype(dtype).itemsize).reshape(shape)
 
 
 def loaded(

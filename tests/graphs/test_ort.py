@@ -6,7 +6,9 @@ where nothing is rounded (accuracy level 1), and each layer by itself as it is r
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,7 +18,13 @@ import pytest
 
 from llx.bench.fidelity.linears import linear_parities, rounded_in_blocks
 from llx.bench.sessions import ENGINES
-from llx.bench.sessions.ort import OrtSession, arithmetic_of, rounds_inputs, session_options
+from llx.bench.sessions.ort import (
+    OrtSession,
+    arithmetic_of,
+    rounds_inputs,
+    session_options,
+    unfilled,
+)
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed.steps import decode_step
 from llx.graphs.dialects import PLAIN
@@ -149,6 +157,23 @@ def test_a_long_prefill_attends_in_parts(tmp_path, monkeypatch, rows):
             found.append(session.logits().copy())
     for ours, theirs in zip(found[:3], found[3:], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_slots_take_memory_once_they_are_written():
+    """Also where pages of 2 MiB are to be had: one for each head and layer would be 64 MiB here."""
+    caches = [unfilled((1, 4, 8192, 64), np.float32) for _ in range(8)]
+    before = resident_bytes()
+    for cache in caches:
+        assert not cache[:, :, :3].any()
+        cache[:, :, :2] = 1
+    assert resident_bytes() - before < 8 << 20
+    assert all(cache[:, :, :2].all() and not cache[:, :, 2:].any() for cache in caches)
+
+
+def resident_bytes():
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGESIZE")
 
 
 def test_sums_of_integers_are_cut_off_on_no_cpu():
