@@ -8,7 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from llx.conditions import EnergyRecord
-from llx.reports.notes import ceiling_words, explanations, row_notes, row_times, shown_test
+from llx.reports.notes import (
+    arithmetic_words,
+    ceiling_words,
+    explanations,
+    row_notes,
+    row_times,
+    shown_test,
+)
 from llx.reports.plain import visible
 from llx.reports.terminal import STDERR, STDOUT, make_way
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
@@ -102,6 +109,13 @@ def _title(results: Sequence[Result]) -> str:
     )
 
 
+def _precision_lines(result: Result) -> Iterator[tuple[str, str, str]]:
+    if result.artifact.quantization:
+        yield "weights", result.precision, result.artifact.quantization
+    if arithmetic := arithmetic_words(result):
+        yield "arithmetic", "", arithmetic
+
+
 def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
     if result.turns:
         yield "in turns", "candidate" if result.against else "baseline", ""
@@ -117,8 +131,7 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
     for failed in result.failed:
         yield failed.test, "FAILED", f"{failed.error.message}: {failed.error.remedy}"
     yield from _energy_lines(result)
-    if result.artifact.quantization:
-        yield "weights", result.precision, result.artifact.quantization
+    yield from _precision_lines(result)
     if result.fidelity:
         yield from _fidelity_lines(result.fidelity)
     elif all(failed.test != FIDELITY for failed in result.failed):

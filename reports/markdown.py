@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from llx.reports.notes import ceiling_words, row_notes, row_times
+from llx.reports.notes import arithmetic_words, ceiling_words, row_notes, row_times
 from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import EnvironmentRecord, Fidelity, Result
@@ -286,8 +286,14 @@ def _loads(results: Sequence[Result]) -> Iterator[str]:
             yield (
                 f"{_of(result)}: {threads or '?'} threads, "
                 f"load {before:.1f} before, {after:.1f} after{_meanwhile(result.environment)}; "
-                f"weights: {safe(result.artifact.weights)}; {safe(result.created)}."
+                f"weights: {safe(result.artifact.weights)}{_arithmetic(result)}; "
+                f"{safe(result.created)}."
             )
+
+
+def _arithmetic(result: Result) -> str:
+    words = arithmetic_words(result)
+    return f"; multiplied: {safe(words)}" if words else ""
 
 
 def _meanwhile(environment: EnvironmentRecord) -> str:

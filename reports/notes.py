@@ -18,6 +18,12 @@ def shown_test(test: str, batch: int) -> str:
     return f"{test} × {batch}" if batch > 1 else test
 
 
+def arithmetic_words(result: Result) -> str | None:
+    """What an engine multiplied; None where it is what the precision says, or is not told."""
+    said = result.details.get("arithmetic")
+    return str(said) if said and said != result.precision else None
+
+
 def row_times(row: SpeedRow) -> list[tuple[str, Times]]:
     """The times of a row by the field's names, those that it has."""
     named = (("TTFT", row.ttft_ms), ("TPOT", row.tpot_ms), ("E2E", row.e2e_ms))

@@ -135,9 +135,11 @@ class OpenVinoSession:
     def details(self) -> Details:
         """Version and settings of OpenVINO: above all, what it computes in."""
         said = {name: self._compiled.get_property(name) for name in SAID}
+        inference = said["INFERENCE_PRECISION_HINT"]
         return {
             "openvino": ov.__version__,
-            "inference_precision": type_name(said["INFERENCE_PRECISION_HINT"]),
+            "arithmetic": type_name(inference).replace("f32", "fp32"),
+            "inference_precision": type_name(inference),
             "kv_cache_precision": type_name(said["KV_CACHE_PRECISION"]),
             "dynamic_quantization_group_size": int(said["DYNAMIC_QUANTIZATION_GROUP_SIZE"]),
             "cache": "in-place",

@@ -33,7 +33,7 @@ from llx.reports.html.tables import (
     tests_table,
 )
 from llx.reports.markdown import ENERGY, TIMED_REGION, protocol_sentence, repetitions_sentence
-from llx.reports.notes import ceiling_words, explanations
+from llx.reports.notes import arithmetic_words, ceiling_words, explanations
 from llx.reports.plain import visible
 from llx.reports.units import minute, parameters
 from llx.result import Result
@@ -265,6 +265,9 @@ def _notes(runs: Sequence[Run]) -> Iterator[str]:
         for run in runs
         if run.result.artifact.quantization
     )
+    for run in runs:
+        if arithmetic := arithmetic_words(run.result):
+            yield f"{run.label} multiplied {arithmetic}."
 
 
 def _conditions(results: Sequence[Result]) -> Iterator[str]:

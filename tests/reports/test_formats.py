@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 
 import msgspec
@@ -16,6 +17,7 @@ from llx.conditions import EnergyRecord
 from llx.errors import BadInput
 from llx.reports.console import result_tables
 from llx.reports.formats import FORMATS, format_named
+from llx.reports.html.page import page_html
 from llx.reports.markdown import markdown_table
 from llx.reports.plain import visible
 from llx.result import FailedTest, TimeRecord, encode_results, read_results
@@ -62,6 +64,16 @@ def test_an_engine_without_numbers_says_why_in_every_form():
     failed = replace(RESULT, engine="trt", speed=[], fidelity=None, memory=None, error=ERROR)
     for text in (rendered([RESULT, failed]), FORMATS["md"]([RESULT, failed])):
         assert "engine trt is not here: install it" in " ".join(text.split())
+
+
+def test_what_was_multiplied_is_said_where_the_precision_does_not():
+    said = "int4 by int8: inputs rounded in blocks of 32 as they come"
+    rounding = replace(RESULT, precision="int4", details={"arithmetic": said})
+    for text in (rendered([rounding]), FORMATS["md"]([rounding]), page_html([rounding])):
+        assert said in re.sub(r"[\s│]+", " ", text)
+    plain = replace(RESULT, precision="fp32", details={"arithmetic": "fp32"})
+    assert "arithmetic" not in rendered([plain])
+    assert "multiplied" not in FORMATS["md"]([plain])
 
 
 def test_artifacts_have_tables_of_their_own():
