@@ -39,7 +39,7 @@ Damage = Iterator[tuple[str, bytes]]
 WIDER = replace(TINY, vocab=400)  # than SentencePiece's 256 bytes and a few
 METAS = replace(TINY, head_dim=TINY.dim // TINY.heads)  # which params.json does not say
 SAMPLED = 1  # of each file, where not all that can be done to it is tried
-MOST = None if os.environ.get("LLX_TEST_ALL") else 60  # of each file; LLX_TEST_SEED draws others
+MOST = None if os.environ.get("LLX_TEST_ALL") else 30  # of each file; LLX_TEST_SEED draws others
 
 
 @dataclass(frozen=True)
