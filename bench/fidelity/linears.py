@@ -88,15 +88,16 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
     except Exception as error:  # a dozen classes of its own, of no common ancestor
         raise failed_step(NAME, error) from None
     arithmetic = Arithmetic.of(compute)
+    rounds = bool(dialect_named(dialect).domains)  # `settings_of` lets no other graph be rounded
     with artifact.opened_weights("np") as file:
         for module, probe in probes.items():
             found = [_values(values[name]) for name in probe]
             if module in TABLES:
-                yield _table(arithmetic, module, file.get_tensor, *found)
+                yield _table(arithmetic, rounds, module, file.get_tensor, *found)
             elif precision.linear == "int8":
                 yield _int8(arithmetic, module, file.get_tensor, *found)
             else:
-                yield _weight_only(arithmetic, module, file.get_tensor, precision, *found)
+                yield _weight_only(arithmetic, rounds, module, file.get_tensor, precision, *found)
 
 
 def _values(found: NDArray[Any]) -> NDArray[np.float32]:
@@ -122,6 +123,7 @@ def _int8(
 
 def _weight_only(
     a: Arithmetic,
+    rounds: bool,
     module: str,
     read: Read,
     precision: Precision,
@@ -135,21 +137,28 @@ def _weight_only(
         values = _int4(values, (inputs, outputs))
         block, zero = precision.block_of(inputs), ZERO_OF_INT4
         scales = np.repeat(scales, block, axis=0)[:inputs]
-    return _as_it_came_or_rounded(a, module, x, values * scales, zero * scales, product, block)
+    weight, zeros = values * scales, zero * scales
+    return _as_it_came_or_rounded(a, rounds, module, x, weight, zeros, product, block)
 
 
 def _table(
-    a: Arithmetic, module: str, read: Read, x: NDArray[np.float32], product: NDArray[np.float32]
+    a: Arithmetic,
+    rounds: bool,
+    module: str,
+    read: Read,
+    x: NDArray[np.float32],
+    product: NDArray[np.float32],
 ) -> LinearParity:
     """Logits of a vocabulary's table [V, dim] in int8."""
     scales = read(f"{module}.weight_scale").astype(np.float32)
     table: NDArray[np.float32] = read(f"{module}.weight") * scales[:, None]
     block = table_block(table.shape[1]) or BLOCK_OF_INT8
-    return _as_it_came_or_rounded(a, module, x, table.T, ZERO * scales, product, block)
+    return _as_it_came_or_rounded(a, rounds, module, x, table.T, ZERO * scales, product, block)
 
 
 def _as_it_came_or_rounded(
     a: Arithmetic,
+    rounds: bool,
     module: str,
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
@@ -157,15 +166,15 @@ def _as_it_came_or_rounded(
     product: NDArray[np.float32],
     block: int,
 ) -> LinearParity:
-    """The product of the input, or of what MatMulNBits rounds it to, whichever is nearer.
+    """The product of the input, or where it may be rounded of what MatMulNBits makes of it.
 
-    Which one a kernel computes depends on the graph, on the CPU and on whether blocks are whole;
-    what it says that it does is `llx.bench.sessions.ort.arithmetic_of`. The kernel multiplies
-    unsigned weights and takes the product of `zeros`, [in, out] or alike in all rows, away again:
-    sums of both round.
+    Which one a kernel computes then depends on the CPU and on whether blocks are whole, and the
+    nearer one counts; what it says that it does is `llx.bench.sessions.ort.arithmetic_of`. The
+    kernel multiplies unsigned weights and takes the product of `zeros`, [in, out] or alike in all
+    rows, away again: sums of both round.
     """
     exact = _judged(a, module, None, x, weight, product)
-    if exact.beyond <= 1:
+    if exact.beyond <= 1 or not rounds:
         return exact
     rounded, slack = rounded_in_blocks(x, block)
     away = gamma(x.shape[-1], a.sums) * (np.abs(x[0]) @ np.broadcast_to(zeros, weight.shape))

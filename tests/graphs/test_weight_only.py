@@ -176,8 +176,7 @@ def test_a_layer_whose_activations_onnx_runtime_rounds_is_found_out(tmp_path, mo
     level = "session.qdq_matmulnbits_accuracy_level"
     assert settings_of(FOUR) == {level: "1"}
     monkeypatch.setattr("llx.bench.sessions.ort.settings_of", lambda *_: {level: "4"})
-    found = list(linear_parities(artifact))
-    assert max(one.product for one in found) <= 1e-3  # as MatMulNBits rounds its inputs
+    assert max(one.product for one in linear_parities(artifact)) > 1e-3
 
 
 def fused(artifact, tmp_path):
