@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from llx.api.check_candidates import Candidate, candidates
 from llx.api.check_faults import REPORT, at_fault, require_excused
 from llx.api.check_lesson import lesson_of
-from llx.api.check_ops import require_right, walk_graph, within
+from llx.api.check_ops import op_by_op, require_right, walk_graph
 from llx.artifact import Artifact
 from llx.bench.sessions import ENGINES, Engine
 from llx.checks import Checked, Subject
@@ -42,17 +42,15 @@ def check_engines(
     walked: set[str] = set()
     left: LlxError | None = None
     for candidate in candidates(artifact, engines):
-        if _rounds_inputs(artifact, candidate):
+        dialect = candidate.dialect
+        if dialect and _rounds_inputs(artifact, candidate.engine, dialect):
             yield (
                 f"parity of {candidate.name}: it rounds inputs to int8, which PyTorch does not: "
                 "each of its ops is held by itself"
             )
             with at_fault():
-                found = walk_graph(
-                    artifact, str(candidate.dialect), lesson.tokens, record, taught, progress
-                )
-                require_right(artifact, str(candidate.dialect), found, record)
-            yield within(artifact, str(candidate.dialect), found)
+                line = op_by_op(artifact, dialect, lesson.tokens, record, taught, progress)
+            yield line
             continue
         try:
             candidate.engine.require()
@@ -73,7 +71,6 @@ def check_engines(
                 allowed=learned.allowed,
             )
         )
-        dialect = candidate.dialect
         if not learned.right:
             with at_fault():
                 yield from _find(artifact, candidate, learned, lesson, record, taught, progress)
@@ -84,9 +81,8 @@ def check_engines(
         if every_op and dialect and dialect not in walked and _runs_in_ort(compute):
             walked.add(dialect)
             with at_fault():
-                found = walk_graph(artifact, dialect, lesson.tokens, record, taught, progress)
-                require_right(artifact, dialect, found, record)
-            yield within(artifact, dialect, found)
+                line = op_by_op(artifact, dialect, lesson.tokens, record, taught, progress)
+            yield line
     if left is not None and not record.subjects:
         raise Lacking(f"no engine could be compared ({left.message})", left.remedy)
     if engines is None:
@@ -106,14 +102,14 @@ def _left_out() -> Iterator[str]:
         )
 
 
-def _rounds_inputs(artifact: Artifact, candidate: Candidate) -> bool:
+def _rounds_inputs(artifact: Artifact, engine: Engine, dialect: str) -> bool:
     """Whether an engine multiplies other inputs than its graph shows."""
-    precision, dialect = artifact.manifest.precision, candidate.dialect
-    if not (precision.weight_only and dialect) or dialect_named(dialect).compute is None:
+    precision = artifact.manifest.precision
+    if not precision.weight_only or not dialect_named(dialect).domains:
         return False
     from llx.bench.sessions.ort import rounds_inputs
 
-    return _here(candidate.engine) and rounds_inputs(4 if precision.linear == "int4" else 8)
+    return _here(engine) and rounds_inputs(4 if precision.linear == "int4" else 8)
 
 
 def _here(engine: Engine) -> bool:

@@ -80,13 +80,29 @@ def check_ops(
     for dialect in artifact.dialects:
         try:
             ENGINES["ort"].require()
-            found = walk_graph(artifact, dialect, tokens, record, None, progress)
-            require_right(artifact, dialect, found, record)
-            line = within(artifact, dialect, found)
+            line = op_by_op(artifact, dialect, tokens, record, None, progress)
         except LlxError as error:
             require_excused(error, asked)
             line = f"op by op, {dialect}: not looked at: {error}"
         yield line
+
+
+def op_by_op(
+    artifact: Artifact,
+    dialect: str,
+    tokens: Tokens,
+    record: Checked,
+    taught: Taught | None,
+    progress: Progress,
+) -> str:
+    """Every op of a graph by itself, in a line. Raises `GateFailed` with the first that is off."""
+    found = walk_graph(artifact, dialect, tokens, record, taught, progress)
+    require_right(artifact, dialect, found, record)
+    precision = artifact.manifest.precision
+    return (
+        f"op by op, {dialect}: {found.ops} results, each within what {precision.compute} explains "
+        "of its own op"
+    )
 
 
 def walk_graph(
@@ -182,13 +198,4 @@ def require_right(
         f"{first.allowed:.1e} allowed in {site.step.phase}: "
         f"{because(cause.words, cause.ruled_out)}",
         cause.remedy,
-    )
-
-
-def within(artifact: Artifact, dialect: str, found: Found) -> str:
-    """The line that says that every op is right."""
-    precision = artifact.manifest.precision
-    return (
-        f"op by op, {dialect}: {found.ops} results, each within what {precision.compute} explains "
-        "of its own op"
     )
