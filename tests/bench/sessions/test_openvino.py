@@ -18,12 +18,13 @@ from llx.bench.sessions import OPENVINO, engine_named
 from llx.bench.sessions import openvino as module
 from llx.bench.sessions.openvino import OpenVinoSession
 from llx.bench.sessions.openvino_model import ROW_OF, SLOTS, stateful
+from llx.bench.sessions.openvino_split import split_products
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed import steps
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import cache_names
 from llx.precision import PRECISIONS, precision_named
-from tests.checkpoints import MHA, MQA, TINY, dice
+from tests.checkpoints import BIASED, MHA, MQA, TINY, dice
 from tests.conftest import export_tiny
 from tests.parity import compare
 
@@ -95,6 +96,29 @@ CHOSEN = {
 
 # Of sizes that blocks of int4 divide.
 EVEN = replace(TINY, dim=64, heads=4, head_dim=16, ffn_dim=96)
+
+
+def products_that_are_split(artifact):
+    model = ov.Core().read_model(artifact.graph("primitive"))
+    split_products(model)
+    return sum(
+        node.get_type_name() == "VariadicSplit"
+        and node.get_output_size() == 2
+        and node.input_value(0).get_node().get_type_name() in ("MatMul", "Add")
+        for node in model.get_ops()
+    )
+
+
+WHOLE = {"dim": 64, "heads": 8, "head_dim": 16, "ffn_dim": 96}  # blocks of 32 inputs
+
+
+@pytest.mark.parametrize("spec", [TINY, BIASED], ids=["gqa", "biased"])
+def test_gate_and_up_are_a_product_each_where_weights_are_integers(tiny, tmp_path, spec):
+    assert products_that_are_split(tiny) == TINY.layers
+    for name in ("int8-wo", "int8", "int4"):
+        whole = replace(spec, **WHOLE)
+        artifact = export_tiny(tmp_path / name, precision_named(name, "fp32"), whole)
+        assert products_that_are_split(artifact) == 0
 
 
 @pytest.mark.slow
