@@ -2,8 +2,9 @@ r"""llx beside its peers on a CPU: speed in turns, memory, and KLD against one r
 
     python benchmarks/peers.py --peers PEERS --artifacts ARTIFACTS --rounds 5
 
-Each peer is run as its users run it, by a script beside this one, in an environment of its own in
-PEERS; none is a dependency of llx. Of one checkpoint, in the folder `hf`:
+Each peer is run as its users run it, by a script beside this one over `peer.py`, in an environment
+of its own in PEERS. None is a dependency of llx, and what is not there is left out. Of one
+checkpoint, in the folder `hf`:
 
     python -m venv lcpp && lcpp/bin/pip install llama-cpp-python
     python -m venv og && og/bin/pip install onnxruntime-genai onnx-ir torch transformers
@@ -25,7 +26,7 @@ fp32, int8, int8-wo and int4, the last two with `--vocab int8`, each with its re
 A round runs everything once, each in a process of its own, in an order that turns from round to
 round. Times are seconds of one prefill of a fresh random prompt into an empty cache, and of a
 decode step, the mean of 64 after a prefill. Ratios are of rounds: geometric means with 95 %
-intervals. KLD is of logits by prefill, over the windows of the first artifact's reference.
+intervals. KLD is of logits by prefill, over the windows of the fp32 artifact's reference.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -54,6 +56,7 @@ from llx.statistics import compare
 HERE = Path(__file__).parent
 STEPS = 64
 MIB = 1 << 20
+WIDTH = 150  # of the tables, wherever they are printed
 PEERS = {  # by name: the environment, the script, and the models by bits
     "llama.cpp": ("lcpp", "peer_llama_cpp.py", ("f32.gguf", "q8_0.gguf", "q4_0.gguf")),
     "onnxruntime-genai": ("og", "peer_genai.py", ("og_fp32", "og_int8", "og_int4")),
@@ -85,15 +88,15 @@ def of_llx(folder: Path, engine: str, lengths: list[int]) -> Contender:
     """An artifact in one of llx's engines, by `llx bench`."""
     prompts = ",".join(map(str, lengths))
 
-    def bench(*options: str) -> dict[str, object]:
+    def bench(*options: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "llx", "bench", str(folder), "--engine", engine]
         found = json.loads(output([*command, *options, "--no-roofline", "-o", "json"]))
-        return dict(found[0])
+        return found[0]
 
     def speed() -> dict[str, float]:
         found: dict[str, float] = {"peak": 0}
         for options in (["-p", prompts, "-n", "0"], ["-p", "0", "-n", str(STEPS), "-d", prompts]):
-            for row in bench(*options, "-r", "3", "--no-fidelity")["speed"]:  # type: ignore[attr-defined]
+            for row in bench(*options, "-r", "3", "--no-fidelity")["speed"]:
                 per = row["isl"] if row["isl"] else 1
                 name = f"prefill {row['isl']}" if row["isl"] else f"decode @{row['depth']}"
                 found[name] = per / row["median"]
@@ -102,7 +105,7 @@ def of_llx(folder: Path, engine: str, lengths: list[int]) -> Contender:
 
     def kld(_: Reference) -> float:
         fidelity = bench("-p", "16", "-n", "0", "-r", "1")["fidelity"]
-        return float(fidelity["prefill"]["kld"]["mean"])  # type: ignore[index]
+        return float(fidelity["prefill"]["kld"]["mean"])
 
     bits = OURS[folder.name]
     halves = bits == 32 and engine == "openvino"
@@ -164,22 +167,27 @@ def main() -> None:
         if (chosen.artifacts / folder).exists()
         for engine in chosen.engines.split(",")
     ]
-    every += [of_peer(chosen.peers, name, bits, lengths) for name in PEERS for bits in BITS]
+    every += [
+        of_peer(chosen.peers, name, bits, lengths)
+        for name, (environment, _, models) in PEERS.items()
+        for bits, model in zip(BITS, models, strict=True)
+        if (chosen.peers / environment).exists() and (chosen.peers / model).exists()
+    ]
     contenders = [c for c in every if any(part in c.name for part in chosen.only.split(","))]
-    console = Console(width=150)
+    console = Console(width=WIDTH)
     seconds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    order = deque(contenders)
     for turn in range(chosen.rounds):
-        for contender in (
-            contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]
-        ):
+        for contender in order:
             found = contender.speed()
             for test, value in found.items():
                 seconds[contender.name][test].append(value)
             told = ", ".join(f"{t} {1e3 * s:.1f}" for t, s in found.items() if t != "peak")
             print(f"{turn + 1}/{chosen.rounds} {contender.name}: {told} ms", file=sys.stderr)
+        order.rotate(-1)
     klds: dict[str, float] = {}
     if chosen.kld:
-        reference = read_reference(open_artifact(next(chosen.artifacts.glob("fp32"))))
+        reference = read_reference(open_artifact(chosen.artifacts / "fp32"))
         for contender in contenders:
             klds[contender.name] = contender.kld(reference)
             print(f"{contender.name}: KLD {klds[contender.name]:.2e}", file=sys.stderr)
