@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import mmap
 import os
 from collections import Counter
@@ -269,13 +270,12 @@ def unfilled(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
     numpy asks for pages of 2 MiB, of which a cache of 8192 positions that holds one of them would
     have one for each head and layer.
     """
-    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
-    memory = mmap.mmap(-1, max(nbytes, 1), **private)
+    memory = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize, **private)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         with suppress(OSError):  # a kernel without such pages
             memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype, nbytes // np.dtype(dtype).itemsize).reshape(shape)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def loaded(
