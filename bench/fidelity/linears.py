@@ -20,14 +20,8 @@ from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Arithmetic
 from llx.bench.fidelity.tolerance import gamma
 from llx.bench.session import failed_step
-from llx.bench.sessions.ort import (
-    BLOCK_OF_INT8,
-    NAME,
-    NUMPY_DTYPES,
-    loaded,
-    require_computed,
-    session_options,
-)
+from llx.bench.sessions.ort import NAME, NUMPY_DTYPES, loaded, require_computed
+from llx.bench.sessions.ort_arithmetic import BLOCK_OF_INT8, session_options
 from llx.errors import GateFailed, LlxError
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, POSITION_IDS
 from llx.graphs.dialects import dialect_named
@@ -169,9 +163,9 @@ def _as_it_came_or_rounded(
     """The product of the input, or where it may be rounded of what MatMulNBits makes of it.
 
     Which one a kernel computes then depends on the CPU and on whether blocks are whole, and the
-    nearer one counts; what it says that it does is `llx.bench.sessions.ort.arithmetic_of`. The
-    kernel multiplies unsigned weights and takes the product of `zeros`, [in, out] or alike in all
-    rows, away again: sums of both round.
+    nearer one counts; what it says that it does is
+    `llx.bench.sessions.ort_arithmetic.arithmetic_of`. The kernel multiplies unsigned weights and
+    takes the product of `zeros`, [in, out] or alike in all rows, away again: sums of both round.
     """
     exact = _judged(a, module, None, x, weight, product)
     if exact.beyond <= 1 or not rounds:

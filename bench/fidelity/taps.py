@@ -18,13 +18,8 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench.fidelity.linears import FOLDER_OPTION
 from llx.bench.session import Tokens, Unfit, failed_step
-from llx.bench.sessions.ort import (
-    NAME,
-    NUMPY_DTYPES,
-    loaded,
-    require_computed,
-    session_options,
-)
+from llx.bench.sessions.ort import NAME, NUMPY_DTYPES, loaded, require_computed
+from llx.bench.sessions.ort_arithmetic import session_options
 from llx.graphs.contract import (
     INPUT_IDS,
     LOGIT_INDEX,

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["ENGINES", "Built", "Engine", "Memory", "Session", "Tokens", "engine_named"]
 
 Inference = Literal["auto", "f32", "bf16"]
+# The graphs that each provider of ONNX Runtime runs, the one that is made for it first.
+GRAPHS_OF_ORT: dict[str, tuple[str, ...]] = {
+    "cpu": ("ort", "standard"),
+    "cuda": ("standard",),
+    "tensorrt": ("standard",),
+}
 Open = Callable[["Artifact", int, Built], Session]
 
 
@@ -214,7 +220,7 @@ ENGINES: dict[str, Engine] = {
             "ort",
             "onnxruntime",
             INSTALL_ORT,
-            ("ort", "standard"),
+            GRAPHS_OF_ORT["cpu"],
             _open_ort("cpu"),
             ORT_PACKAGES,
             (1, 24),
@@ -266,7 +272,7 @@ ENGINES: dict[str, Engine] = {
             "ort-cuda",
             "onnxruntime",
             INSTALL_ORT_CUDA,
-            ("standard",),
+            GRAPHS_OF_ORT["cuda"],
             _open_ort("cuda"),
             ORT_PACKAGES,
             (1, 24),
@@ -277,7 +283,7 @@ ENGINES: dict[str, Engine] = {
             "ort-tensorrt",
             "onnxruntime",
             INSTALL_ORT_CUDA,
-            ("standard",),
+            GRAPHS_OF_ORT["tensorrt"],
             _open_ort("tensorrt"),
             ORT_PACKAGES,
             (1, 24),

@@ -18,13 +18,8 @@ import pytest
 
 from llx.bench.fidelity.linears import linear_parities, rounded_in_blocks
 from llx.bench.sessions import ENGINES
-from llx.bench.sessions.ort import (
-    OrtSession,
-    arithmetic_of,
-    rounds_inputs,
-    session_options,
-    unfilled,
-)
+from llx.bench.sessions.ort import OrtSession, unfilled
+from llx.bench.sessions.ort_arithmetic import arithmetic_of, rounds_inputs, session_options
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed.steps import decode_step
 from llx.graphs.dialects import PLAIN
@@ -57,7 +52,7 @@ def weight_only(request, tmp_path_factory):
 def test_where_nothing_is_rounded_few_bits_are_what_eager_pytorch_computes(
     weight_only, monkeypatch
 ):
-    monkeypatch.setattr("llx.bench.sessions.ort.settings_of", lambda *_: {LEVEL: "1"})
+    monkeypatch.setattr("llx.bench.sessions.ort_arithmetic.settings_of", lambda *_: {LEVEL: "1"})
     found = parity.compare(OrtSession(weight_only), TorchSession.open(weight_only))
     assert max(found.prefill_error, found.decode_error) <= 1e-4
 

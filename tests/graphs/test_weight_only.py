@@ -15,7 +15,8 @@ import onnxruntime
 import pytest
 
 from llx.bench.fidelity.linears import linear_parities
-from llx.bench.sessions.ort import OrtSession, session_options, settings_of
+from llx.bench.sessions.ort import OrtSession
+from llx.bench.sessions.ort_arithmetic import session_options, settings_of
 from llx.bench.sessions.torch import TorchSession
 from llx.errors import BadInput, GateFailed
 from llx.exporter.quantization import run as quantization
@@ -175,7 +176,7 @@ def test_a_layer_whose_activations_onnx_runtime_rounds_is_found_out(tmp_path, mo
     artifact = export_tiny(tmp_path, FOUR, WHOLE)
     level = "session.qdq_matmulnbits_accuracy_level"
     assert settings_of(FOUR) == {level: "1"}
-    monkeypatch.setattr("llx.bench.sessions.ort.settings_of", lambda *_: {level: "4"})
+    monkeypatch.setattr("llx.bench.sessions.ort_arithmetic.settings_of", lambda *_: {level: "4"})
     assert max(one.product for one in linear_parities(artifact)) > 1e-3
 
 

@@ -107,7 +107,7 @@ def _rounds_inputs(artifact: Artifact, engine: Engine, dialect: str) -> bool:
     precision = artifact.manifest.precision
     if not precision.weight_only or not dialect_named(dialect).domains:
         return False
-    from llx.bench.sessions.ort import rounds_inputs
+    from llx.bench.sessions.ort_arithmetic import rounds_inputs
 
     return _here(engine) and rounds_inputs(4 if precision.linear == "int4" else 8)
 

@@ -15,7 +15,8 @@ from torch._inductor import config as inductor_config
 
 from llx.bench.sessions import ENGINES, engine_named
 from llx.bench.sessions.fake import FakeSession
-from llx.bench.sessions.ort import OrtSession, provider_options, session_options
+from llx.bench.sessions.ort import OrtSession, provider_options
+from llx.bench.sessions.ort_arithmetic import session_options
 from llx.bench.speed import steps
 from llx.errors import BadInput, Lacking, LlxError
 from llx.gpu import Gpu
