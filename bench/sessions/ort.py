@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from llx.artifact import Artifact
 from llx.bench import clock
+from llx.bench.machine import large_pages
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens, Unfit, failed_step
 from llx.bench.sessions import GRAPHS_OF_ORT
@@ -100,8 +101,15 @@ class OrtSession:
         options = session_options(artifact.manifest.precision, dialect)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
+        # MatMulNBits reads many places at once and gains by them a tenth of a step in 8 bits and a
+        # fifth in 4; the products of fp32 and of W8A8 read in order, and gain nothing.
+        enlarges = provider == "cpu" and artifact.manifest.precision.weight_only
+        before = large_pages.blocks() if enlarges else set()
         with artifact.held(graph.name, WEIGHTS):
             self._session = loaded(graph, options, str(graph), list(self._options.items()))
+        self._large_pages = (
+            large_pages.enlarge(large_pages.blocks() - before) if enlarges else (0, 0)
+        )
         if self._session.get_providers()[0] != PROVIDERS[provider]:  # it falls back to another
             name = PROVIDERS[provider].removesuffix("ExecutionProvider")
             raise Lacking(f"ONNX Runtime cannot load its {name} provider here", INSTALLS[provider])
@@ -241,6 +249,7 @@ class OrtSession:
             for key, value in options.items()
         }
         built = {} if self._build_s is None else {"build_s": self._build_s}
+        moved, could = (size >> 20 for size in self._large_pages)
         return {
             **self._settings,
             **asked,
@@ -253,6 +262,7 @@ class OrtSession:
             "cache": "delta" if self._delta else "in-place",
             "reads_capacity": self.reads_capacity,
             "threads": usable_threads(),
+            "large_pages": f"{moved} of {could} MiB" if could else None,
         }
 
 
