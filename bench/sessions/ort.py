@@ -7,7 +7,7 @@ import mmap
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from llx.artifact import Artifact
 from llx.bench import clock
 from llx.bench.machine import large_pages
+from llx.bench.machine.malloc import given_back
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens, Unfit, failed_step
 from llx.bench.sessions import GRAPHS_OF_ORT
@@ -101,15 +102,14 @@ class OrtSession:
         options = session_options(artifact.manifest.precision, dialect)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
-        # MatMulNBits reads many places at once and gains by them a tenth of a step in 8 bits and a
-        # fifth in 4; the products of fp32 and of W8A8 read in order, and gain nothing.
+        # MatMulNBits reads many places at once: large pages save it a tenth of a step in 8 bits, a
+        # fifth in 4. The products of fp32 and of W8A8 read in order, and gain nothing.
         enlarges = provider == "cpu" and artifact.manifest.precision.weight_only
         before = large_pages.blocks() if enlarges else set()
-        with artifact.held(graph.name, WEIGHTS):
+        with artifact.held(graph.name, WEIGHTS), given_back() if enlarges else nullcontext():
             self._session = loaded(graph, options, str(graph), list(self._options.items()))
-        self._large_pages = (
-            large_pages.enlarge(large_pages.blocks() - before) if enlarges else (0, 0)
-        )
+        new = large_pages.blocks() - before if enlarges else set()
+        self._large_pages = large_pages.enlarge(new)
         if self._session.get_providers()[0] != PROVIDERS[provider]:  # it falls back to another
             name = PROVIDERS[provider].removesuffix("ExecutionProvider")
             raise Lacking(f"ONNX Runtime cannot load its {name} provider here", INSTALLS[provider])
