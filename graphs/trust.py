@@ -94,7 +94,8 @@ NAMES: Mapping[int, str] = {
     TensorProto.BFLOAT16: "bf16",
     TensorProto.INT64: "int64",
 }
-END = np.iinfo(np.int64).max  # of a slice, and a position later than any
+# Of a slice, and a position later than any.
+ENDLESS = (np.iinfo(np.int64).max, 1 << 30)
 
 
 def distrusted(
@@ -252,6 +253,6 @@ def _sizes(graph: GraphProto, contract: GraphContract) -> Iterator[str]:
             continue
         if tensor.data_type == TensorProto.INT64:
             values = np.frombuffer(tensor.raw_data, np.int64)
-            beyond = (values < -max(most, 1)) | ((values > most) & (values != END))
+            beyond = (values < -max(most, 1)) | ((values > most) & ~np.isin(values, ENDLESS))
             if beyond.any():
                 yield f"holds {one_line(tensor.name)}, with numbers beyond all sizes of the model"

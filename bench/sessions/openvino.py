@@ -14,10 +14,11 @@ from llx.artifact import Artifact
 from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens, failed_step
 from llx.bench.sessions import Inference
-from llx.bench.sessions.openvino_model import LATER, ROW_OF, SLOTS, stateful
+from llx.bench.sessions.openvino_model import ROW_OF, SLOTS, stateful
 from llx.bench.sessions.openvino_split import split_products
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.graphs.contract import INPUT_IDS, LOGIT_INDEX, LOGITS, POSITION_IDS, StepGuard
+from llx.graphs.dialects.primitive import LATER
 from llx.manifest import WEIGHTS, Manifest
 from llx.refused import refused
 

@@ -30,6 +30,7 @@ from llx.bench.sessions.openvino_match import (
     sliced,
     type_of,
     uncast,
+    value_of,
 )
 from llx.bench.sessions.openvino_rope import Tables, rotated
 from llx.graphs.contract import (
@@ -41,11 +42,10 @@ from llx.graphs.contract import (
     PRESENT,
     GraphContract,
 )
-from llx.graphs.dialects.primitive import END, UNSEEN
+from llx.graphs.dialects.primitive import END, LATER, UNSEEN
 
 SLOTS = "slots"  # the position that each slot of the states holds, [B, written + T]
 ROW_OF = "row_of"  # whose row of the states each row reads, [B]: its own
-LATER = 1 << 30  # a position that no query has passed; the plugin computes in int32
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _require_mask(
     require_constant(repeats, ints(1, groups))
     require_same((new, positions), (given, positions))
     before, slots, later = inputs(past, "Select")
-    require_constant(later, ints(END))
+    require(value_of(later).item() in (LATER, END))  # END until 2026-11-30
     compared, first = inputs(before, "Less")
     require_same((compared, slots))
     require_constant(slots, np.arange(contract.limits.capacity))

@@ -30,7 +30,9 @@ from llx.graphs.semantic import Builder, Dialect
 # in, and far enough below all others that its weight is exactly zero.
 UNSEEN = np.array(-65504, dtype=np.float32)
 FLOAT = ir.DataType.FLOAT
-END = np.iinfo(np.int64).max
+END = np.iinfo(np.int64).max  # of a slice
+# A position later than any. OpenVINO computes int64 in 32 bits, where END would be less than all.
+LATER = 1 << 30
 
 
 def _cast(g: Builder, x: ir.Value, given: ir.DataType, wanted: ir.DataType) -> ir.Value:
@@ -142,7 +144,7 @@ def _mask(g: Builder, positions: ir.Value, capacity: int, groups: int) -> ir.Val
     """
     first = g.op("Gather", positions, g.ints(0), axis=1)  # [B, 1]
     past = slots(g, capacity)
-    past = g.op("Where", g.op("Less", past, first), past, g.ints(END))  # [B, S]
+    past = g.op("Where", g.op("Less", past, first), past, g.ints(LATER))  # [B, S]
     key = g.op("Concat", past, positions, axis=1)
     own = g.op("Tile", positions, g.ints(1, groups))  # [B, G·T]
     return g.op(

@@ -7,6 +7,8 @@ where nothing is rounded (accuracy level 1), and each layer by itself as it is r
 from __future__ import annotations
 
 import os
+import resource
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 
 from llx.bench.fidelity.linears import linear_parities, rounded_in_blocks
 from llx.bench.sessions import ENGINES
-from llx.bench.sessions.ort import OrtSession, unfilled
+from llx.bench.sessions.ort import NO_FLASH, OrtSession, unfilled
 from llx.bench.sessions.ort_arithmetic import arithmetic_of, rounds_inputs, session_options
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed.steps import decode_step
@@ -152,6 +154,48 @@ def test_a_long_prefill_attends_in_parts(tmp_path, monkeypatch, rows):
             found.append(session.logits().copy())
     for ours, theirs in zip(found[:3], found[3:], strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("most", "said"), [(1 << 30, "1"), (0, None)], ids=["whole", "flash"])
+def test_both_kernels_of_attention_give_the_same_logits(tmp_path, monkeypatch, most, said):
+    monkeypatch.delenv(NO_FLASH, raising=False)
+    monkeypatch.setattr("llx.bench.sessions.ort.MOST_SCORES", most)
+    artifact = export_tiny(tmp_path, spec=WHOLE)
+    session = OrtSession(artifact)
+    assert session.details().get(NO_FLASH) == said
+    assert NO_FLASH not in os.environ
+    found = parity.compare(session, TorchSession.open(artifact))
+    assert max(found.prefill_error, found.decode_error) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "precision",
+    ["fp32", few("int8"), few("int8-wo"), few("int4")],
+    ids=["fp32", "int8", "int8-wo", "int4"],
+)
+def test_no_step_takes_memory_where_the_cache_was_written_before(tmp_path, precision):
+    session = OrtSession(export_tiny(tmp_path, precision, WHOLE))
+    token = np.zeros((1, 1), np.int64)
+
+    def decode():
+        session.reset()
+        for at in range(session.limits.capacity):
+            decode_step(session, token, at)
+
+    decode()
+    faults = []
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        decode()
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) == 0  # another thread of this process may have taken some
+    tracemalloc.start()
+    try:
+        decode()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 16
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")

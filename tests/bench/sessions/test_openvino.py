@@ -321,3 +321,25 @@ def test_attention_of_another_scale_is_refused(tiny, folder):
     )
     with pytest.raises(ValueError, match=r"^$"):
         stateful(model, tiny.manifest.contract)
+
+
+def test_the_file_as_it_is_answers_as_pytorch_does_in_somebody_elses_program(tiny):
+    """With OpenVINO alone: a cache of slots, into which the caller writes what is new."""
+    compiled = ov.Core().compile_model(
+        str(tiny.graph("primitive")), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    contract, reference = tiny.manifest.contract, TorchSession.open(tiny, 2)
+    shape = (2, contract.kv_heads, contract.limits.capacity, contract.head_dim)
+    cache = {name: np.full(shape, 9, np.float32) for name in cache_names(contract.layers, "past")}
+    rng, starts = dice(), np.zeros((2, 1), np.int64)
+    for new in (5, 1, 3, 1):
+        tokens = rng.integers(0, contract.limits.vocab, (2, new))
+        positions, picks = starts + np.arange(new), np.array([[new - 1], [0]])
+        given = {"input_ids": tokens, "position_ids": positions, "logit_index": picks}
+        found = compiled({**given, **cache})
+        reference.enqueue(tokens, positions, picks)
+        np.testing.assert_allclose(found["logits"], reference.logits(), atol=1e-5, rtol=0)
+        for name, slots in cache.items():
+            for row, start in enumerate(starts[:, 0]):
+                slots[row, :, start : start + new] = found[name.replace("past", "present")][row]
+        starts = starts + new + (np.array([[0], [-1]]) if new == 3 else 0)
