@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of <malloc.h>
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and the other, of <malloc.h>
 FROM, USUAL = 1 << 20, 32 << 20
 
 
@@ -30,4 +30,5 @@ def given_back() -> Iterator[None]:
         yield
     finally:
         libc.mallopt(MMAP_THRESHOLD, USUAL)
+        libc.mallopt(TRIM_THRESHOLD, 2 * USUAL)  # as glibc itself would have it with the other
         libc.malloc_trim(0)
