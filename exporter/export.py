@@ -16,6 +16,7 @@ from llx.corpus import WINDOW
 from llx.errors import BadInput, LlxError, one_line, require_modules
 from llx.exporter.differences import another_export, hash_of, hashed
 from llx.exporter.locate import RandomWeights
+from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
     ExportRequest,
     calibration_key,
@@ -25,7 +26,7 @@ from llx.exporter.request import (
     require_use_of_text,
     source_file,
 )
-from llx.files import beside, real_path, require_space
+from llx.files import beside, real_path, require_space, write_whole
 from llx.graphs.contract import GraphContract, contract_for
 from llx.llama.presets import Preset
 from llx.llama.spec import LlamaSpec
@@ -260,6 +261,7 @@ def _write_model(
         files[WEIGHTS], casts = write_weights(folder / WEIGHTS, source, layout, progress)
     manifest = replace(manifest, casts=casts, quantization=record, files=files)
     write_manifest(folder, manifest)
+    write_whole(folder / README, readme_of(manifest).encode())
     return manifest
 
 

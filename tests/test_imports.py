@@ -54,7 +54,7 @@ llx.exporter: sources
 llx.exporter: weights
 llx.exporter: load
 llx.exporter: original quantization
-llx.exporter: readback request
+llx.exporter: readback request readme
 llx.exporter: export
 
 llx.bench: session cuda text chat

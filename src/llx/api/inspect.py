@@ -62,7 +62,7 @@ def _sections(artifact: Artifact) -> Iterator[Section]:
     total = sum(groups.values())
     rows = [(name, binary_bytes(n), f"{100 * n / total:.1f} %") for name, n in groups.items()]
     yield Section("weights", ("group", ">bytes", ">share"), rows)
-    headings = (">positions filled", ">must be read", ">is read: all of the cache")
+    headings = (">positions filled", ">ort and openvino read", ">TensorRT reads: all of the cache")
     yield Section("bytes of a decode step", headings, list(_reads(artifact)))
     engines = [engine_row(engine) for engine in engines_of(artifact)]
     if engines:

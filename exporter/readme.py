@@ -1,0 +1,110 @@
+"""README.md of an artifact: which file is for whom, and a program that runs it without llx."""
+
+from __future__ import annotations
+
+from string import Template
+
+from llx.graphs.dialects import DIALECTS
+from llx.manifest import CHAT_TEMPLATE, TOKENIZER, WEIGHTS, Manifest
+
+README = "README.md"
+FOR = {
+    "ort": "ONNX Runtime on a CPU. Load it with default session options: they are the fast ones. "
+    "Attention reads as much of the cache as is filled",
+    "standard": "TensorRT from 10.15 on, TensorRT-RTX, and any runtime of ONNX alone. Attention "
+    "reads the whole cache",
+    "primitive": "older TensorRT, and OpenVINO. Attention reads the whole cache, and `present` is "
+    "what is new alone: the caller writes it behind the past",
+}
+TEXT = Template("""# $name
+
+$parameters parameters of `$label`, $precision, exported by llx $llx.
+
+| file | what it is for |
+|---|---|
+$files
+
+All graphs read `$weights`, which must lie beside them.
+
+## Inputs and outputs
+
+B rows (up to $rows), T new tokens (up to $new: give a longer prompt in parts), K positions whose
+logits are wanted, $capacity positions in the cache.
+
+| name | type | shape | |
+|---|---|---|---|
+| `input_ids` | int64 | B, T | |
+| `position_ids` | int64 | B, T | of each row consecutive, from as many as are in its cache |
+| `logit_index` | int64 | B, K | which of the T to give logits of |
+| `past.0.key`, `past.0.value`, … `past.$last.value` | $compute | $cache | |
+| `logits` | float32 | B, K, $vocab | |
+| `present.0.key`, … | $compute | as `past`; in `primitive.onnx` B, $kv_heads, T, $head_dim | |
+
+`past` and `present` of `ort.onnx` and `standard.onnx` are bound to the same memory, so no step
+copies a cache. `ort.onnx` computes in float32, whatever `past` is in the others. What lies behind
+the filled positions is never read: a cache need not be cleared.
+
+## With ONNX Runtime alone
+
+```python
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+session = onnxruntime.InferenceSession("ort.onnx", providers=["CPUExecutionProvider"])
+binding = session.io_binding()
+binding.bind_output("logits")
+for past in session.get_inputs()[3:]:
+    slots = np.zeros((1, $kv_heads, $capacity, $head_dim), np.float32)
+    cache = onnxruntime.OrtValue.ortvalue_from_numpy(slots)
+    binding.bind_ortvalue_input(past.name, cache)
+    binding.bind_ortvalue_output(past.name.replace("past", "present"), cache)
+
+
+def step(tokens, filled):
+    count = len(tokens)
+    binding.bind_cpu_input("input_ids", np.array([tokens]))
+    binding.bind_cpu_input("position_ids", np.arange(filled, filled + count)[None])
+    binding.bind_cpu_input("logit_index", np.array([[count - 1]]))
+    session.run_with_iobinding(binding)
+    return binding.get_outputs()[0].numpy()[0, 0]  # of the last token, [$vocab]
+
+
+tokens = tokenizer.encode("The capital of France is").ids
+logits = step(tokens, 0)
+for _ in range(16):
+    tokens.append(int(logits.argmax()))
+    logits = step(tokens[-1:], len(tokens) - 1)
+print(tokenizer.decode(tokens))
+```
+""")
+
+
+def readme_of(manifest: Manifest) -> str:
+    """The text, for a manifest that names all files of the artifact."""
+    contract, spec = manifest.contract, manifest.spec
+    uses = {
+        f"{name}.onnx": f"{FOR[name]} (opset {dialect.opset})" for name, dialect in DIALECTS.items()
+    }
+    uses[WEIGHTS] = "the weights, once for all graphs"
+    uses[TOKENIZER] = "Hugging Face's `tokenizers`"
+    uses[CHAT_TEMPLATE] = "how a conversation is spelled, in Jinja"
+    return TEXT.substitute(
+        name=manifest.name,
+        parameters=f"{spec.parameters:,}",
+        label=manifest.source.label.replace("`", "'"),
+        precision=manifest.precision.name,
+        llx=manifest.versions["llx"],
+        files="\n".join(f"| `{name}` | {uses[name]} |" for name in uses if name in manifest.files),
+        weights=WEIGHTS,
+        rows=contract.limits.max_rows,
+        new=contract.limits.max_new_tokens,
+        capacity=contract.limits.capacity,
+        last=contract.layers - 1,
+        compute={"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[contract.compute],
+        cache=", ".join(map(str, contract.cache_shape)),
+        kv_heads=contract.kv_heads,
+        head_dim=contract.head_dim,
+        vocab=contract.limits.vocab,
+    )
