@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -141,12 +140,3 @@ def test_the_example_speaks_through_the_door_alone():
         and node.func.value.id == "llx"
     }
     assert {"export", "generate", "bench", "compare", "report", "plan"} <= called
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_example_runs_as_it_stands(tmp_path):
-    ended = run_script(EXAMPLE.read_text(), tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert " Paris" in ended.stdout
-    assert Path(ended.stdout.split()[0]).name == "smollm2-135m-instruct-fp32"

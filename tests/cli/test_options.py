@@ -6,6 +6,7 @@ fails, and so does one that is no option any more.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -517,7 +518,15 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
     "call",
     [pytest.param(call, marks=SLOW if call.slow else (), id=call.line) for call in CALLS],
 )
-def test_every_option_does_what_it_says(call, inside, llx):
+def test_every_option_does_what_it_says(call, inside, llx, monkeypatch):
+    selftest = importlib.import_module("llx.api.selftest")
+    small = {
+        "PROMPT": 8,
+        "GENERATED": 4,
+        "_exported": lambda *_: open_artifact(inside / "artifact"),
+    }
+    for name, value in small.items():
+        monkeypatch.setattr(selftest, name, value)
     if "out" not in call.words or "--overwrite" not in call.words:
         shutil.rmtree(inside / "out")
     ended = llx(*call.words)
