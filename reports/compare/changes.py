@@ -64,8 +64,9 @@ def settings_table(found: Compared) -> Table:
 def changes_markdown(found: Compared) -> str:
     """For a pull request's comment: the verdict, what changed, what else was not the same."""
     open_ = any(change.verdict == "inconclusive" for change in found.changes)
-    light = "🔴" if found.regressed else "🟡" if open_ else "🟢"
-    parts = [f"**{light} {safe(verdict_line(found))}**"]
+    light = "🔴" if found.regressed else "🟡" if open_ or found.unjudged else "🟢"
+    parts = [f"**⚠ {safe(line)}**" for line in found.unjudged]
+    parts.append(f"**{light} {safe(verdict_line(found))}**")
     several = _several(found)
     changed = [change for change in found.changes if change.verdict != "no change"]
     if changed:
@@ -80,7 +81,12 @@ def changes_markdown(found: Compared) -> str:
 
 def changes_json(found: Compared) -> str:
     """All of it, for programs (`llx.comparison/1`)."""
-    compared = {"changes": found.changes, "settings": found.settings, "notes": found.notes}
+    compared = {
+        "unjudged": found.unjudged,
+        "changes": found.changes,
+        "settings": found.settings,
+        "notes": found.notes,
+    }
     whole = {"schema": "llx.comparison/1", "regressed": bool(found.regressed), "compared": compared}
     return msgspec.json.encode(whole).decode() + "\n"
 
@@ -130,7 +136,9 @@ def changes_writer(name: str) -> Callable[[Compared], str]:
 
 
 def show_changes(found: Compared) -> None:
-    """Print the verdict, every change, and what else differs."""
+    """Print what was not judged, the verdict, every change, and what else differs."""
+    for line in found.unjudged:
+        say(f"WARNING: {line}")
     say(verdict_line(found))
     say("")
     show(changes_table(found))

@@ -88,6 +88,7 @@ def gate_for(gates: Sequence[Gate], metric: str, kind: Kind, engine: str) -> Gat
 GATES = (
     Gate(metric="KLD *", kind="deterministic", threshold="10%", negligible=1e-4),
     Gate(metric="PPL ratio *", kind="deterministic", threshold=0.005),
+    Gate(metric="PPL *", kind="deterministic", threshold="0.5%"),
     Gate(metric="same top-1 *", kind="deterministic", threshold=0.005),
     Gate(metric="artifact bytes", kind="deterministic", threshold="1%"),
     Gate(metric="engine bytes", kind="deterministic", threshold="2%"),

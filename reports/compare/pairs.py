@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from llx.errors import BadInput
 from llx.reports.compare.gates import GATES, Gate, gate_for
-from llx.reports.compare.verdicts import Change, Pair, Verdict, lost_with, required_and_nowhere
+from llx.reports.compare.verdicts import (
+    MODEL,
+    Change,
+    Pair,
+    Verdict,
+    lost_with,
+    required_and_nowhere,
+)
 from llx.reports.measures import followed
 from llx.reports.units import minute
 from llx.result import Result
@@ -32,8 +39,12 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """Results against a baseline: every measure that both have, and what else is to be said."""
+    """Results against a baseline: every measure that both have, and what else is to be said.
 
+    `unjudged`: models that are not the same and were not compared, to be read before any verdict.
+    """
+
+    unjudged: list[str]
     pairs: list[tuple[Result, Result]]
     changes: list[Change]
     settings: list[Setting]
@@ -91,7 +102,30 @@ def beside(
         )
     settings = [one for before, after in pairs for one in _settings(before, after)]
     return Compared(
-        pairs=pairs, changes=changes, settings=list(dict.fromkeys(settings)), notes=notes
+        unjudged=[words for pair in pairs if (words := _unjudged(*pair, changes))],
+        pairs=pairs,
+        changes=changes,
+        settings=list(dict.fromkeys(settings)),
+        notes=notes,
+    )
+
+
+def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str | None:
+    """That nothing says whether another model is a worse one, if so, and why."""
+    if before.artifact.sha256 == after.artifact.sha256:
+        return None
+    of = (after.engine, after.artifact.name)
+    about = [
+        one
+        for one in changes
+        if (one.engine, one.artifact) == of and one.metric in (f"{MODEL}prefill", f"{MODEL}decode")
+    ]
+    if any(one.verdict != "not comparable" and one.after is not None for one in about):
+        return None
+    why = next((one.why for one in about if one.why), None) or "the baseline was not judged"
+    return (
+        f"{_named(after)} is another artifact than the baseline's, and whether its model is worse "
+        f"was not measured: {why}"
     )
 
 

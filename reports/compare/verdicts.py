@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,8 +17,8 @@ import numpy as np
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
 from llx.reports.compare.gates import GATES, OF_ROOFLINE, Gate, Kind, gate_for
 from llx.reports.measures import phase_figures
-from llx.result import FIDELITY, Fidelity, Result, SpeedRow
-from llx.statistics import Comparison, compare, verdict
+from llx.result import FIDELITY, Fidelity, PhaseFidelity, Result, SpeedRow
+from llx.statistics import Comparison, compare, paired_ratio, verdict
 
 Verdict = Literal["regressed", "improved", "no change", "inconclusive", "not comparable"]
 OF_SPEED: dict[str, Verdict] = {
@@ -29,6 +30,9 @@ OF_SPEED: dict[str, Verdict] = {
 NOT_MEASURED = "it was not measured"
 SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
+MODEL = (
+    "PPL "  # how what judges the model begins, and "PPL ratio", which judges the export, does too
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,7 @@ class Pair:
     def changes(self) -> Iterator[Change]:
         """Every measure that the baseline has."""
         yield from self._speeds()
+        yield from self._model()
         yield from self._fidelity()
         yield from self._counts()
 
@@ -291,6 +296,24 @@ class Pair:
             return always(Judged.of("inconclusive", invalid, found))
         return lambda gate: Judged.of_two_runs(found, gate)
 
+    def _model(self) -> Iterator[Change]:
+        """The model itself, whatever its reference: perplexity on the same tokens."""
+        before, after = self._before.fidelity, self._after.fidelity
+        if before is None:
+            return
+        unlike = _other_protocol(before, after)
+        missing = self._missing(FIDELITY, self._after.unjudged)
+        for name in ("prefill", "decode"):
+            old = getattr(before, name)
+            now = getattr(after, name) if after else None
+            judge = always(missing)
+            if unlike:
+                judge = always(Judged("not comparable", unlike))
+            elif now:
+                judge = partial(_perplexity, old, now)
+            numbers = old.ppl, now.ppl if now else None
+            yield self._change(f"{MODEL}{name}", "deterministic", "", numbers, judge)
+
     def _fidelity(self) -> Iterator[Change]:
         """What both were judged by, on the same tokens."""
         before, after = self._before.fidelity, self._after.fidelity
@@ -386,11 +409,30 @@ def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> t
     return ("improved" if improved else "regressed"), f"by more than {threshold}"
 
 
+def _perplexity(before: PhaseFidelity, after: PhaseFidelity, gate: Gate) -> Judged:
+    """Whether the model became worse, token by token where both have kept what each one cost.
+
+    The tokens are the same, and so is what is hard about them: the interval of the ratio is that of
+    the differences (paired Student's t), far narrower than that of either perplexity.
+    """
+    said, why = _by_gate(before.ppl, after.ppl, gate, False)
+    if not before.nll or len(before.nll) != len(after.nll):
+        return Judged(said, why, after.ppl / before.ppl if before.ppl else None)
+    found = paired_ratio(np.array(before.nll), np.array(after.nll))
+    ends = found.low, found.high
+    if said in ("regressed", "improved") and found.low <= 1 <= found.high:
+        return Judged("inconclusive", "too few tokens to tell", found.ratio, ends)
+    return Judged(said, why, found.ratio, ends)
+
+
 def _other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:
     """Why two fidelities are not of the same tokens, if they are not."""
     if after is None:
         return None
     other = [name for name in PROTOCOL if getattr(before, name) != getattr(after, name)]
+    hashes = {one.tokens_sha256 for one in (before, after)} - {None}
+    if not other and (len(hashes) > 1 or before.tokens != after.tokens):
+        return "judged on other tokens: another tokenizer"
     return f"judged on other tokens: another {', '.join(other)}" if other else None
 
 

@@ -109,9 +109,7 @@ def page_html(
     looks = Looks.of([one.engine for one in everything], [one.precision for one in everything])
     models, course = _models(results, looks, pairs), _course(entries, looks)
     against = _against(compared, looks) if compared else None
-    remarks = remarks_on(
-        [(model.name, model.runs) for model in models], compared.changes if compared else ()
-    )
+    remarks = remarks_on([(model.name, model.runs) for model in models], compared)
     drawn = [*course, *(plot for model in models for plot in model.plots)]
     if against and against.plot:
         drawn.append(against.plot)

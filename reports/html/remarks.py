@@ -28,7 +28,7 @@ class Remark:
 
 
 def remarks_on(
-    models: Sequence[tuple[str, Sequence[Run]]], changes: Sequence[Change] = ()
+    models: Sequence[tuple[str, Sequence[Run]]], compared: Compared | None = None
 ) -> list[Remark]:
     """What was found wrong, what changed, and what is doubtful: the worst first, each once."""
     found: dict[tuple[str, str, str], list[str]] = {}
@@ -38,7 +38,9 @@ def remarks_on(
             for kind, word, test, text in _said(run.result):
                 of = f"{prefix}{run.label}" + (f", {test}" if test else "")
                 found.setdefault((kind, word, text), []).append(of)
-    remarks = [*_changed(changes)]
+    remarks = [*_changed(compared.changes)] if compared else []
+    for words in compared.unjudged if compared else ():
+        remarks.append(Remark(kind="warn", word="NOT COMPARED", who="the model", text=words))
     remarks += [
         Remark(kind=kind, word=word, who=named(who), text=text)
         for (kind, word, text), who in found.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -17,6 +18,7 @@ OF_SAMPLES = (
     ("load_s", "loads_s", statistics.median),
     ("read_bytes_per_s", "read_samples", statistics.median),
     ("flops_per_s", "flops_samples", statistics.median),
+    ("ppl", "nll", lambda nll: math.exp(statistics.fmean(nll))),
 )
 
 

@@ -174,7 +174,10 @@ class SpanDivergence:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseFidelity:
-    """Fidelity of one way to reach the logits: prefill in chunks, or decode token by token."""
+    """Fidelity of one way to reach the logits: prefill in chunks, or decode token by token.
+
+    `nll`: what each scored token cost, in nats, window by window; kept of the prefill alone.
+    """
 
     tokens: Count
     ppl: Amount
@@ -188,13 +191,15 @@ class PhaseFidelity:
     mean_abs_logit_error: Amount
     kld_bound: Amount | None = None  # no estimate: the mean KLD is as much or more
     kld_by_position: list[SpanDivergence] = field(default_factory=list)
+    nll: list[Amount] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
     """An engine against the PyTorch fp32 reference of the same checkpoint, on the same tokens.
 
-    The statistics at the top are those of the prefill.
+    The statistics at the top are those of the prefill. `tokens_sha256`: of the windows' tokens,
+    [W, N] in 64 bits, little-endian; older results have none.
     """
 
     reference: Literal["pytorch-fp32"] = "pytorch-fp32"
@@ -206,6 +211,7 @@ class Fidelity:
     stride: Count
     bos: str
     tokens: Count
+    tokens_sha256: str | None = None
     top_k: Count  # logits compared per token: the reference's likeliest,
     tail_samples: Count  # and so many drawn from the others by their probability
     ppl: Amount
