@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +19,7 @@ from llx.errors import EXIT_LACKING
 from llx.reports.measures import Measure, followed, measures
 from llx.reports.plain import visible
 from llx.reports.units import significant
-from llx.result import ErrorRecord, Result, SpeedRow
+from llx.result import ErrorRecord, Result
 
 
 def github_bigger(results: Sequence[Result]) -> str:
@@ -65,48 +67,67 @@ def bencher(results: Sequence[Result]) -> str:
     return _pretty(found)
 
 
+Outcome = Literal["passed", "failure", "error", "skipped"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of a JUnit suite: its name, how it ended, and what is said of it, if anything."""
+
+    name: str
+    outcome: Outcome = "passed"
+    said: str = ""
+    seconds: float = 0.0
+
+
 def junit(results: Sequence[Result]) -> str:
     """JUnit XML: a suite for each engine and artifact, a case for each test."""
-    suites = ET.Element("testsuites")
-    for result in results:
-        suite = ET.SubElement(suites, "testsuite", name=_named(result))
-        for row in result.speed:
-            case = _case(suite, result, row.name, sum(map(sum, row.step_ns)) / 1e9)
-            _outcome_of_row(case, row)
-        for failed in result.failed:
-            _error(_case(suite, result, failed.test), failed.error)
-        if result.error:
-            _error(_case(suite, result, "engine"), result.error)
-        if result.fidelity:
-            _case(suite, result, "fidelity")
-        for attribute, tag in (
+    return junit_of([(_named(result), list(_cases(result))) for result in results])
+
+
+def _cases(result: Result) -> Iterator[Case]:
+    for row in result.speed:
+        seconds = sum(map(sum, row.step_ns)) / 1e9
+        if row.valid:
+            said = f"{significant(row.mean)} {row.unit}"
+            yield Case(row.name, said=said, seconds=seconds)
+        else:
+            yield Case(row.name, "failure", f"INVALID: {row.invalid_reason}", seconds)
+    for failed in result.failed:
+        yield _error(failed.test, failed.error)
+    if result.error:
+        yield _error("engine", result.error)
+    if result.fidelity:
+        yield Case("fidelity")
+
+
+def _error(test: str, error: ErrorRecord) -> Case:
+    """What this machine lacks was not run; all else went wrong."""
+    outcome: Outcome = "skipped" if error.exit_code == EXIT_LACKING else "error"
+    return Case(test, outcome, f"{error.message}: {error.remedy}")
+
+
+def junit_of(suites: Iterable[tuple[str, Sequence[Case]]]) -> str:
+    """JUnit XML of suites by name."""
+    root = ET.Element("testsuites")
+    for name, cases in suites:
+        suite = ET.SubElement(root, "testsuite", name=visible(name))
+        for case in cases:
+            at = {"classname": visible(name), "name": visible(case.name)}
+            element = ET.SubElement(suite, "testcase", at, time=f"{case.seconds:.3f}")
+            if case.outcome != "passed":
+                ET.SubElement(element, case.outcome, message=visible(case.said))
+            elif case.said:
+                ET.SubElement(element, "system-out").text = visible(case.said)
+        for attribute, outcome in (
             ("failures", "failure"),
             ("errors", "error"),
             ("skipped", "skipped"),
         ):
-            suite.set(attribute, str(len(suite.findall(f"*/{tag}"))))
-        suite.set("tests", str(len(suite)))
-    ET.indent(suites)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(suites, encoding="unicode")}\n'
-
-
-def _case(suite: ET.Element, result: Result, test: str, seconds: float = 0.0) -> ET.Element:
-    return ET.SubElement(
-        suite, "testcase", classname=_named(result), name=visible(test), time=f"{seconds:.3f}"
-    )
-
-
-def _outcome_of_row(case: ET.Element, row: SpeedRow) -> None:
-    if row.valid:
-        ET.SubElement(case, "system-out").text = f"{significant(row.mean)} {row.unit}"
-    else:
-        ET.SubElement(case, "failure", message=visible(f"INVALID: {row.invalid_reason}"))
-
-
-def _error(case: ET.Element, error: ErrorRecord) -> None:
-    """What this machine lacks was not run; all else went wrong."""
-    tag = "skipped" if error.exit_code == EXIT_LACKING else "error"
-    ET.SubElement(case, tag, message=visible(f"{error.message}: {error.remedy}"))
+            suite.set(attribute, str(sum(case.outcome == outcome for case in cases)))
+        suite.set("tests", str(len(cases)))
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 
 
 def _named(result: Result) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from llx.errors import BadInput
-from llx.reports.console import show_results
+from llx.reports.console import show_results, warn
 from llx.reports.emitters import bencher, github_bigger, github_smaller, junit
 from llx.reports.markdown import results_markdown
+from llx.reports.measures import followed, measures
 from llx.reports.plain import visible
 from llx.result import Result, encode_results
 from llx.streams import print_data
@@ -55,11 +56,16 @@ def records(results: Sequence[Result]) -> Iterator[dict[str, object]]:
 
 
 def _csv(results: Sequence[Result]) -> str:
+    return csv_of(COLUMNS.split(), (record.values() for record in records(results)))
+
+
+def csv_of(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table as CSV: texts in quotes, numbers as they are, nothing for what is unknown."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS.split())
-    for record in records(results):
-        writer.writerow(map(_csv_cell, record.values()))
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(map(_csv_cell, row))
     return out.getvalue()
 
 
@@ -97,4 +103,35 @@ def writer_named(name: str | None) -> Callable[[Sequence[Result]], None]:
     if name is None:
         return show_results
     write = format_named(name)
-    return lambda results: print_data(write(results))
+
+    def written(results: Sequence[Result]) -> None:
+        print_data(write(results))
+        for line in left_out(name, results):
+            warn(line)
+
+    return written
+
+
+# Formats of numbers alone, and of those the ones that hold half of them.
+OF_NUMBERS = ("csv", "bencher", "github-bigger", "github-smaller")
+HALVES = {"github-bigger": True, "github-smaller": False}
+
+
+def left_out(name: str, results: Sequence[Result]) -> Iterator[str]:
+    """What a format has no place for, a line each."""
+    if name not in OF_NUMBERS:
+        return
+    lost = sum(len(one.failed) + bool(one.error) for one in results)
+    if lost:
+        yield f"{name} has no place for tests that failed; left out: {lost}"
+    if name == "csv":
+        return
+    rows = [row for one in followed(results) for row in one.speed]
+    hidden = sum(not row.valid or row.quick for row in rows)
+    if hidden:
+        yield f"{name} holds what may be published; rows left out: {hidden} of {len(rows)}"
+    if name in HALVES:
+        found = [one for result in followed(results) for one in measures(result)]
+        other = sum(one.more_is_better != HALVES[name] for one in found)
+        rest = next(half for half in HALVES if half != name)
+        yield f"{name} holds one half; numbers that are in {rest}: {other}"

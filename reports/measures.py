@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from llx.reports.notes import row_times
 from llx.result import Estimate, PhaseFidelity, Result, SpeedRow
@@ -26,6 +27,44 @@ class Measure:
     value: float
     interval: tuple[float, float] | None = None
     more_is_better: bool = False
+
+
+class Other(NamedTuple):
+    """A number beside speed and fidelity, better when smaller: its kind, unit, value and test."""
+
+    kind: Literal["deterministic", "wall clock"]
+    unit: str
+    value: float
+    of: str
+
+
+def other_numbers(result: Result) -> dict[str, Other]:
+    """Every number of a result beside speed, fidelity and bytes, by what a gate calls it."""
+    found: dict[str, Other] = {}
+    for row in result.speed:
+        if not row.valid:
+            continue
+        times = dict(row_times(row)) | ({"ITL": row.itl_ms} if row.itl_ms else {})
+        for name, percentiles in times.items():
+            for part in ("p50", "p90", "p95", "p99"):
+                value = getattr(percentiles, part)
+                found[f"{name} {part}, {row.name}"] = Other("wall clock", "ms", value, row.name)
+        if row.energy and row.energy.mj_per_token is not None:
+            value = row.energy.mj_per_token
+            found[f"energy, {row.name}"] = Other("wall clock", "mJ/token", value, row.name)
+    if memory := result.memory:
+        for name, size in (
+            ("peak host memory", memory.peak_host_bytes),
+            ("peak device memory", memory.peak_device_bytes),
+            ("cache bytes", memory.cache_bytes),
+        ):
+            if size is not None:
+                found[name] = Other("deterministic", "B", float(size), name)
+    if result.time:
+        found["load time"] = Other("wall clock", "s", result.time.load_s, "load time")
+        if result.time.build_s is not None:
+            found["build time"] = Other("wall clock", "s", result.time.build_s, "build time")
+    return found
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ llx.reports: plain units
 llx.reports: notes terminal
 llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
-llx.reports: formats compare
+llx.reports: formats
+llx.reports: compare
 llx.reports: html report
 llx.reports: checks
 

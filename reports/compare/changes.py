@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 
 import msgspec
 from rich.table import Table
 
 from llx.errors import BadInput
+from llx.reports.compare.gates import GATES, gate_for
 from llx.reports.compare.pairs import Compared
-from llx.reports.compare.verdicts import Change
+from llx.reports.compare.verdicts import Change, measurable
 from llx.reports.console import say, show, simple_table
+from llx.reports.emitters import Case, Outcome, junit_of
+from llx.reports.formats import csv_of
 from llx.reports.markdown import markdown_table, safe
+from llx.reports.measures import other_numbers
 from llx.reports.units import binary_bytes, significant
+from llx.result import Result
 
 HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
 
@@ -91,6 +97,35 @@ def changes_json(found: Compared) -> str:
     return msgspec.json.encode(whole).decode() + "\n"
 
 
+def changes_csv(found: Compared) -> str:
+    """A line for every measure, with all that is known of it."""
+    columns = [field.name for field in fields(Change) if field.name != "ci95"]
+    rows = []
+    for change in found.changes:
+        low, high = change.ci95 or (None, None)
+        rows.append([*(getattr(change, name) for name in columns), low, high])
+    return csv_of([*columns, "ci95_low", "ci95_high"], rows)
+
+
+def changes_junit(found: Compared) -> str:
+    """JUnit XML: a suite for each engine and artifact, a case for each measure with its verdict.
+
+    What a gate fails is a failure; what cannot be said or compared was skipped, and says why.
+    """
+    suites: dict[str, list[Case]] = {}
+    for change in found.changes:
+        of = f"{change.artifact} {change.engine}".strip()
+        said = f"{change.verdict}: {moved(change)}, {ratio_of(change)}; {why_of(change)}"
+        said = said.rstrip("; ,")
+        outcome: Outcome = "failure" if change.fails else "passed"
+        if change.verdict in ("inconclusive", "not comparable"):
+            outcome = "skipped"
+        suites.setdefault(of, []).append(Case(change.metric, outcome, said))
+    if found.unjudged:
+        suites["models"] = [Case("the model", "skipped", line) for line in found.unjudged]
+    return junit_of(suites.items())
+
+
 def _cells(change: Change, several: bool) -> Iterator[str]:
     yield change.verdict
     yield _engine(change, several)
@@ -125,7 +160,12 @@ def ratio_of(change: Change) -> str:
     return f"{significant(change.ratio, 3)} ×" + (f" ({ends})" if ends else "")
 
 
-WRITERS: dict[str, Callable[[Compared], str]] = {"md": changes_markdown, "json": changes_json}
+WRITERS: dict[str, Callable[[Compared], str]] = {
+    "md": changes_markdown,
+    "json": changes_json,
+    "csv": changes_csv,
+    "junit": changes_junit,
+}
 
 
 def changes_writer(name: str) -> Callable[[Compared], str]:
@@ -133,6 +173,17 @@ def changes_writer(name: str) -> Callable[[Compared], str]:
     if name not in WRITERS:
         raise BadInput(f"unknown format {name!r}", f"choose one of {', '.join(WRITERS)}")
     return WRITERS[name]
+
+
+def measures_table(results: Sequence[Result]) -> Table:
+    """What a gate may be about in these results, and whether it fails without a file of gates."""
+    rows = []
+    for (metric, kind, engine), unit in sorted(measurable(results).items()):
+        usual = gate_for(GATES, metric, kind, engine)
+        other = metric in {name for one in results for name in other_numbers(one)}
+        fails = f"worse by {usual.threshold}" if usual and not other else ""
+        rows.append((metric, kind, engine, unit, fails))
+    return simple_table("", ("measure", "kind", "engine", "unit", "fails by default"), rows)
 
 
 def show_changes(found: Compared) -> None:

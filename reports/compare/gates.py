@@ -27,23 +27,27 @@ MOST = 1e15  # of a difference that matters: more than any number of a result, a
 class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A change that matters. The first gate that fits a metric counts; others are shown only.
 
-    `metric`: a test or a measure by its name, such as `tg128`, `KLD prefill`; `*` stands for
-    anything; a share of the roofline goes by its test's name too. `threshold`: a share of the
-    baseline's, such as "5%", or a difference, such as 0.005. `negligible`: a difference that never
-    matters. `limit`: what a number that does not vary must not cross, whatever the baseline.
-    `apart`: by how much two runs of one thing differ on the machine where they are not measured in
-    turns, as a share; what is less decides nothing. `required`: whether it fails where the baseline
-    has a number and the results have none, or an INVALID one.
+    `metric`: a test or a measure by its name, such as `tg128`, `KLD prefill`, `TTFT p50, pp512`;
+    `*` stands for anything; a share of the roofline goes by its test's name too. `kind`: what of a
+    name alone, such as a test's speed or its share; None: all that the name fits. `threshold`: a
+    share of the baseline's, such as "5%", or a difference, such as 0.005; None where the limit
+    alone counts. `negligible`: a difference that never matters. `limit`: what a number must not
+    cross, whatever the baseline: a floor of what is better when larger, else a ceiling. `apart`: by
+    how much two runs of one thing differ on the machine where they are not measured in turns, as a
+    share; what is less decides nothing. `required`: whether it fails where the baseline has a
+    number and the results have none, or an INVALID one. `optional`: whether it may be about nothing
+    that these results have; else that is an error.
     """
 
     metric: str
-    kind: Kind
-    threshold: str | float
+    kind: Kind | None = None
+    threshold: str | float | None = None
     engine: str = "*"
     negligible: float = 0.0
     limit: float | None = None
     apart: str | None = None
     required: bool = False
+    optional: bool = False
 
     def __post_init__(self) -> None:
         for name in ("threshold", "negligible", "limit"):
@@ -55,26 +59,37 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for threshold in (self.threshold, self.apart):
             if isinstance(threshold, str):
                 share_of(threshold)
-        if self.kind != "deterministic" and not isinstance(self.threshold, str):
-            raise ValueError(f"a gate of kind {self.kind} has a threshold in percent, such as 5%")
-        if self.kind != "deterministic" and self.limit is not None:
-            raise ValueError(f"a gate of kind {self.kind} has no limit: speeds vary")
+        if self.threshold is None and self.limit is None:
+            raise ValueError("a gate has a threshold, such as 5%, or a limit")
+        if self.required and self.optional:
+            raise ValueError("a gate is required or optional, not both")
+        if self.kind not in ("deterministic", None):
+            self.require_share(self.kind)
+
+    def require_share(self, kind: Kind) -> None:
+        """Raise `ValueError` where what varies would be held to a difference."""
+        if isinstance(self.threshold, float | int):
+            raise ValueError(f"a gate of kind {kind} has a threshold in percent, such as 5%")
 
     @property
     def share(self) -> float:
-        """The threshold of one that has it in percent, as a share."""
-        return share_of(str(self.threshold))
+        """The threshold in percent as a share; where the limit alone counts, one past all."""
+        return MOST if self.threshold is None else share_of(str(self.threshold))
+
+    def noise_apart(self, kind: Kind) -> float:
+        """The noise between two runs, as a share."""
+        return share_of(self.apart) if self.apart else APART[kind]
 
     @property
-    def noise_apart(self) -> float:
-        """The noise between two runs, as a share."""
-        return share_of(self.apart) if self.apart else APART[self.kind]
+    def names(self) -> bool:
+        """Whether it names anything: what stands for all means what is compared without a gate."""
+        return bool(self.metric.strip("*"))
 
     def fits(self, metric: str, kind: Kind, engine: str) -> bool:
         """Whether the gate is about a metric of an engine."""
         names = {metric, metric.removesuffix(OF_ROOFLINE)}
         return (
-            kind == self.kind
+            self.kind in (kind, None)
             and any(fnmatchcase(name, self.metric) for name in names)
             and fnmatchcase(engine, self.engine)
         )
@@ -93,20 +108,36 @@ GATES = (
     Gate(metric="artifact bytes", kind="deterministic", threshold="1%"),
     Gate(metric="engine bytes", kind="deterministic", threshold="2%"),
     Gate(metric="bytes a step, *", kind="deterministic", threshold="1%"),
-    Gate(metric="graph nodes", kind="deterministic", threshold="1%"),
     Gate(metric="*", kind="roofline share", threshold="10%"),
     Gate(metric="*", kind="wall clock", threshold="5%"),
+)
+# What a measure is judged by that no gate is about: it is shown, and fails nothing.
+USUAL = (
+    *GATES,
+    Gate(metric="graph nodes", kind="deterministic", threshold="1%"),
+    Gate(metric="*", kind="deterministic", threshold="10%"),
 )
 
 
 class _GateFile(msgspec.Struct, forbid_unknown_fields=True):
-    gate: list[Gate]
+    gate: list[dict[str, object]]
 
 
 def read_gates(path: Path) -> tuple[Gate, ...]:
-    """The gates of a TOML file, each a `[[gate]]`. Raises `BadInput` for anything else."""
+    """The gates of a TOML file, each a `[[gate]]`. Raises `BadInput` with all that is wrong."""
     try:
         found = msgspec.toml.decode(path.read_bytes(), type=_GateFile)
+        gates, wrong = [], []
+        for number, content in enumerate(found.gate, 1):
+            try:
+                gates.append(msgspec.convert(content, Gate))
+            except msgspec.ValidationError as error:
+                of = (
+                    f"gate {number}, {content.get('metric', '')!r}: " if len(found.gate) > 1 else ""
+                )
+                wrong.append(f"{of}{error}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
     except OSError as error:
         raise BadInput(
             f"{path} cannot be read ({error.strerror})", "name a file of gates"
@@ -114,6 +145,6 @@ def read_gates(path: Path) -> tuple[Gate, ...]:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} is no file of gates ({error})",
-            'write [[gate]], metric = "tg*", kind = "wall clock", threshold = "5%"',
+            'write [[gate]], metric = "tg*", threshold = "5%"',
         ) from None
-    return tuple(found.gate)
+    return tuple(gates)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from llx.errors import BadInput
-from llx.reports.compare.gates import GATES, Gate, gate_for
+from llx.reports.compare.gates import GATES, Gate, Kind
 from llx.reports.compare.verdicts import (
     MODEL,
     Change,
     Pair,
     Verdict,
     lost_with,
+    measurable,
     required_and_nowhere,
 )
 from llx.reports.measures import followed
@@ -85,16 +86,12 @@ def beside(
         return None
     changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
     changes += [change for before in lost for change in lost_with(before, gates)]
-    changes += required_and_nowhere([*baseline, *results], changes, gates)
+    measured = measurable([*baseline, *results]) if gates != GATES else {}
+    _require_used(gates, measured)
+    changes += required_and_nowhere(measured, gates)
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
     notes = [f"the baseline's {_named(one)} is compared with nothing" for one in lost]
     notes += [f"the results' {_named(one)} is compared with nothing" for one in new]
-    used = {gate_for(gates, change.metric, change.kind, change.engine) for change in changes}
-    notes += [
-        f"no measure fits the gate {gate.metric!r} of kind {gate.kind}, engine {gate.engine!r}"
-        for gate in gates
-        if gate not in used and gate not in GATES
-    ]
     undecided = sum(change.apart and change.verdict == "inconclusive" for change in changes)
     if undecided:
         notes.append(
@@ -108,6 +105,28 @@ def beside(
         settings=list(dict.fromkeys(settings)),
         notes=notes,
     )
+
+
+def _require_used(gates: Sequence[Gate], measured: Collection[tuple[str, Kind, str]]) -> None:
+    """Raise `BadInput` with the gates that are about nothing, but for those that may be."""
+    idle = [
+        gate
+        for gate in gates
+        if not (gate in GATES or gate.optional or gate.required)
+        and not any(gate.fits(*one) for one in measured)
+    ]
+    if idle:
+        named = "; ".join(
+            f"{gate.metric!r}"
+            + (f" of kind {gate.kind}" if gate.kind else "")
+            + (f", engine {gate.engine!r}" if gate.engine != "*" else "")
+            for gate in idle
+        )
+        raise BadInput(
+            f"no measure of these results fits the gate {named}",
+            "`llx compare --measures RESULTS` lists them; a gate that may be idle says "
+            "optional = true",
+        )
 
 
 def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str | None:

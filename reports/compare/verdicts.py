@@ -7,7 +7,7 @@ roofline, which may be held against another machine's, and wall clocks, which ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
-from llx.reports.compare.gates import GATES, OF_ROOFLINE, Gate, Kind, gate_for
-from llx.reports.measures import phase_figures
+from llx.reports.compare.gates import OF_ROOFLINE, USUAL, Gate, Kind, gate_for
+from llx.reports.measures import other_numbers, phase_figures
 from llx.result import FIDELITY, Fidelity, PhaseFidelity, Result, SpeedRow
 from llx.statistics import Comparison, compare, paired_ratio, verdict
 
@@ -28,6 +28,7 @@ OF_SPEED: dict[str, Verdict] = {
     "inconclusive": "inconclusive",
 }
 NOT_MEASURED = "it was not measured"
+ANOTHER_DEVICE = "another device, or another setting of it"
 SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
 MODEL = (
@@ -88,10 +89,11 @@ class Judged:
         return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high), threshold)
 
     @classmethod
-    def of_two_runs(cls, found: Comparison, gate: Gate) -> Judged:
+    def of_two_runs(cls, found: Comparison, gate: Gate, kind: Kind) -> Judged:
         """What two runs that were not in turns say: nothing within what any two may differ by."""
-        said = verdict(found, gate.noise_apart, gate.share)
-        threshold = max(gate.noise_apart, gate.share)
+        noise = gate.noise_apart(kind)
+        said = verdict(found, noise, gate.share)
+        threshold = max(noise, gate.share)
         factor = f"a factor of {1 + threshold:g}"
         if said == "no change":
             why = "in two runs"
@@ -124,28 +126,35 @@ def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
             )
 
 
-def required_and_nowhere(
-    results: Sequence[Result], changes: Sequence[Change], gates: Sequence[Gate]
-) -> Iterator[Change]:
-    """What gates require and no result has at all: a gate that is about nothing guards nothing."""
-    found = {(change.metric, change.kind, change.engine) for change in changes}
+def measurable(results: Sequence[Result]) -> dict[tuple[str, Kind, str], str]:
+    """All that a gate may be about, as name, kind and engine, with its unit."""
+    every = (Gate(metric="?*", threshold="5%"),)
+    found: dict[tuple[str, Kind, str], str] = {}
     for result in results:
         elsewhere = replace(result, environment=replace(result.environment, device_fingerprint=""))
-        for change in Pair(result, elsewhere, ()).changes():
-            found.add((change.metric, change.kind, change.engine))
+        for other in (result, elsewhere):
+            for change in Pair(result, other, every).changes():
+                found[change.metric, change.kind, change.engine] = change.unit
+    return found
+
+
+def required_and_nowhere(
+    measured: Collection[tuple[str, Kind, str]], gates: Sequence[Gate]
+) -> Iterator[Change]:
+    """What gates require and no result has at all: a gate that is about nothing guards nothing."""
     for gate in gates:
-        if gate.required and not any(gate.fits(*measure) for measure in found):
+        if gate.required and not any(gate.fits(*measure) for measure in measured):
             yield Change(
                 engine=gate.engine,
                 precision="",
                 artifact="",
                 metric=gate.metric,
-                kind=gate.kind,
+                kind=gate.kind or "deterministic",
                 unit="",
                 before=None,
                 after=None,
                 verdict="regressed",
-                why=f"required: no result has it ({gate.kind})",
+                why=f"required: no result has it ({gate.kind or 'of any kind'})",
             )
 
 
@@ -164,6 +173,7 @@ class Pair:
         yield from self._model()
         yield from self._fidelity()
         yield from self._counts()
+        yield from self._others()
 
     def _change(
         self,
@@ -173,6 +183,7 @@ class Pair:
         numbers: tuple[float | None, float | None],
         judge: Judge,
         invalid: str | None = None,
+        more_is_better: bool = True,
     ) -> Change:
         """A change, judged by the first gate that fits, or else by the usual one.
 
@@ -180,9 +191,9 @@ class Pair:
         """
         engine = self._after.engine
         gate = gate_for(self._gates, metric, kind, engine)
-        usual = gate_for(GATES, metric, kind, engine)
-        assert usual is not None, f"no usual gate is about {metric}"
-        judged = judge(gate or usual)
+        usual = gate_for(USUAL, metric, kind, engine)
+        assert usual is not None
+        judged = _within_limit(judge(gate or usual), gate, numbers[1], more_is_better, invalid)
         lost = judged.why if numbers[1] is None else invalid
         if lost and gate and gate.required:
             judged = replace(judged, verdict="regressed", why=f"required: {lost}")
@@ -245,7 +256,7 @@ class Pair:
 
     def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
         if not self._same_device:
-            return always(Judged("not comparable", "another device, or another setting of it"))
+            return always(Judged("not comparable", ANOTHER_DEVICE))
         if not self._same_threads:
             return always(Judged("not comparable", "on another number of threads"))
         invalid = _invalid(row) or _invalid(now)
@@ -294,7 +305,7 @@ class Pair:
         invalid = _invalid(row) or _invalid(now)
         if invalid:
             return always(Judged.of("inconclusive", invalid, found))
-        return lambda gate: Judged.of_two_runs(found, gate)
+        return lambda gate: Judged.of_two_runs(found, gate, "roofline share")
 
     def _model(self) -> Iterator[Change]:
         """The model itself, whatever its reference: perplexity on the same tokens."""
@@ -312,7 +323,9 @@ class Pair:
             elif now:
                 judge = partial(_perplexity, old, now)
             numbers = old.ppl, now.ppl if now else None
-            yield self._change(f"{MODEL}{name}", "deterministic", "", numbers, judge)
+            yield self._change(
+                f"{MODEL}{name}", "deterministic", "", numbers, judge, more_is_better=False
+            )
 
     def _fidelity(self) -> Iterator[Change]:
         """What both were judged by, on the same tokens."""
@@ -343,6 +356,49 @@ class Pair:
                 numbers = count, after.get(name)
                 yield self._deterministic(name, unit, numbers, missing=self._missing(name))
 
+    def _others(self) -> Iterator[Change]:
+        """Latencies, memory, energy, times to load and to build: where a gate is about them."""
+        after = other_numbers(self._after)
+        for metric, (kind, unit, before, of) in other_numbers(self._before).items():
+            gate = gate_for(self._gates, metric, kind, self._after.engine)
+            if gate is None or not gate.names:
+                continue
+            now = after[metric].value if metric in after else None
+            if now is None:
+                judge = always(self._missing(of))
+            elif not self._same_device:
+                judge = always(Judged("not comparable", ANOTHER_DEVICE))
+            elif kind == "deterministic":
+                judge = partial(_by_gate_alone, before, now)
+            else:
+                judge = self._of_times(before, now, of, tail=" p9" in metric)
+            yield self._change(metric, kind, unit, (before, now), judge, more_is_better=False)
+
+    def _of_times(self, before: float, after: float, test: str, tail: bool) -> Judge:
+        """By single numbers that vary: in turns by as much as the test, but the tail by more."""
+        if not (before > 0 and after > 0 and math.isfinite(before) and math.isfinite(after)):
+            return always(Judged("inconclusive", "INVALID: its numbers are no times"))
+        faster = before / after
+        found = Comparison(ratio=faster, low=faster, high=faster, method="no interval")
+        noise = None if tail else self._noise_in_turns(test)
+
+        def judged(gate: Gate) -> Judged:
+            if noise is None:
+                of_two = Judged.of_two_runs(found, gate, "wall clock")
+                return replace(of_two, ratio=after / before, ci95=None, apart=True)
+            said = verdict(found, noise, gate.share)
+            why = f"in turns, noise ±{100 * noise:.1f} %"
+            return Judged(OF_SPEED[said], why, after / before, None, gate.share)
+
+        return judged
+
+    def _noise_in_turns(self, test: str) -> float | None:
+        """By how much two runs of the baseline differ in a test, where that was measured."""
+        against = self._after.against
+        if against is None or self._after.turns != self._before.turns:
+            return None
+        return next((one.noise for one in against.tests if one.name == test), None)
+
     def _deterministic(
         self,
         metric: str,
@@ -367,7 +423,31 @@ class Pair:
                 return Judged("not comparable", unlike, ratio)
             return Judged(*_by_gate(before, after, gate, more_is_better), ratio)
 
-        return self._change(metric, "deterministic", unit, numbers, judge)
+        return self._change(
+            metric, "deterministic", unit, numbers, judge, more_is_better=more_is_better
+        )
+
+
+def _by_gate_alone(before: float, after: float, gate: Gate) -> Judged:
+    """A number that is better when smaller, and hardly varies."""
+    return Judged(*_by_gate(before, after, gate, False), after / before if before else None)
+
+
+def _within_limit(
+    judged: Judged,
+    gate: Gate | None,
+    after: float | None,
+    more_is_better: bool,
+    invalid: str | None,
+) -> Judged:
+    """What was judged, unless a number that may be published is beyond the gate's limit."""
+    if gate is None or gate.limit is None or after is None or invalid:
+        return judged
+    if not (after >= gate.limit if more_is_better else after <= gate.limit):  # NaN is neither
+        return replace(judged, verdict="regressed", why=f"beyond the limit of {gate.limit:g}")
+    if gate.threshold is None:
+        return replace(judged, verdict="no change", why=f"within the limit of {gate.limit:g}")
+    return judged
 
 
 def _invalid(row: SpeedRow | None) -> str | None:
@@ -392,14 +472,14 @@ def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
     if min(len(row.samples), len(now.samples)) < 2:
         return always(Judged("inconclusive", "a single repetition has no interval"))
     found = compare(np.array(row.samples), np.array(now.samples), paired=False)
-    return lambda gate: replace(Judged.of_two_runs(found, gate), apart=True)
+    return lambda gate: replace(Judged.of_two_runs(found, gate, "wall clock"), apart=True)
 
 
 def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:
     """Whether a number that does not vary became worse by more than matters."""
     better = 1 if more_is_better else -1
-    if gate.limit is not None and better * (after - gate.limit) < 0:
-        return "regressed", f"beyond the limit of {gate.limit:g}"
+    if gate.threshold is None:
+        return "no change", ""
     relative = isinstance(gate.threshold, str)
     allowed = gate.share * abs(before) if relative else float(gate.threshold)
     if abs(after - before) <= max(allowed, gate.negligible):

@@ -18,7 +18,7 @@ from tests.test_imports import MODULES
 FUNCTIONS = [name for name in llx.__all__ if inspect.isfunction(getattr(llx, name))]
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "rich", "typer", "msgspec", "jinja2")
 # Options that are no words of Python's: what is typed in a terminal, and formats of files.
-OF_TERMINALS = {"output", "help", "words", "folder", "results"}
+OF_TERMINALS = {"output", "help", "words", "folder", "results", "measures"}
 RENAMED = {
     "check": {"engine": "engines"},
     "bench": {

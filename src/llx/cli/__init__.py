@@ -18,6 +18,7 @@ from llx.cli.bench import bench
 from llx.cli.build import build
 from llx.cli.check import check
 from llx.cli.compare import compare
+from llx.cli.convert import convert
 from llx.cli.doctor import doctor
 from llx.cli.eval import eval_tasks
 from llx.cli.export import export
@@ -49,6 +50,7 @@ for command in (
     bench,
     report,
     compare,
+    convert,
     doctor,
     selftest,
 ):

@@ -22,13 +22,23 @@ def compare(
     ] = None,
     gate: GateFile = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="md or json. [default: table]")
+        str | None,
+        typer.Option("--output", "-o", help="md, json, csv or junit. [default: table]"),
     ] = None,
+    measures: Annotated[
+        bool, typer.Option("--measures", help="List what a gate may be about, and compare nothing.")
+    ] = False,
 ) -> None:
     """Compare results with a baseline's; exit 1 where something regressed."""
     from llx.api.compare import compare as compared
-    from llx.reports.compare.changes import changes_writer, show_changes
+    from llx.api.results import Results
+    from llx.reports.compare.changes import changes_writer, measures_table, show_changes
+    from llx.reports.console import show
     from llx.streams import print_data
+
+    if measures:
+        show(measures_table(Results.read(*filter(None, (baseline, results)))))
+        return
 
     write = changes_writer(output) if output else None
     after, before = (baseline, None) if results is None else (results, baseline)

@@ -205,10 +205,22 @@ def test_which_of_several_alike_is_meant_is_never_guessed():
     assert paired([one, other], [fourth, third])[0] == [(one, fourth), (other, third)]
 
 
-def test_a_gate_that_fits_nothing_is_said():
-    gates = [Gate(metric="tgg*", kind="wall clock", threshold="3%"), GATES[0]]
-    (said,) = compare_results([judged()], [judged()], gates).notes[:1]
-    assert "no measure fits the gate 'tgg*' of kind wall clock" in said
+def test_gates_that_fit_nothing_are_refused_by_name_unless_they_may_be_idle():
+    idle = Gate(metric="tgg*", kind="wall clock", threshold="3%")
+    gates = [idle, Gate(metric="KL", threshold="3%", engine="o*"), GATES[0]]
+    with pytest.raises(BadInput) as refused:
+        compare_results([judged()], [judged()], gates)
+    named = "fits the gate 'tgg*' of kind wall clock; 'KL', engine 'o*'"
+    assert named in refused.value.message
+    optional = [msgspec.structs.replace(gate, optional=True) for gate in gates[:2]]
+    assert not compare_results([judged()], [judged()], [*optional, GATES[0]]).regressed
+
+
+def test_a_gate_of_another_kind_of_machine_is_not_idle():
+    row = speed(1, roofline_probe=0.5)
+    gates = [Gate(metric="tg128", kind=kind, threshold="5%") for kind in ("wall clock",)]
+    gates += [Gate(metric="tg128", kind="roofline share", threshold="5%")]
+    assert compare_results([result(row=row)], [result(row=row)], gates)
 
 
 def test_what_no_gate_is_about_is_counted_apart():
