@@ -377,6 +377,21 @@ CALLS = (
         codes=(1,),
     ),
     Call("compare before.json before.json -o md", {"-o": lambda seen: "| " in seen.ended.stdout}),
+    Call(
+        "compare before.json --measures",
+        {"--measures": lambda seen: "PPL" in seen.out and "wall clock" in seen.out},
+    ),
+    Call(
+        "convert before.json results.json --output junit",
+        {
+            "RESULTS": lambda seen: seen.ended.stdout.count("<testsuite ") >= 2,
+            "--output": lambda seen: seen.ended.stdout.startswith("<?xml"),
+        },
+    ),
+    Call(
+        "convert before.json -o github-bigger",
+        {"-o": lambda seen: "github-smaller" in seen.ended.stderr},
+    ),
     Call("doctor"),
     Call(
         "doctor --bundle told.json",

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import csv
+import io
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from junitparser import Failure, JUnitXml, Skipped
 from scipy import stats
 
-from llx.reports.compare.changes import changes_markdown, show_changes, verdict_line
+from llx.reports.compare.changes import (
+    changes_markdown,
+    changes_writer,
+    show_changes,
+    verdict_line,
+)
 from llx.reports.compare.pairs import compare_results
+from llx.reports.compare.verdicts import Change
 from llx.reports.html.page import page_html
 from llx.statistics import paired_ratio
 from tests.reports.pairs import judged
@@ -117,3 +126,25 @@ def test_the_ratio_is_that_of_the_perplexities_and_its_interval_scipys(pairs):
     assert np.log([found.low, found.high]) == pytest.approx(
         [wanted.low, wanted.high], rel=1e-6, abs=1e-9
     )
+
+
+def test_junit_has_a_case_for_every_measure_with_its_verdict():
+    found, _ = changes_of(of_model(), of_model(worse=1.33, artifact="cd"))
+    parsed = JUnitXml.fromstring(changes_writer("junit")(found).encode())
+    outcomes = {case.name: [type(one) for one in case.result] for s in parsed for case in s}
+    assert set(outcomes) == {change.metric for change in found.changes}
+    assert outcomes["PPL prefill"] == [Failure]
+    assert outcomes["KLD prefill"] == []
+    assert outcomes["tg128"] == [Skipped]  # two runs apart
+    assert (parsed.failures, parsed.tests) == (2, len(found.changes))
+    unjudged = changes_of(replace(of_model(), fidelity=None), of_model(artifact="cd"))[0]
+    assert 'name="the model"' in changes_writer("junit")(unjudged)
+
+
+def test_csv_has_all_that_is_known_of_a_change():
+    found, _ = changes_of(of_model(), of_model(worse=1.33, scatter=0.1, artifact="cd"))
+    rows = list(csv.DictReader(io.StringIO(changes_writer("csv")(found))))
+    (row,) = [one for one in rows if one["metric"] == "PPL prefill"]
+    assert set(row) == {f.name for f in fields(Change)} - {"ci95"} | {"ci95_low", "ci95_high"}
+    assert float(row["ci95_low"]) < float(row["ratio"]) < float(row["ci95_high"])
+    assert row["verdict"] == "regressed"
