@@ -28,7 +28,7 @@ RENAMED = {
     },
     "generate": {"most": "tokens"},
     "report": {"gate": "gates", "no_baseline": "baseline"},
-    "compare": {"gate": "gates"},
+    "compare": {"gate": "gates", "files": "results"},
 }
 # `llx build` for another machine is a bundle or a build over SSH: `llx.api.elsewhere`.
 ELSEWHERE = {

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from llx.result import encode_results
+from llx.result import FailedTest, encode_results
+from tests.reports.made import CRASH
 from tests.reports.pairs import judged, on, result, turned
 
 
@@ -139,3 +140,37 @@ def test_results_in_turns_are_held_against_a_file_by_their_candidate(llx, files)
     ended = llx("compare", files("a.json", judged()), files("b.json", baseline, worse))
     assert ended.code == 1
     assert "REGRESSED: KLD prefill on ort" in ended.stdout
+
+
+def test_both_commands_take_a_baseline_by_its_name(llx, files):
+    before, after = files("a.json", judged()), files("b.json", judged(kld=0.5))
+    assert llx("compare", after, "--baseline", before).code == 1
+    assert llx("compare", before, "--baseline", after).code == 0
+    assert llx("compare", before, after).code == 1
+    named = llx("report", after, "--baseline", before, "-o", "site")
+    assert (named.code, named.stderr) == (0, "")
+    assert "REGRESSED: KLD prefill on ort" in named.stdout
+    unnamed = llx("report", after, before, "-o", "site")
+    assert "REGRESSED: KLD prefill on ort" in unnamed.stdout
+    assert "name what the first file is held against: --baseline FILE" in unnamed.stderr
+
+
+def test_what_is_not_clear_is_refused(llx, files):
+    name = files("a.json", judged())
+    ended = llx("compare", name, name, name)
+    assert ended.code == 2
+    assert "--baseline FILE" in ended.stderr
+    ended = llx("report", name, "--baseline", name, "--no-baseline", "-o", "site")
+    assert ended.code == 2
+
+
+def test_what_a_format_has_no_place_for_is_said_beside_it(llx, files):
+    failed = replace(result(1), failed=[FailedTest(test="tg512", error=CRASH)])
+    name = files("a.json", failed)
+    ended = llx("convert", name, "-o", "csv")
+    assert ended.code == 0
+    assert "left out: 1" in ended.stderr
+    assert llx("convert", name, "-o", "junit").stderr == ""
+    assert "github-smaller" in llx("convert", name, "-o", "github-bigger").stderr
+    assert llx("convert", name, "-o", "yaml").code == 2
+    assert json.loads(llx("convert", name, "-o", "json").stdout)[0]["engine"] == "ort"

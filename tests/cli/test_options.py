@@ -369,14 +369,21 @@ CALLS = (
     Call(
         "compare before.json results.json --gate gates.toml --output json",
         {
-            "BASELINE": lambda seen: bool(seen.json),
-            "RESULTS": lambda seen: bool(seen.json),
+            "FILES": lambda seen: bool(seen.json),
             "--gate": matters("--gate"),
             "--output": lambda seen: seen.json["schema"] == "llx.comparison/1",
         },
         codes=(1,),
     ),
     Call("compare before.json before.json -o md", {"-o": lambda seen: "| " in seen.ended.stdout}),
+    Call(
+        "compare before.json --baseline before.json -o csv",
+        {"--baseline": lambda seen: seen.ended.stdout.startswith('"engine"')},
+    ),
+    Call(
+        "report results.json --baseline before.json -o out",
+        {"--baseline": lambda seen: "The baseline:" in seen.ended.stdout},
+    ),
     Call(
         "compare before.json --measures",
         {"--measures": lambda seen: "PPL" in seen.out and "wall clock" in seen.out},

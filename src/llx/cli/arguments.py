@@ -27,6 +27,14 @@ GateFile = Annotated[
         show_default=False,
     ),
 ]
+Baseline = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--baseline",
+        help="A file of results before, that these are held against; may be given again.",
+        show_default=False,
+    ),
+]
 Block = Annotated[
     int | None,
     typer.Option(

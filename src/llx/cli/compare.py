@@ -7,19 +7,20 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import GateFile
-from llx.errors import EXIT_DONE, EXIT_GATE_FAILED
+from llx.cli.arguments import Baseline, GateFile
+from llx.errors import EXIT_DONE, EXIT_GATE_FAILED, BadInput
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="Results before, of `llx bench -o json`.")],
-    results: Annotated[
-        Path | None,
+    files: Annotated[
+        list[Path],
         typer.Argument(
-            help="Results after. [default: the first file holds both, measured in turns]",
-            show_default=False,
+            metavar="[BASELINE] RESULTS",
+            help="Files of `llx bench -o json`: what was before, and what is judged. One alone "
+            "holds both, measured in turns, or is held against --baseline.",
         ),
-    ] = None,
+    ],
+    baseline: Baseline = None,
     gate: GateFile = None,
     output: Annotated[
         str | None,
@@ -37,14 +38,28 @@ def compare(
     from llx.streams import print_data
 
     if measures:
-        show(measures_table(Results.read(*filter(None, (baseline, results)))))
+        show(measures_table(Results.read(*files, *(baseline or ()))))
         return
+    after, before = sides_of(files, baseline)
 
     write = changes_writer(output) if output else None
-    after, before = (baseline, None) if results is None else (results, baseline)
     found = compared(after, before, gates=gate)
     if write:
         print_data(write(found))
     else:
         show_changes(found)
     raise typer.Exit(EXIT_GATE_FAILED if found.regressed else EXIT_DONE)
+
+
+def sides_of(
+    files: list[Path], baseline: list[Path] | None
+) -> tuple[list[Path], list[Path] | None]:
+    """Files of results, and the baseline's. Raises `BadInput` where nothing says which is which."""
+    if baseline:
+        return files, baseline
+    if len(files) > 2:
+        raise BadInput(
+            f"{len(files)} files, and nothing says which is the baseline",
+            "name it: --baseline FILE",
+        )
+    return (files, None) if len(files) == 1 else (files[1:], files[:1])

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import GateFile, path_named
+from llx.cli.arguments import Baseline, GateFile, path_named
+from llx.errors import BadInput
 
 
 def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            help="Files of `llx bench -o json`. The first is held against the others' results of "
-            "the same engines, if there are any: they are its baseline."
+            help="Files of `llx bench -o json`. Without --baseline the first is held against the "
+            "others, until llx 0.3: then all are shown."
         ),
     ],
     output: Annotated[
@@ -24,6 +25,7 @@ def report(
             "--output", "-o", parser=path_named, metavar="PATH", help="Folder to write into."
         ),
     ],
+    baseline: Baseline = None,
     gate: GateFile = None,
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Show all files, and compare none.")
@@ -45,10 +47,15 @@ def report(
     from llx.reports.compare.changes import verdict_line
     from llx.reports.console import say, show_results, warn
 
+    if baseline and no_baseline:
+        raise BadInput("--baseline and --no-baseline exclude one another", "leave one of them out")
+    alone = no_baseline or baseline is not None
+    if not alone and len(results) > 1:
+        warn("name what the first file is held against: --baseline FILE")
     written = write(
-        results if no_baseline else results[:1],
+        results if alone else results[:1],
         output,
-        baseline=[] if no_baseline else results[1:],
+        baseline=[] if no_baseline else baseline or results[1:],
         gates=gate,
         history=history,
         label=label,
