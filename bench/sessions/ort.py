@@ -107,8 +107,8 @@ class OrtSession:
         options = session_options(artifact.manifest.precision, dialect)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
-        # MatMulNBits reads many places at once: large pages save it a tenth of a step in 8 bits, a
-        # fifth in 4. The products of fp32 and of W8A8 read in order, and gain nothing.
+        # MatMulNBits reads many places at once: large pages save it a tenth of a step. The products
+        # of fp32 and of W8A8 read in order, and gain nothing.
         scores = 4 * artifact.manifest.spec.heads * CHUNK * contract.limits.capacity
         whole = self._attends_by_row and scores <= MOST_SCORES
         enlarges = provider == "cpu" and artifact.manifest.precision.weight_only

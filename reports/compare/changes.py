@@ -10,7 +10,7 @@ import msgspec
 from rich.table import Table
 
 from llx.errors import BadInput
-from llx.reports.compare.gates import GATES, gate_for
+from llx.reports.compare.gates import GATES, Kind, gate_for
 from llx.reports.compare.pairs import Compared
 from llx.reports.compare.verdicts import Change, measurable
 from llx.reports.console import say, show, simple_table
@@ -177,13 +177,16 @@ def changes_writer(name: str) -> Callable[[Compared], str]:
 
 def measures_table(results: Sequence[Result]) -> Table:
     """What a gate may be about in these results, and whether it fails without a file of gates."""
-    rows = []
+    others = {name for one in results for name in other_numbers(one)}
+    engines: dict[tuple[str, Kind, str], list[str]] = {}
     for (metric, kind, engine), unit in sorted(measurable(results).items()):
-        usual = gate_for(GATES, metric, kind, engine)
-        other = metric in {name for one in results for name in other_numbers(one)}
-        fails = f"worse by {usual.threshold}" if usual and not other else ""
-        rows.append((metric, kind, engine, unit, fails))
-    return simple_table("", ("measure", "kind", "engine", "unit", "fails by default"), rows)
+        engines.setdefault((metric, kind, unit), []).append(engine)
+    rows = []
+    for (metric, kind, unit), found in engines.items():
+        usual = gate_for(GATES, metric, kind, found[0])
+        fails = f"worse by {usual.threshold}" if usual and metric not in others else ""
+        rows.append((metric, kind, unit, ", ".join(found), fails))
+    return simple_table("", ("measure", "kind", "unit", "engines", "fails by default"), rows)
 
 
 def show_changes(found: Compared) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import Baseline, GateFile
-from llx.errors import EXIT_DONE, EXIT_GATE_FAILED, BadInput
+from llx.cli.arguments import Baseline, GateFile, sides_of
+from llx.errors import EXIT_DONE, EXIT_GATE_FAILED
 
 
 def compare(
@@ -49,17 +49,3 @@ def compare(
     else:
         show_changes(found)
     raise typer.Exit(EXIT_GATE_FAILED if found.regressed else EXIT_DONE)
-
-
-def sides_of(
-    files: list[Path], baseline: list[Path] | None
-) -> tuple[list[Path], list[Path] | None]:
-    """Files of results, and the baseline's. Raises `BadInput` where nothing says which is which."""
-    if baseline:
-        return files, baseline
-    if len(files) > 2:
-        raise BadInput(
-            f"{len(files)} files, and nothing says which is the baseline",
-            "name it: --baseline FILE",
-        )
-    return (files, None) if len(files) == 1 else (files[1:], files[:1])
