@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+MOST_NATS = 709.0  # of which a float still holds the exponential
 SLACK = 1e-3  # of what is compared: somebody may have rounded
 RISING = ("p50", "p90", "p95", "p99", "max")
 # A statistic of samples that stand beside it, by their names.
@@ -18,7 +19,7 @@ OF_SAMPLES = (
     ("load_s", "loads_s", statistics.median),
     ("read_bytes_per_s", "read_samples", statistics.median),
     ("flops_per_s", "flops_samples", statistics.median),
-    ("ppl", "nll", lambda nll: math.exp(statistics.fmean(nll))),
+    ("ppl", "nll", lambda nll: math.exp(min(statistics.fmean(nll), MOST_NATS))),
 )
 
 

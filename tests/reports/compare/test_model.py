@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from junitparser import Failure, JUnitXml, Skipped
 from scipy import stats
 
+from llx.contradictions import contradictions
 from llx.reports.compare.changes import (
     changes_markdown,
     changes_writer,
@@ -111,6 +112,17 @@ def test_another_artifact_that_nobody_judged_is_a_warning_and_the_same_one_is_no
     same = replace(of_model(), fidelity=None)
     assert changes_of(same, same)[0].unjudged == []
     assert changes_of(of_model(), of_model(artifact="cd"))[0].unjudged == []
+
+
+@pytest.mark.parametrize("cost", [0.0, 700.0, 1e4, 1e300])
+def test_costs_that_nobody_measured_end_in_a_verdict(cost):
+    ruined = of_model(artifact="cd", count=3)
+    phase = replace(ruined.fidelity.prefill, nll=[cost, 0.0, cost])
+    ruined = replace(ruined, fidelity=replace(ruined.fidelity, prefill=phase))
+    found, changes = changes_of(of_model(count=3), ruined)
+    assert changes["PPL prefill"].verdict in ("inconclusive", "regressed", "no change")
+    assert all(writer(found) for writer in map(changes_writer, ("md", "json", "csv", "junit")))
+    next(contradictions([ruined]), None)
 
 
 @given(
