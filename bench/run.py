@@ -195,6 +195,7 @@ class Measurement:
             compute=manifest.precision.compute,
             threads=details.get("threads"),
             step_bytes=min(step_bytes, default=self._artifact.model_bytes),
+            integers=manifest.precision.linear != "dense",
         )
         try:
             found = find_ceiling(job, progress)

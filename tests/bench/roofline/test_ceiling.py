@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from llx.bench.roofline import ceiling as probing
@@ -153,6 +154,22 @@ def test_no_flop_rate_stands_for_halves_that_onnx_runtime_multiplies(monkeypatch
     monkeypatch.setattr(probing, "MOMENTS", 3)
     found = measure_ceiling(CeilingJob("ort", "fp16", 1, 1 << 20), silent)
     assert found.flops_per_s is None
+
+
+@pytest.mark.parametrize(("engine", "flops"), [("ort", 9.0), ("torch", 3.0), ("openvino", 9.0)])
+def test_products_of_integers_count_where_an_engine_may_multiply_them(monkeypatch, engine, flops):
+    monkeypatch.setattr(probing, "MOMENTS", 1)
+    rates = iter([[2.0], [3.0], [9.0]])  # numpy's, the engine's library's, of integers
+    monkeypatch.setattr(probing, "_multiplied", lambda *_: next(rates))
+    found = measure_ceiling(CeilingJob(engine, "fp32", 1, 1 << 20, integers=True), silent)
+    assert found.flops_per_s == flops
+
+
+def test_a_product_of_integers_runs(monkeypatch):
+    product = probing._onnxruntime((3, 64, 5), 1, integers=True)
+    (found,) = product()
+    assert found.shape == (3, 5)
+    assert found.dtype == np.int32
 
 
 def test_the_better_of_two_libraries_counts_for_reads_and_flops_apart():
