@@ -106,6 +106,7 @@ def small(text):
     return re.sub(r"session\.step\(\[.*\]\)", "session.step([5, 6, 7])", text)
 
 
+@pytest.mark.slow
 def test_the_example_runs_on_a_small_checkpoint(tmp_path):
     write_checkpoint(tmp_path / "tiny")
     text = EXAMPLE.read_text()
@@ -117,6 +118,7 @@ def test_the_example_runs_on_a_small_checkpoint(tmp_path):
     assert "orin-nx-16 True" in ended.stdout
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs_on_a_small_checkpoint(tmp_path):
     write_checkpoint(tmp_path / "tiny")
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
