@@ -156,8 +156,14 @@ def ratio_of(change: Change) -> str:
     """The ratio of a change, and its interval."""
     if change.ratio is None:
         return ""
-    ends = " … ".join(significant(end, 3) for end in change.ci95 or ())
-    return f"{significant(change.ratio, 3)} ×" + (f" ({ends})" if ends else "")
+    ends = " … ".join(map(_times, change.ci95 or ()))
+    return f"{_times(change.ratio)} ×" + (f" ({ends})" if ends else "")
+
+
+def _times(ratio: float) -> str:
+    """A ratio: near 1, where half a percent counts, by thousandths."""
+    near = 0.9 <= ratio <= 1.1 and ratio != 1
+    return f"{ratio:.3f}" if near else significant(ratio, 3)
 
 
 WRITERS: dict[str, Callable[[Compared], str]] = {
