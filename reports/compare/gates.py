@@ -21,6 +21,7 @@ OF_ROOFLINE = " of the roofline"  # what a test's share is called after the test
 APART: dict[Kind, float] = {"wall clock": 1.0, "roofline share": 0.5}
 
 
+IN_PERCENT = "a threshold in percent, such as 5%"  # of what varies
 MOST = 1e15  # of a difference that matters: more than any number of a result, and all would pass
 
 
@@ -63,13 +64,13 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError("a gate has a threshold, such as 5%, or a limit")
         if self.required and self.optional:
             raise ValueError("a gate is required or optional, not both")
-        if self.kind not in ("deterministic", None):
-            self.require_share(self.kind)
+        if self.kind not in ("deterministic", None) and self.by_difference:
+            raise ValueError(f"a gate of kind {self.kind} has {IN_PERCENT}")
 
-    def require_share(self, kind: Kind) -> None:
-        """Raise `ValueError` where what varies would be held to a difference."""
-        if isinstance(self.threshold, float | int):
-            raise ValueError(f"a gate of kind {kind} has a threshold in percent, such as 5%")
+    @property
+    def by_difference(self) -> bool:
+        """Whether its threshold is a difference, and no share."""
+        return isinstance(self.threshold, float | int)
 
     @property
     def share(self) -> float:
@@ -132,10 +133,8 @@ def read_gates(path: Path) -> tuple[Gate, ...]:
             try:
                 gates.append(msgspec.convert(content, Gate))
             except msgspec.ValidationError as error:
-                of = (
-                    f"gate {number}, {content.get('metric', '')!r}: " if len(found.gate) > 1 else ""
-                )
-                wrong.append(f"{of}{error}")
+                of = f"gate {number}, {content.get('metric', '')!r}: "
+                wrong.append(f"{of if len(found.gate) > 1 else ''}{error}")
         if wrong:
             raise ValueError("; ".join(wrong))
     except OSError as error:

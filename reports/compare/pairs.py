@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from llx.errors import BadInput
-from llx.reports.compare.gates import GATES, Gate, Kind
+from llx.reports.compare.gates import GATES, IN_PERCENT, Gate, Kind
+from llx.reports.compare.judged import Verdict
 from llx.reports.compare.verdicts import (
     MODEL,
     Change,
     Pair,
-    Verdict,
     lost_with,
     measurable,
     required_and_nowhere,
@@ -84,10 +84,10 @@ def beside(
     pairs, lost, new = paired(baseline, results)
     if not pairs:
         return None
+    measured = measurable([*baseline, *results]) if gates != GATES else {}
+    _require_about_something(gates, measured)
     changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
     changes += [change for before in lost for change in lost_with(before, gates)]
-    measured = measurable([*baseline, *results]) if gates != GATES else {}
-    _require_used(gates, measured)
     changes += required_and_nowhere(measured, gates)
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
     notes = [f"the baseline's {_named(one)} is compared with nothing" for one in lost]
@@ -107,8 +107,21 @@ def beside(
     )
 
 
-def _require_used(gates: Sequence[Gate], measured: Collection[tuple[str, Kind, str]]) -> None:
-    """Raise `BadInput` with the gates that are about nothing, but for those that may be."""
+def _require_about_something(
+    gates: Sequence[Gate], measured: Collection[tuple[str, Kind, str]]
+) -> None:
+    """Raise `BadInput` with the gates that are about nothing, but for those that may be.
+
+    And with one that would hold what varies to a difference, which only the measures tell of a gate
+    of no kind.
+    """
+    for gate in gates:
+        for metric, kind, engine in measured if gate.by_difference else ():
+            if kind != "deterministic" and gate.fits(metric, kind, engine):
+                raise BadInput(
+                    f"the gate {gate.metric!r} is about {metric}, a {kind}, which has {IN_PERCENT}",
+                    'write one, or kind = "deterministic"',
+                )
     idle = [
         gate
         for gate in gates

@@ -7,33 +7,31 @@ roofline, which may be held against another machine's, and wall clocks, which ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
-
-import numpy as np
 
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
 from llx.reports.compare.gates import OF_ROOFLINE, USUAL, Gate, Kind, gate_for
+from llx.reports.compare.judged import (
+    Judge,
+    Judged,
+    Verdict,
+    always,
+    by_gate,
+    in_two_runs,
+    invalid_row,
+    other_protocol,
+    perplexity,
+    within_limit,
+)
 from llx.reports.measures import other_numbers, phase_figures
-from llx.result import FIDELITY, Fidelity, PhaseFidelity, Result, SpeedRow
-from llx.statistics import Comparison, compare, paired_ratio, verdict
+from llx.result import FIDELITY, ComparedTest, Result, SpeedRow
+from llx.statistics import Comparison, verdict
 
-Verdict = Literal["regressed", "improved", "no change", "inconclusive", "not comparable"]
-OF_SPEED: dict[str, Verdict] = {
-    "slower": "regressed",
-    "faster": "improved",
-    "no change": "no change",
-    "inconclusive": "inconclusive",
-}
 NOT_MEASURED = "it was not measured"
 ANOTHER_DEVICE = "another device, or another setting of it"
-SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
-PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
-MODEL = (
-    "PPL "  # how what judges the model begins, and "PPL ratio", which judges the export, does too
-)
+MODEL = "PPL "  # and a phase: it judges the model, where "PPL ratio" judges the export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,47 +68,6 @@ class Change:
     def ungated(self) -> bool:
         """Whether it is worse, and fails nothing because no gate is about it."""
         return self.verdict == "regressed" and not self.gated
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A verdict, what it rests on, and by how much something changed where that is known."""
-
-    verdict: Verdict
-    why: str
-    ratio: float | None = None
-    ci95: tuple[float, float] | None = None
-    threshold: float | None = None
-    apart: bool = False
-
-    @classmethod
-    def of(cls, said: str, why: str, found: Comparison, threshold: float | None = None) -> Judged:
-        """What was said of a comparison of speeds."""
-        return cls(OF_SPEED[said], why, found.ratio, (found.low, found.high), threshold)
-
-    @classmethod
-    def of_two_runs(cls, found: Comparison, gate: Gate, kind: Kind) -> Judged:
-        """What two runs that were not in turns say: nothing within what any two may differ by."""
-        noise = gate.noise_apart(kind)
-        said = verdict(found, noise, gate.share)
-        threshold = max(noise, gate.share)
-        factor = f"a factor of {1 + threshold:g}"
-        if said == "no change":
-            why = "in two runs"
-        elif said == "inconclusive":
-            why = f"in two runs, not beyond {factor}"
-        else:
-            why = f"in two runs, by more than {factor}"
-        return cls.of(said, why, found, threshold)
-
-
-Judge = Callable[[Gate], Judged]
-"""Judges a change by the gate that is about it."""
-
-
-def always(judged: Judged) -> Judge:
-    """A judge whom no gate impresses."""
-    return lambda gate: judged
 
 
 def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
@@ -170,7 +127,6 @@ class Pair:
     def changes(self) -> Iterator[Change]:
         """Every measure that the baseline has."""
         yield from self._speeds()
-        yield from self._model()
         yield from self._fidelity()
         yield from self._counts()
         yield from self._others()
@@ -193,7 +149,7 @@ class Pair:
         gate = gate_for(self._gates, metric, kind, engine)
         usual = gate_for(USUAL, metric, kind, engine)
         assert usual is not None
-        judged = _within_limit(judge(gate or usual), gate, numbers[1], more_is_better, invalid)
+        judged = within_limit(judge(gate or usual), gate, numbers[1], more_is_better, invalid)
         lost = judged.why if numbers[1] is None else invalid
         if lost and gate and gate.required:
             judged = replace(judged, verdict="regressed", why=f"required: {lost}")
@@ -227,7 +183,7 @@ class Pair:
                 row.unit,
                 (row.mean, now.mean if now else None),
                 self._wall_clock(row, now) if now else always(missing),
-                _invalid(now),
+                invalid_row(now),
             )
             if row.bytes_per_step_actual is not None:
                 read = row.bytes_per_step_actual, now.bytes_per_step_actual if now else None
@@ -242,7 +198,7 @@ class Pair:
                     self._roofline(row, now, share / row.roofline_probe)
                     if now and share
                     else always(missing),
-                    _invalid(now),
+                    invalid_row(now),
                 )
 
     def _missing(self, test: str, why: str | None = None) -> Judged:
@@ -259,8 +215,8 @@ class Pair:
             return always(Judged("not comparable", ANOTHER_DEVICE))
         if not self._same_threads:
             return always(Judged("not comparable", "on another number of threads"))
-        invalid = _invalid(row) or _invalid(now)
-        judge = self._in_turns(now) or _in_two_runs(row, now)
+        invalid = invalid_row(row) or invalid_row(now)
+        judge = self._in_turns(now) or in_two_runs(row, now)
 
         def judged(gate: Gate) -> Judged:
             found = judge(gate)
@@ -272,19 +228,20 @@ class Pair:
 
     def _in_turns(self, now: SpeedRow) -> Judge | None:
         """By what was found in turns, if the two were measured so."""
+        test = self._test_in_turns(now.name)
+        if test is None:
+            return None
+        low, high = test.ci95
+        found = Comparison(ratio=test.ratio, low=low, high=high, method=test.ci_method)
+        noise, why = test.noise, f"in turns, noise ±{100 * test.noise:.1f} %"
+        return lambda gate: Judged.of(verdict(found, noise, gate.share), why, found, gate.share)
+
+    def _test_in_turns(self, name: str) -> ComparedTest | None:
+        """What was found of a test in turns, if the two were measured so."""
         against = self._after.against
         if against is None or self._after.turns != self._before.turns:
             return None
-        for test in against.tests:
-            if test.name == now.name:
-                low, high = test.ci95
-                found = Comparison(ratio=test.ratio, low=low, high=high, method=test.ci_method)
-                noise = test.noise
-                why = f"in turns, noise ±{100 * noise:.1f} %"
-                return lambda gate: Judged.of(
-                    verdict(found, noise, gate.share), why, found, gate.share
-                )
-        return None
+        return next((test for test in against.tests if test.name == name), None)
 
     def _roofline(self, row: SpeedRow, now: SpeedRow, ratio: float) -> Judge:
         """By the shares of what each machine could do, as sure as the probes are steady."""
@@ -302,47 +259,35 @@ class Pair:
             high=ratio * (1 + spread),
             method="the probes' spread",
         )
-        invalid = _invalid(row) or _invalid(now)
+        invalid = invalid_row(row) or invalid_row(now)
         if invalid:
             return always(Judged.of("inconclusive", invalid, found))
         return lambda gate: Judged.of_two_runs(found, gate, "roofline share")
 
-    def _model(self) -> Iterator[Change]:
-        """The model itself, whatever its reference: perplexity on the same tokens."""
+    def _fidelity(self) -> Iterator[Change]:
+        """On the same tokens: the perplexity of the model, and what its export has cost."""
         before, after = self._before.fidelity, self._after.fidelity
         if before is None:
             return
-        unlike = _other_protocol(before, after)
+        unlike = other_protocol(before, after)
         missing = self._missing(FIDELITY, self._after.unjudged)
         for name in ("prefill", "decode"):
-            old = getattr(before, name)
-            now = getattr(after, name) if after else None
-            judge = always(missing)
-            if unlike:
-                judge = always(Judged("not comparable", unlike))
-            elif now:
-                judge = partial(_perplexity, old, now)
-            numbers = old.ppl, now.ppl if now else None
-            yield self._change(
-                f"{MODEL}{name}", "deterministic", "", numbers, judge, more_is_better=False
+            old, now = getattr(before, name), getattr(after, name) if after else None
+            yield self._deterministic(
+                f"{MODEL}{name}",
+                "",
+                (old.ppl, now.ppl if now else None),
+                unlike=unlike,
+                missing=missing,
+                judge=partial(perplexity, old, now) if now else None,
             )
-
-    def _fidelity(self) -> Iterator[Change]:
-        """What both were judged by, on the same tokens."""
-        before, after = self._before.fidelity, self._after.fidelity
-        if before is None:
-            return
-        unlike = _other_protocol(before, after)
-        missing = self._missing(FIDELITY, self._after.unjudged)
-        for phase in ("prefill", "decode"):
-            now = phase_figures(getattr(after, phase)) if after else ()
-            numbers = {figure.name: figure.estimate.value for figure in now}
-            for figure in phase_figures(getattr(before, phase)):
-                value = figure.estimate.value
+            figures = phase_figures(now) if now else ()
+            numbers = {figure.name: figure.estimate.value for figure in figures}
+            for figure in phase_figures(old):
                 yield self._deterministic(
-                    f"{figure.name} {phase}",
+                    f"{figure.name} {name}",
                     figure.unit,
-                    (value, numbers.get(figure.name)),
+                    (figure.estimate.value, numbers.get(figure.name)),
                     figure.more_is_better,
                     unlike,
                     missing=missing,
@@ -364,15 +309,18 @@ class Pair:
             if gate is None or not gate.names:
                 continue
             now = after[metric].value if metric in after else None
+            numbers, missing = (before, now), self._missing(of)
+            if kind == "deterministic":
+                unlike = None if self._same_device else ANOTHER_DEVICE
+                yield self._deterministic(metric, unit, numbers, unlike=unlike, missing=missing)
+                continue
             if now is None:
-                judge = always(self._missing(of))
+                judge = always(missing)
             elif not self._same_device:
                 judge = always(Judged("not comparable", ANOTHER_DEVICE))
-            elif kind == "deterministic":
-                judge = partial(_by_gate_alone, before, now)
             else:
                 judge = self._of_times(before, now, of, tail=" p9" in metric)
-            yield self._change(metric, kind, unit, (before, now), judge, more_is_better=False)
+            yield self._change(metric, kind, unit, numbers, judge, more_is_better=False)
 
     def _of_times(self, before: float, after: float, test: str, tail: bool) -> Judge:
         """By single numbers that vary: in turns by as much as the test, but the tail by more."""
@@ -380,24 +328,19 @@ class Pair:
             return always(Judged("inconclusive", "INVALID: its numbers are no times"))
         faster = before / after
         found = Comparison(ratio=faster, low=faster, high=faster, method="no interval")
-        noise = None if tail else self._noise_in_turns(test)
+        in_turns = None if tail else self._test_in_turns(test)
 
         def judged(gate: Gate) -> Judged:
-            if noise is None:
-                of_two = Judged.of_two_runs(found, gate, "wall clock")
-                return replace(of_two, ratio=after / before, ci95=None, apart=True)
-            said = verdict(found, noise, gate.share)
-            why = f"in turns, noise ±{100 * noise:.1f} %"
-            return Judged(OF_SPEED[said], why, after / before, None, gate.share)
+            if in_turns is None:
+                of_speed = Judged.of_two_runs(found, gate, "wall clock")
+            else:
+                said = verdict(found, in_turns.noise, gate.share)
+                why = f"in turns, noise ±{100 * in_turns.noise:.1f} %"
+                of_speed = Judged.of(said, why, found, gate.share)
+            apart = in_turns is None
+            return replace(of_speed, ratio=after / before, ci95=None, apart=apart)
 
         return judged
-
-    def _noise_in_turns(self, test: str) -> float | None:
-        """By how much two runs of the baseline differ in a test, where that was measured."""
-        against = self._after.against
-        if against is None or self._after.turns != self._before.turns:
-            return None
-        return next((one.noise for one in against.tests if one.name == test), None)
 
     def _deterministic(
         self,
@@ -408,112 +351,28 @@ class Pair:
         unlike: str | None = None,
         *,
         missing: Judged,
+        judge: Judge | None = None,
     ) -> Change:
         """A number that does not vary.
 
         `unlike`: why the two are not of the same thing. `missing`: what to say where it is gone.
+        `judge`: of two numbers of the same thing; by the numbers alone where it is None.
         """
         before, after = numbers
 
-        def judge(gate: Gate) -> Judged:
+        def judged(gate: Gate) -> Judged:
             if after is None:
                 return missing
             ratio = after / before if before else None
             if unlike:
                 return Judged("not comparable", unlike, ratio)
-            return Judged(*_by_gate(before, after, gate, more_is_better), ratio)
+            if judge:
+                return judge(gate)
+            return Judged(*by_gate(before, after, gate, more_is_better), ratio)
 
         return self._change(
-            metric, "deterministic", unit, numbers, judge, more_is_better=more_is_better
+            metric, "deterministic", unit, numbers, judged, more_is_better=more_is_better
         )
-
-
-def _by_gate_alone(before: float, after: float, gate: Gate) -> Judged:
-    """A number that is better when smaller, and hardly varies."""
-    return Judged(*_by_gate(before, after, gate, False), after / before if before else None)
-
-
-def _within_limit(
-    judged: Judged,
-    gate: Gate | None,
-    after: float | None,
-    more_is_better: bool,
-    invalid: str | None,
-) -> Judged:
-    """What was judged, unless a number that may be published is beyond the gate's limit."""
-    if gate is None or gate.limit is None or after is None or invalid:
-        return judged
-    if not (after >= gate.limit if more_is_better else after <= gate.limit):  # NaN is neither
-        return replace(judged, verdict="regressed", why=f"beyond the limit of {gate.limit:g}")
-    if gate.threshold is None:
-        return replace(judged, verdict="no change", why=f"within the limit of {gate.limit:g}")
-    return judged
-
-
-def _invalid(row: SpeedRow | None) -> str | None:
-    """Why a row decides nothing, if it is there and does not."""
-    if row is None:
-        return None
-    if wrong := _invalid_numbers(row):
-        return wrong
-    return None if row.valid else f"INVALID: {row.invalid_reason or 'no reason is given'}"
-
-
-def _invalid_numbers(row: SpeedRow) -> str | None:
-    if all(SLOWEST <= speed <= FASTEST for speed in (row.mean, *row.samples)):  # NaN is not
-        return None
-    return "INVALID: its numbers are no speeds"
-
-
-def _in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
-    """By two sets of samples that were taken apart: only what no two runs show says something."""
-    if invalid := _invalid_numbers(row) or _invalid_numbers(now):
-        return always(Judged("inconclusive", invalid))
-    if min(len(row.samples), len(now.samples)) < 2:
-        return always(Judged("inconclusive", "a single repetition has no interval"))
-    found = compare(np.array(row.samples), np.array(now.samples), paired=False)
-    return lambda gate: replace(Judged.of_two_runs(found, gate, "wall clock"), apart=True)
-
-
-def _by_gate(before: float, after: float, gate: Gate, more_is_better: bool) -> tuple[Verdict, str]:
-    """Whether a number that does not vary became worse by more than matters."""
-    better = 1 if more_is_better else -1
-    if gate.threshold is None:
-        return "no change", ""
-    relative = isinstance(gate.threshold, str)
-    allowed = gate.share * abs(before) if relative else float(gate.threshold)
-    if abs(after - before) <= max(allowed, gate.negligible):
-        return "no change", ""
-    improved = better * (after - before) > 0
-    threshold = str(gate.threshold).replace("%", " %")
-    return ("improved" if improved else "regressed"), f"by more than {threshold}"
-
-
-def _perplexity(before: PhaseFidelity, after: PhaseFidelity, gate: Gate) -> Judged:
-    """Whether the model became worse, token by token where both have kept what each one cost.
-
-    The tokens are the same, and so is what is hard about them: the interval of the ratio is that of
-    the differences (paired Student's t), far narrower than that of either perplexity.
-    """
-    said, why = _by_gate(before.ppl, after.ppl, gate, False)
-    if not before.nll or len(before.nll) != len(after.nll):
-        return Judged(said, why, after.ppl / before.ppl if before.ppl else None)
-    found = paired_ratio(np.array(before.nll), np.array(after.nll))
-    ends = found.low, found.high
-    if said in ("regressed", "improved") and found.low <= 1 <= found.high:
-        return Judged("inconclusive", "too few tokens to tell", found.ratio, ends)
-    return Judged(said, why, found.ratio, ends)
-
-
-def _other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:
-    """Why two fidelities are not of the same tokens, if they are not."""
-    if after is None:
-        return None
-    other = [name for name in PROTOCOL if getattr(before, name) != getattr(after, name)]
-    hashes = {one.tokens_sha256 for one in (before, after)} - {None}
-    if not other and (len(hashes) > 1 or before.tokens != after.tokens):
-        return "judged on other tokens: another tokenizer"
-    return f"judged on other tokens: another {', '.join(other)}" if other else None
 
 
 def _bytes_of(result: Result) -> dict[str, int]:

@@ -21,7 +21,7 @@ from llx.reports.compare.changes import (
 from llx.reports.compare.gates import GATES, Gate, read_gates
 from llx.reports.compare.pairs import compare_results, in_turns, paired
 from llx.result import FIDELITY, Ceiling, FailedTest
-from tests.reports.made import CRASH, ERROR, RESULT
+from tests.reports.made import CRASH, ERROR, RESULT, TIMES
 from tests.reports.pairs import judged, on, result, speed, turned
 
 
@@ -217,10 +217,21 @@ def test_gates_that_fit_nothing_are_refused_by_name_unless_they_may_be_idle():
 
 
 def test_a_gate_of_another_kind_of_machine_is_not_idle():
-    row = speed(1, roofline_probe=0.5)
-    gates = [Gate(metric="tg128", kind=kind, threshold="5%") for kind in ("wall clock",)]
-    gates += [Gate(metric="tg128", kind="roofline share", threshold="5%")]
-    assert compare_results([result(row=row)], [result(row=row)], gates)
+    one = result(row=speed(1, roofline_probe=0.5))
+    kinds = ("wall clock", "roofline share")
+    gates = [Gate(metric="tg128", kind=kind, threshold="5%") for kind in kinds]
+    for other, kind in ((one, "wall clock"), (on("elsewhere", one), "roofline share")):
+        changes = compare_results([one], [other], gates).changes
+        assert kind in {change.kind for change in changes if change.gated}
+
+
+@pytest.mark.parametrize("metric", ["tg128", "TTFT p50, *", "*"])
+def test_what_varies_is_held_to_no_difference_whatever_the_kind_is_called(metric):
+    one = result(row=speed(1, ttft_ms=TIMES))
+    for threshold in (0.05, 1):
+        with pytest.raises(BadInput, match="a threshold in percent"):
+            compare_results([one], [one], [Gate(metric=metric, threshold=threshold)])
+    assert not compare_results([one], [one], [Gate(metric="KLD *", threshold=0.05)]).regressed
 
 
 def test_what_no_gate_is_about_is_counted_apart():
