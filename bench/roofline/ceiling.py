@@ -12,9 +12,8 @@ machine is a third above it (reports/LOG.md, 2026-11-25). What is above the best
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +23,7 @@ from llx.bench import clock
 from llx.bench.sessions import OPENVINO, Inference
 from llx.errors import is_installed
 from llx.precision import Compute
-from llx.processes import in_own_process
+from llx.processes import environment, in_own_process
 from llx.progress import Progress
 from llx.result import Ceiling
 
@@ -118,20 +117,10 @@ def _ceiling(
     )
 
 
-@contextmanager
-def _threads_of_libraries(threads: int | None) -> Iterator[None]:
+def _threads_of_libraries(threads: int | None) -> AbstractContextManager[None]:
     """For a process that is started in it: OpenMP, OpenBLAS and MKL read theirs as they load."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    if threads:
-        os.environ.update(dict.fromkeys(names, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    return environment(dict.fromkeys(names, str(threads)) if threads else {})
 
 
 def measure_ceiling(job: CeilingJob, progress: Progress) -> Ceiling:

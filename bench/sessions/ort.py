@@ -6,8 +6,8 @@ import math
 import mmap
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ from llx.graphs.dialects import dialect_named
 from llx.graphs.dialects.ort import groups
 from llx.manifest import WEIGHTS
 from llx.precision import Compute
+from llx.processes import environment
 from llx.refused import refused
 from llx.tensorrt import load
 
@@ -60,7 +61,7 @@ INSTALLS = {
 # token may see as well: 512 tokens of SmolLM2-135M attend in 210 ms at once, in halves in 143.
 CHUNK = 256
 # Read by GroupQueryAttention as a session is made. Its flash kernel takes a twelfth more time for a
-# prefill of 512 and for a step at that depth, half more at a depth of 4096; but the other one holds
+# prefill of 512 and for a step at that depth, an eighth and more at 4096; but the other one holds
 # all scores of a chunk.
 NO_FLASH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 MOST_SCORES = 256 << 20  # bytes
@@ -107,10 +108,10 @@ class OrtSession:
         options = session_options(artifact.manifest.precision, dialect)
         options.add_session_config_entry(RECORD_PROVIDERS, "1")
         graph = artifact.graph(dialect)
-        # MatMulNBits reads many places at once: large pages save it a tenth of a step. The products
-        # of fp32 and of W8A8 read in order, and gain nothing.
         scores = 4 * artifact.manifest.spec.heads * CHUNK * contract.limits.capacity
         whole = self._attends_by_row and scores <= MOST_SCORES
+        # MatMulNBits reads many places at once: large pages save it a tenth of a step. The products
+        # of fp32 and of W8A8 read in order, and gain nothing.
         enlarges = provider == "cpu" and artifact.manifest.precision.weight_only
         before = large_pages.blocks() if enlarges else set()
         with ExitStack() as loading:
@@ -118,8 +119,8 @@ class OrtSession:
             if enlarges:
                 loading.enter_context(given_back())
             if whole:
-                loading.enter_context(_environment(NO_FLASH, "1"))
-                self._settings[NO_FLASH] = os.environ[NO_FLASH]
+                self._settings[NO_FLASH] = os.environ.get(NO_FLASH, "1")  # what the user says holds
+                loading.enter_context(environment({NO_FLASH: self._settings[NO_FLASH]}))
             self._session = loaded(graph, options, str(graph), list(self._options.items()))
         new = large_pages.blocks() - before if enlarges else set()
         self._large_pages = large_pages.enlarge(new)
@@ -277,19 +278,6 @@ class OrtSession:
             "threads": usable_threads(),
             "large_pages": f"{moved} of {could} MiB" if could else None,
         }
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable for who reads it within; what the user has set stays."""
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
 
 
 def unfilled(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

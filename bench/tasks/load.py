@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import fnmatch
 import importlib.metadata
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from llx.bench.tasks.documents import LimitedTemplates, sandbox
 from llx.bench.tasks.files import findings_of, package, refuse_code
 from llx.errors import BadInput, Lacking, LlxError, one_line
 from llx.evaluation import EvalRequest
+from llx.processes import environment
 
 # What another's file may change in a task of lm-eval's that works on no other data for it.
 HARMLESS = {"task", "task_alias", "tag", "group", "group_alias", "num_fewshot", "metadata"}
@@ -206,20 +206,15 @@ def contained(allow_code: bool, own_files: bool = False) -> Iterator[None]:
             )
         return metric(name)
 
-    metric, template, variable = lm_eval.api.task.get_metric, lm_eval.utils.env, ALLOW_CODE_EVAL
+    metric, template = lm_eval.api.task.get_metric, lm_eval.utils.env
     limited = LimitedTemplates() if own_files and not allow_code else None
-    before = os.environ.pop(variable, None)
     lm_eval.utils.env = limited or sandbox(template.filters)
-    if allow_code:
-        os.environ[variable] = "1"
-    else:
+    if not allow_code:
         lm_eval.api.task.get_metric = known_metric
     try:
-        yield
+        with environment({ALLOW_CODE_EVAL: "1" if allow_code else None}):
+            yield
     finally:
         if limited is not None:
             limited.close()
         lm_eval.utils.env, lm_eval.api.task.get_metric = template, metric
-        os.environ.pop(variable, None)
-        if before is not None:
-            os.environ[variable] = before
