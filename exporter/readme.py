@@ -5,16 +5,18 @@ from __future__ import annotations
 from string import Template
 
 from llx.graphs.dialects import DIALECTS
+from llx.graphs.dialects.ort import groups
 from llx.manifest import CHAT_TEMPLATE, TOKENIZER, WEIGHTS, Manifest
 
 README = "README.md"
+FILLED = "Attention reads as much of the cache as is filled"
+WHOLE = "Attention reads the whole cache"
 FOR = {
     "ort": "ONNX Runtime on a CPU. Load it with default session options: they are the fast ones. "
-    "Attention reads as much of the cache as is filled",
-    "standard": "TensorRT from 10.15 on, TensorRT-RTX, and any runtime of ONNX alone. Attention "
-    "reads the whole cache",
-    "primitive": "older TensorRT, and OpenVINO. Attention reads the whole cache, and `present` is "
-    "what is new alone: the caller writes it behind the past",
+    f"{FILLED}",
+    "standard": f"TensorRT from 10.15 on, TensorRT-RTX, and any runtime of ONNX alone. {WHOLE}",
+    "primitive": f"older TensorRT, and OpenVINO. {WHOLE}, and `present` is what is new alone: the "
+    "caller writes it behind the past",
 }
 TEXT = Template("""# $name
 
@@ -42,9 +44,10 @@ logits are wanted, $capacity positions in the cache.
 
 `past` and `present` of `ort.onnx` and `standard.onnx` are bound to the same memory, so no step
 copies a cache. `ort.onnx` computes in float32, whatever `past` is in the others. What lies behind
-the filled positions is never read: a cache need not be cleared.
-
-On Linux two environment variables make `ort.onnx` faster, which llx sets by itself:
+the filled positions counts for nothing: a cache need not be cleared.
+$program""")
+PROGRAM = Template("""
+On Linux two environment variables make `ort.onnx` faster, as llx's own engine is:
 `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (weights of 4 and 8 bits in large pages) and
 `ORT_GQA_DISABLE_FLASH_ATTENTION=1` (attention of one token, behind a thousand others and more).
 
@@ -94,7 +97,18 @@ def readme_of(manifest: Manifest) -> str:
     uses[WEIGHTS] = "the weights, once for all graphs"
     uses[TOKENIZER] = "Hugging Face's `tokenizers`"
     uses[CHAT_TEMPLATE] = "how a conversation is spelled, in Jinja"
+    if not groups(contract.head_dim):
+        uses["ort.onnx"] = uses["ort.onnx"].replace(FILLED, WHOLE)
+    sizes = {
+        "kv_heads": contract.kv_heads,
+        "capacity": contract.limits.capacity,
+        "head_dim": contract.head_dim,
+        "vocab": contract.limits.vocab,
+    }
+    runs = {WEIGHTS, TOKENIZER} <= set(manifest.files)
     return TEXT.substitute(
+        sizes,
+        program=PROGRAM.substitute(sizes) if runs else "",
         name=manifest.name,
         parameters=f"{spec.parameters:,}",
         label=manifest.source.label.replace("`", "'"),
@@ -104,11 +118,7 @@ def readme_of(manifest: Manifest) -> str:
         weights=WEIGHTS,
         rows=contract.limits.max_rows,
         new=contract.limits.max_new_tokens,
-        capacity=contract.limits.capacity,
         last=contract.layers - 1,
         compute={"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}[contract.compute],
         cache=", ".join(map(str, contract.cache_shape)),
-        kv_heads=contract.kv_heads,
-        head_dim=contract.head_dim,
-        vocab=contract.limits.vocab,
     )

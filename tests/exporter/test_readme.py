@@ -13,10 +13,11 @@ from tokenizers import Tokenizer
 import llx as door
 from llx.api.reference import open_reference
 from llx.bench.speed.steps import decode_step, prefill
-from llx.exporter.readme import FOR, README
+from llx.exporter.readme import FILLED, FOR, README
 from llx.graphs.dialects import DIALECTS
 from llx.manifest import WEIGHTS
 from llx.precision import Precision
+from tests.checkpoints import TINY
 from tests.conftest import export_tiny
 from tests.graphs.test_ort import WHOLE
 
@@ -72,6 +73,14 @@ def test_graphs_without_weights_name_none_but_those_that_are_there(tmp_path):
     text = (artifact.folder / README).read_text()
     assert f"| `{WEIGHTS}` |" not in text
     assert "| `ort.onnx` |" in text
+    assert programs(artifact) == []  # it could not run
+
+
+@pytest.mark.parametrize(("spec", "filled"), [(WHOLE, True), (TINY, False)])
+def test_it_says_how_much_of_the_cache_is_read(tmp_path, spec, filled):
+    text = (export_tiny(tmp_path, spec=spec).folder / README).read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| `ort.onnx` |")]
+    assert (FILLED in line) == filled
 
 
 def test_an_edited_one_is_no_damage(tmp_path):
