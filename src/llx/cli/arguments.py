@@ -150,17 +150,3 @@ def share(text: str, option: str, example: str = "1%") -> float:
     if not 0 < value < 1:
         raise BadInput(f"{option} {text!r} is no share", f"write {option} {example}")
     return value
-
-
-def sides_of(
-    files: list[Path], baseline: list[Path] | None
-) -> tuple[list[Path], list[Path] | None]:
-    """Files of results, and the baseline's. Raises `BadInput` where nothing says which is which."""
-    if baseline:
-        return files, baseline
-    if len(files) > 2:
-        raise BadInput(
-            f"{len(files)} files, and nothing says which is the baseline",
-            "name it: --baseline FILE",
-        )
-    return (files, None) if len(files) == 1 else (files[1:], files[:1])

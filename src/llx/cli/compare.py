@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import Baseline, GateFile, sides_of
-from llx.errors import EXIT_DONE, EXIT_GATE_FAILED
+from llx.cli.arguments import Baseline, GateFile
+from llx.errors import EXIT_DONE, EXIT_GATE_FAILED, BadInput
 
 
 def compare(
@@ -40,10 +40,16 @@ def compare(
     if measures:
         show(measures_table(Results.read(*files, *(baseline or ()))))
         return
-    after, before = sides_of(files, baseline)
+    if len(files) > 2 and not baseline:
+        raise BadInput(
+            f"{len(files)} files, and nothing says which is the baseline",
+            "name it: --baseline FILE",
+        )
+    if len(files) == 2 and not baseline:
+        baseline, files = files[:1], files[1:]
 
     write = changes_writer(output) if output else None
-    found = compared(after, before, gates=gate)
+    found = compared(files, baseline, gates=gate)
     if write:
         print_data(write(found))
     else:
