@@ -195,11 +195,16 @@ def measures_table(results: Sequence[Result]) -> Table:
     return simple_table("", ("measure", "kind", "unit", "engines", "fails by default"), rows)
 
 
-def show_changes(found: Compared) -> None:
-    """Print what was not judged, the verdict, every change, and what else differs."""
+def show_verdict(found: Compared) -> None:
+    """Print what was not judged, and then the verdict."""
     for line in found.unjudged:
         say(f"WARNING: {line}")
     say(verdict_line(found))
+
+
+def show_changes(found: Compared) -> None:
+    """Print the verdict, every change, and what else differs."""
+    show_verdict(found)
     say("")
     show(changes_table(found))
     if found.settings:

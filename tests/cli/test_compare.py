@@ -155,6 +155,14 @@ def test_both_commands_take_a_baseline_by_its_name(llx, files):
     assert "name what the first file is held against: --baseline FILE" in unnamed.stderr
 
 
+def test_a_report_says_too_what_was_not_judged(llx, files):
+    other = replace(judged().artifact, sha256="12" * 32)
+    after = files("b.json", replace(judged(), artifact=other, fidelity=None))
+    ended = llx("report", after, "--baseline", files("a.json", judged()), "-o", "site")
+    said = " ".join(ended.stdout.split())
+    assert said.index("WARNING: ort with") < said.index("no regression:")
+
+
 def test_what_is_not_clear_is_refused(llx, files):
     name = files("a.json", judged())
     ended = llx("compare", name, name, name)

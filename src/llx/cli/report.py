@@ -44,7 +44,7 @@ def report(
 ) -> None:
     """Write a report of one or several result files. What fails on a regression is compare."""
     from llx.api.report import report as write
-    from llx.reports.compare.changes import verdict_line
+    from llx.reports.compare.changes import show_verdict
     from llx.reports.console import say, show_results, warn
 
     if baseline and no_baseline:
@@ -66,7 +66,8 @@ def report(
         say("\nThe baseline:\n")
         show_results(written.baseline)
     if written.compared:
-        say(f"\n{verdict_line(written.compared)}")
+        say("")
+        show_verdict(written.compared)
     say(f"\nreport: {written.markdown}")
     if history:
         say(f"history: {history}, {written.remembered} lines, {written.added} of them new")
