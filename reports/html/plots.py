@@ -65,7 +65,7 @@ def changes_plot(changes: Sequence[Change], looks: Looks) -> Plot:
             "why": change.why,
         }
         for change, model in zip(changes, models, strict=True)
-        if change.ratio and change.ci95
+        if change.ratio and change.ci95 and change.kind != "deterministic"
     ]
     return _thinned(
         Plot(

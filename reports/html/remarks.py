@@ -38,9 +38,11 @@ def remarks_on(
             for kind, word, test, text in _said(run.result):
                 of = f"{prefix}{run.label}" + (f", {test}" if test else "")
                 found.setdefault((kind, word, text), []).append(of)
-    remarks = [*_changed(compared.changes)] if compared else []
-    for words in compared.unjudged if compared else ():
-        remarks.append(Remark(kind="warn", word="NOT COMPARED", who="the model", text=words))
+    remarks = [
+        Remark(kind="warn", word="NOT COMPARED", who="the model", text=words)
+        for words in (compared.unjudged if compared else ())
+    ]
+    remarks += _changed(compared.changes) if compared else ()
     remarks += [
         Remark(kind=kind, word=word, who=named(who), text=text)
         for (kind, word, text), who in found.items()

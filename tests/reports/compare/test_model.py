@@ -23,6 +23,8 @@ from llx.reports.compare.changes import (
 from llx.reports.compare.pairs import compare_results
 from llx.reports.compare.verdicts import Change
 from llx.reports.html.page import page_html
+from llx.reports.html.plots import changes_plot
+from llx.reports.html.runs import Looks
 from llx.statistics import paired_ratio
 from tests.reports.pairs import judged
 
@@ -100,7 +102,15 @@ def test_of_other_tokens_nothing_is_said_but_that_and_that_is_said_first(
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("WARNING: ort with ")
     assert changes_markdown(found).startswith("**⚠ ")
-    assert "NOT COMPARED" in page_html([found.pairs[0][1]], baseline=[found.pairs[0][0]])
+    page = page_html([found.pairs[0][1]], baseline=[found.pairs[0][0]])
+    assert page.index("NOT COMPARED") < page.index("INCONCLUSIVE")
+
+
+def test_a_perplexity_is_in_no_plot_of_speeds():
+    """To the right would be faster there, and a larger perplexity is worse."""
+    changes = compare_results([of_model()], [of_model(0.02, 0.07, artifact="cd")]).changes
+    looks = Looks.of(["ort"], ["fp32"])
+    assert {row["name"] for row in changes_plot(changes, looks).rows} == {"ort fp32 · tg128"}
 
 
 def test_another_artifact_that_nobody_judged_is_a_warning_and_the_same_one_is_none():
