@@ -42,7 +42,7 @@ def _run() -> int:
         sys.stdout.flush()
     except BaseException as error:
         return _answer(error)
-    if code == interrupts.EXIT_INTERRUPTED:  # typer has caught it itself
+    if interrupts.pressed() or code == interrupts.EXIT_INTERRUPTED:  # typer may catch it itself
         return _interrupted()
     return code if isinstance(code, int) else 0
 

@@ -1,7 +1,9 @@
 """Ctrl-C on the command line: one line and exit code 130, whenever it is pressed.
 
-Raised inside a library's import or a callback, a `KeyboardInterrupt` becomes another exception, or
-is printed and lost: that it was pressed is remembered, and the command line asks.
+Raised inside a library's callback, a `KeyboardInterrupt` becomes another exception, or is printed
+and lost: that it was pressed is remembered, and the command line asks. Raised inside an import it
+can end the process: PyTorch's C++ calls Python while it is loaded, and aborts where that raises. So
+an import is waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+IMPORT_S = 0.02  # how often a process that is importing is asked whether it still is
 
 _pressed = False
 
@@ -35,6 +38,8 @@ def pressed() -> bool:
 def end_quietly() -> None:
     """All is done, and the interpreter is about to end: from now on Ctrl-C only ends it sooner."""
     _install(lambda *_: os._exit(EXIT_INTERRUPTED))
+    if _pressed:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _install(handler: Any) -> bool:
@@ -47,10 +52,26 @@ def _install(handler: Any) -> bool:
     return not ignored
 
 
-def _raise(*_: object) -> None:
+def _raise(_: int, frame: Any) -> None:
     global _pressed  # noqa: PLW0603
     _pressed = True
-    raise KeyboardInterrupt
+    if not _importing(frame):
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, _again)
+    signal.setitimer(signal.ITIMER_REAL, IMPORT_S)
+
+
+def _importing(frame: Any) -> bool:
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _again(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # for a while: a process is started
+        signal.setitimer(signal.ITIMER_REAL, IMPORT_S)
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _unraisable(told: Any) -> None:
