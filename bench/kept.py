@@ -28,7 +28,6 @@ from llx.files import (
     state_folder,
     write_sealed,
 )
-from llx.manifest import REFERENCE
 
 
 class Kept:
@@ -111,7 +110,7 @@ def _folder(job: Job, artifact: Artifact) -> Path:
 def _key(job: Job, artifact: Artifact) -> str:
     identity = (
         artifact.sha256,
-        artifact.manifest.files.get(REFERENCE),
+        [artifact.manifest.files.get(name) for name in job.judged_by(artifact)],
         job.engine,
         str(job.built.folder),
         msgspec.json.encode(job.workload).decode(),

@@ -21,7 +21,6 @@ from llx.bench.worker import Job, Outcome, Scenario, run_scenario, scenarios_of
 from llx.devices import device_of
 from llx.errors import LlxError
 from llx.gpu import find_gpu
-from llx.manifest import REFERENCE
 from llx.processes import OwnProcess, ProcessDied, TimedOut
 from llx.progress import Progress, silent
 from llx.result import (
@@ -209,7 +208,7 @@ class Measurement:
         job, manifest = self._job, self._artifact.manifest
         first = self._outcomes[0] if self._outcomes else None
         details = first.details if first else {}
-        judged = [outcome.fidelity for outcome in self._outcomes if outcome.fidelity]
+        judged = [one for outcome in self._outcomes for one in outcome.judged]
         speed, error = self.rows, self._error
         return Result(
             llx=llx.__version__,
@@ -235,6 +234,7 @@ class Measurement:
             ceiling=self._ceiling,
             no_ceiling=None if self._ceiling else self._no_ceiling,
             fidelity=judged[0] if judged else None,
+            other_texts=judged[1:],
             memory=most_memory([outcome.memory for outcome in self._outcomes]),
             time=self._time(),
             details=details,
@@ -289,7 +289,7 @@ class Measurement:
             return None
         if not self._job.fidelity:
             return "it was not asked for"
-        if not self._artifact.has(REFERENCE):
+        if not self._job.judged_by(self._artifact):
             return "there is no reference; see `llx reference`"
         failed = [one.error.message for one in self._failed if one.test == FIDELITY]
         return failed[0] if failed else "it was interrupted"

@@ -13,7 +13,7 @@ from typing import Literal
 from llx.artifact import Artifact, open_artifact, replaced
 from llx.bench import clock
 from llx.bench.fidelity.judge import judge_session
-from llx.bench.fidelity.reference import read_reference
+from llx.bench.fidelity.reference import Reference, read_reference
 from llx.bench.machine.watch import Watch
 from llx.bench.session import Details
 from llx.bench.sessions import Built, Engine, Session, engine_named
@@ -21,7 +21,6 @@ from llx.bench.speed.samples import Enough, Samples, SpeedTest, Workload, sample
 from llx.conditions import EnergyRecord, GpuRecord, RunRecord
 from llx.errors import LlxError
 from llx.gpu import find_gpu
-from llx.manifest import REFERENCE
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
 from llx.result import FIDELITY, Fidelity, MemoryRecord, name_of
@@ -40,7 +39,8 @@ class Job:
 
     `sha256`: the artifact that is meant; None is the one that stands in the folder as the work
     begins. `limit_s`: of each process. `roofline`: hold the speeds to what the machine can do.
-    `resume`: go on where a run like this was cut off.
+    `resume`: go on where a run like this was cut off. `references`: names of those that it is
+    judged by; None is all that the artifact holds.
     """
 
     folder: Path
@@ -54,6 +54,13 @@ class Job:
     roofline: bool = True
     resume: bool = False
     sha256: str | None = None
+    references: tuple[str, ...] | None = None
+
+    def judged_by(self, artifact: Artifact) -> tuple[str, ...]:
+        """Names of the references that it is judged by."""
+        if not self.fidelity:
+            return ()
+        return artifact.manifest.references if self.references is None else self.references
 
     def artifact(self) -> Artifact:
         """The artifact. Raises `BadInput` where another has taken the place of the one meant.
@@ -119,7 +126,7 @@ class Scenario:
 def scenarios_of(job: Job, artifact: Artifact) -> list[Scenario]:
     """Every test, and the judging where there is something to judge by."""
     found = [Scenario(job, index) for index, _ in enumerate(job.workload.tests())]
-    if job.fidelity and artifact.has(REFERENCE):
+    if job.judged_by(artifact):
         found.append(Scenario(job, None))
     return found
 
@@ -134,7 +141,7 @@ class Outcome:
     load_s: float
     samples: Samples | None = None
     energy: EnergyRecord | None = None
-    fidelity: Fidelity | None = None
+    judged: list[Fidelity] = field(default_factory=list)
     run: RunRecord | None = None
     gpu: GpuRecord | None = None
 
@@ -144,7 +151,8 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
     job, test = scenario.job, scenario.test
     artifact, engine = job.artifact(), engine_named(job.engine)
     held: list[int] = []
-    found = energy = fidelity = run = card = None
+    judged: list[Fidelity] = []
+    found = energy = run = card = None
     with Watch(find_gpu() if engine.gpu else None) if test else nullcontext() as watch:
         start = clock.now_ns()
         first = engine.open(artifact, test.batch if test else 1, job.built)
@@ -152,7 +160,9 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         reopen = _Reopen(engine, artifact, job.built, first)
         details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
         if watch is None:
-            fidelity = judge_session(reopen, read_reference(artifact), progress)
+            for name in job.judged_by(artifact):
+                reference = read_reference(artifact, name)
+                judged.append(judge_session(reopen, reference, _about(reference, progress)))
         else:
             (found,) = samples(
                 reopen,
@@ -181,10 +191,16 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         load_s=load_s,
         samples=found,
         energy=energy,
-        fidelity=fidelity,
+        judged=judged,
         run=run,
         gpu=card,
     )
+
+
+def _about(reference: Reference, progress: Progress) -> Progress:
+    """Progress that names a user's text."""
+    text = reference.protocol.text
+    return lambda what, *more: progress(f"{text}: {what}" if text else what, *more)
 
 
 def _enough(workload: Workload) -> Enough:

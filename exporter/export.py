@@ -32,7 +32,6 @@ from llx.llama.presets import Preset
 from llx.llama.spec import LlamaSpec
 from llx.manifest import (
     CHAT_TEMPLATE,
-    REFERENCE,
     TOKENIZER,
     WEIGHTS,
     CastCounts,
@@ -331,7 +330,7 @@ def _standing(
     try:
         artifact = open_artifact(folder)
         if artifact.manifest.request == key:
-            for name in artifact.manifest.files.keys() - {REFERENCE}:
+            for name in artifact.manifest.files.keys() - {*artifact.manifest.references}:
                 artifact.intact(name, progress=progress)
             return artifact
     except LlxError:

@@ -132,9 +132,9 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield failed.test, "FAILED", f"{failed.error.message}: {failed.error.remedy}"
     yield from _energy_lines(result)
     yield from _precision_lines(result)
-    if result.fidelity:
-        yield from _fidelity_lines(result.fidelity)
-    elif all(failed.test != FIDELITY for failed in result.failed):
+    for text, fidelity in result.judged().items():
+        yield from _fidelity_lines(text, fidelity)
+    if not result.fidelity and all(failed.test != FIDELITY for failed in result.failed):
         yield "fidelity", "not measured", result.unjudged or ""
     if result.memory:
         peak = result.memory.peak_host_bytes
@@ -213,11 +213,14 @@ def _speed_detail(row: SpeedRow) -> str:
     return ", ".join([*parts, *row_notes(row)])
 
 
-def _fidelity_lines(fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
+def _fidelity_lines(text: str, fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
+    ratio = fidelity.ppl_ratio
+    on = f" of {text}" if text else ""
     yield (
         "PPL",
         plus_minus(fidelity.ppl, fidelity.ppl_se),
-        f"PyTorch fp32 {significant(fidelity.ppl_reference)}, {fidelity.tokens} tokens",
+        f"{plus_minus(ratio.value, ratio.se)} × PyTorch fp32's "
+        f"{significant(fidelity.ppl_reference)}, {fidelity.tokens} tokens{on}",
     )
     for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode)):
         kld, same = phase.kld, phase.same_top1

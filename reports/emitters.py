@@ -19,7 +19,7 @@ from llx.errors import EXIT_LACKING
 from llx.reports.measures import Measure, followed, measures
 from llx.reports.plain import visible
 from llx.reports.units import significant
-from llx.result import ErrorRecord, Result
+from llx.result import FIDELITY, ErrorRecord, Result, on_text
 
 
 def github_bigger(results: Sequence[Result]) -> str:
@@ -97,8 +97,9 @@ def _cases(result: Result) -> Iterator[Case]:
         yield _error(failed.test, failed.error)
     if result.error:
         yield _error("engine", result.error)
-    if result.fidelity:
-        yield Case("fidelity")
+    for text, one in result.judged().items():
+        said = f"PPL ratio {significant(one.ppl_ratio.value)}, KLD {significant(one.kld.mean, 2)}"
+        yield Case(on_text(FIDELITY, text), said=said)
 
 
 def _error(test: str, error: ErrorRecord) -> Case:

@@ -125,6 +125,9 @@ def left_out(name: str, results: Sequence[Result]) -> Iterator[str]:
     if lost:
         yield f"{name} has no place for tests that failed; left out: {lost}"
     if name == "csv":
+        texts = dict.fromkeys(text for one in results for text in list(one.judged())[1:])
+        if texts:
+            yield f"csv has the fidelity of the first text; left out: {', '.join(texts)}"
         return
     rows = [row for one in followed(results) for row in one.speed]
     hidden = sum(not row.valid or row.quick for row in rows)

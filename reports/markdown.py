@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from llx.reports.notes import arithmetic_words, ceiling_words, row_notes, row_times
+from llx.reports.notes import OWN_TEXT, arithmetic_words, ceiling_words, row_notes, row_times
 from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import EnvironmentRecord, Fidelity, Result
@@ -175,16 +175,15 @@ def _bytes(count: int | None) -> str:
 
 def _fidelity(results: Sequence[Result]) -> str:
     rows = []
+    several = any(text for result in results for text in result.judged())
     for result in results:
-        fidelity = result.fidelity
-        if fidelity is None:
-            continue
-        for name, phase in (("prefill", fidelity.prefill), ("decode", fidelity.decode)):
+        for name, text, phase in result.phases():
             same = phase.same_top1
             rows.append(
                 (
                     result.artifact.name,
                     result.engine,
+                    *([text or OWN_TEXT] if several else []),
                     name,
                     str(phase.tokens),
                     plus_minus(phase.ppl, phase.ppl_se),
@@ -197,7 +196,8 @@ def _fidelity(results: Sequence[Result]) -> str:
                     f"{phase.max_abs_logit_error:.1e}",
                 )
             )
-    headings = ("model", "engine", "phase", ">tokens", ">PPL", ">PPL ratio", ">KLD")
+    of = ("model", "engine", *(["text"] if several else []), "phase")
+    headings = (*of, ">tokens", ">PPL", ">PPL ratio", ">KLD")
     ends = (">KLD at least", ">KLD p99", ">same top-1", ">RMS Δp", ">max logit error")
     return markdown_table((*headings, *ends), rows) if rows else ""
 
@@ -215,7 +215,7 @@ def _errors(results: Sequence[Result]) -> str:
 def _conditions(results: Sequence[Result]) -> str:
     lines = [TIMED_REGION] if any(result.speed for result in results) else []
     lines += [repetitions_sentence(results)] if lines else []
-    protocols = {protocol_sentence(r.fidelity) for r in results if r.fidelity}
+    protocols = {protocol_sentence(one) for r in results for one in r.judged().values()}
     lines += sorted(protocols)
     lines += dict.fromkeys(_machine(result) for result in results)
     lines += list(_loads(results))
@@ -317,11 +317,14 @@ def _of(result: Result) -> str:
 
 def protocol_sentence(fidelity: Fidelity) -> str:
     """How fidelity was measured, in two sentences."""
+    scored = "every token after a window's first"
+    if fidelity.scored:
+        scored = f"the last {fidelity.scored} tokens of each window"
     return (
         f"Fidelity against PyTorch fp32 ({safe(fidelity.reference_weights)}) on "
         f"{fidelity.windows} windows of {fidelity.window} tokens, stride {fidelity.stride}, "
         f"BOS: {safe(fidelity.bos)}, "
-        f"every token after a window's first scored; corpus: {safe(fidelity.corpus)}, sha256 "
+        f"{scored} scored; corpus: {safe(fidelity.corpus)}, sha256 "
         f"{code(fidelity.corpus_sha256[:16] + '…')}. KLD and logit errors from the reference's "
         f"{fidelity.top_k} likeliest tokens and {fidelity.tail_samples} drawn from the "
         "others, an estimate without bias; that it is at least follows from the likeliest, "

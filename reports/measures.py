@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from llx.reports.notes import row_times
-from llx.result import Estimate, PhaseFidelity, Result, SpeedRow
+from llx.result import Estimate, PhaseFidelity, Result, SpeedRow, on_text
 
 NORMAL_95 = 1.96  # standard errors on each side, many tokens
 
@@ -98,9 +98,8 @@ def measures(result: Result) -> Iterator[Measure]:
     for row in result.speed:
         if row.valid and not row.quick:
             yield from _of_row(row)
-    if result.fidelity:
-        yield from _of_phase("prefill", result.fidelity.prefill)
-        yield from _of_phase("decode", result.fidelity.decode)
+    for name, text, phase in result.phases():
+        yield from _of_phase(on_text(name, text), phase)
     yield Measure(
         of="artifact", name="size", slug="size", unit="bytes", value=result.artifact.bytes
     )

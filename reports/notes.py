@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from llx.reports.units import significant
 from llx.result import Ceiling, Result, SpeedRow, Times
 
+OWN_TEXT = "Python's docs"  # what llx's own text is called beside a user's
+
 
 def row_notes(row: SpeedRow) -> list[str]:
     """A doubtful path, drift, outliers, an interval wider than asked, lengths too short."""
@@ -45,7 +47,7 @@ def ceiling_words(ceiling: Ceiling) -> tuple[str, str]:
 
 def explanations(results: Sequence[Result]) -> list[str]:
     """A line on each term in a table that says nothing to who meets it first."""
-    judged = [result.fidelity for result in results if result.fidelity]
+    judged = [one for result in results for one in result.judged().values()]
     bounded = any(f.prefill.kld_bound is not None for f in judged)
     rows = [row for result in results for row in result.speed]
     suspects = dict.fromkeys(row.suspect for row in rows if row.suspect)

@@ -18,7 +18,7 @@ from llx.api.reference import open_reference
 from llx.artifact import Artifact
 from llx.bench.fidelity.reference import capture
 from llx.bench.speed.steps import prefill_logits
-from llx.corpus import evaluation_text
+from llx.corpus import Cut, evaluation_text
 from llx.exporter.export import export
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import QuantizationRequest
@@ -103,7 +103,8 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("work"))
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        for kind in ("STATE", "CACHE"):
+            patch.setenv(f"XDG_{kind}_HOME", str(tmp_path_factory.mktemp(kind.lower())))
         yield
 
 
@@ -166,7 +167,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A tiny artifact with a reference that fits its small cache. Read it, never write into it."""
     artifact = export_tiny(tmp_path_factory.mktemp("judged"))
-    return shared(capture(artifact, open_reference, window=64, windows=3)[0])
+    return shared(capture(artifact, open_reference, Cut(window=64, windows=3))[0])
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def fidelity_of(artifact, dialect):
 )
 def test_it_costs_no_more_than_it_is_said_to(tmp_path, name, block, asked, kld, ratio, share):
     artifact = exported(tmp_path, name, block, **asked)
-    artifact, _ = capture(artifact, open_reference)
+    artifact = capture(artifact, open_reference).artifact
     record, found = artifact.manifest.quantization, fidelity_of(artifact, "standard")
     print(f"{name} {block or ''}: KLD {found.kld.mean:.4f}, PPL ratio {found.ppl_ratio.value:.4f}")
     assert record.share >= share

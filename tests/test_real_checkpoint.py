@@ -71,7 +71,7 @@ def test_onnx_runtime_gives_pytorchs_logits_in_prefill_and_decode(smollm2, diale
 @pytest.mark.slow
 def test_fidelity_over_two_thousand_tokens(smollm2, tmp_path):
     own = open_artifact(shutil.copytree(smollm2.folder, tmp_path / "own"))
-    artifact, _ = capture(own, open_reference)
+    artifact = capture(own, open_reference).artifact
     reference = read_reference(artifact)
     found = judge_session(lambda rows: ENGINES["ort"].open(artifact, rows), reference)
     for phase in (found.prefill, found.decode):

@@ -15,6 +15,7 @@ from llx.bench.fidelity.judge import verdict
 from llx.bench.fidelity.observed import observe_prefill
 from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.sessions.ort import OrtSession
+from llx.corpus import Cut
 from llx.exporter.locate import locate
 from llx.exporter.sources import open_source
 from llx.llama.presets import preset_of_size
@@ -45,7 +46,7 @@ def saved_again(folder, noise):
 
 def judged(artifact):
     """A result of it, judged by its own reference; what prefill gives stands for decode too."""
-    artifact, _ = capture(artifact, open_reference, WINDOW, WINDOWS)
+    artifact = capture(artifact, open_reference, Cut(window=WINDOW, windows=WINDOWS)).artifact
     reference = read_reference(artifact)
     scores = reference.scores
     found = observe_prefill(lambda rows: OrtSession(artifact, rows), scores.tokens, scores.ids)

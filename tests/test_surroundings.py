@@ -14,6 +14,7 @@ import pytest
 
 from llx.api.reference import open_reference
 from llx.bench.fidelity.reference import capture
+from llx.corpus import Cut
 from llx.result import encode_results
 from tests.cli.test_options import TASKS
 from tests.conftest import export_tiny
@@ -53,7 +54,7 @@ def house(tmp_path_factory):
     """All that a command may be given. Copy it."""
     house = tmp_path_factory.mktemp("house")
     made = export_tiny(house)
-    capture(made, open_reference, window=64, windows=2)
+    capture(made, open_reference, Cut(window=64, windows=2))
     made.folder.rename(house / "artifact")
     export_tiny(house / "other", "fp16").folder.rename(house / "fp16")
     for name, speed in (("before", 50.0), ("results", 40.0)):

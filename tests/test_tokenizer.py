@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from llx.corpus import calibration_text, cut_windows
+from llx.corpus import Cut, calibration_text, cut_windows
 from llx.errors import BadInput
 from llx.tokenizer import added_around, decode, encode, parse_tokenizer
 from tests.checkpoints import byte_tokenizer
@@ -126,7 +126,7 @@ def test_a_window_begins_with_what_stands_before_a_text_and_nothing_that_stands_
             template, "$A $B", [("<unused3>", 260), ("<end>", 0)]
         )
         assert added_around(tokenizer, "some text") == (before, behind)
-        cut = cut_windows(tokenizer, calibration_text(), 16, 3)
+        cut = cut_windows(tokenizer, calibration_text(), Cut(window=16, windows=3))
         assert cut.tokens[:, : len(before)].tolist() == [before] * 3
         assert not (cut.tokens[:, len(before) :] == 0).any()
         assert cut.bos == ("each window" if before else "none")

@@ -71,7 +71,7 @@ def collect_result(
     manifest = artifact.manifest
     measured = bool(samples.step_ns)
     speed = _speed(artifact, recipe, samples)
-    fidelity = None if observed is None else _fidelity(read_reference(artifact), observed)
+    judged = [] if observed is None else _judged(artifact, recipe, observed)
     unjudged = clean(problem.message) if problem else "there was no reference; see `llx reference`"
     return Result(
         llx=llx.__version__,
@@ -83,7 +83,8 @@ def collect_result(
         artifact=ArtifactRecord.of(artifact, artifact.weights_in_words),
         environment=_environment(recipe, machine, samples),
         speed=speed,
-        fidelity=fidelity,
+        fidelity=judged[0] if judged else None,
+        other_texts=judged[1:],
         memory=MemoryRecord(
             peak_host_bytes=samples.peak_host_bytes,
             peak_device_bytes=samples.device_bytes,
@@ -99,7 +100,7 @@ def collect_result(
             if name in DETAILS and isinstance(value, (str, int, float))
         },
         energy=overall_energy(speed) if measured else None,
-        unjudged=None if fidelity or not measured else unjudged,
+        unjudged=None if judged or not measured else unjudged,
         error=_error(problem) if problem else None,
     )
 
@@ -172,14 +173,24 @@ def checked(record: T) -> T:
     return record
 
 
-def _fidelity(reference: Reference, observed: bytes) -> Fidelity:
+def _judged(artifact: Artifact, recipe: Recipe, observed: bytes) -> list[Fidelity]:
+    """What was observed there of each reference that was sent."""
     try:
         tensors = load(observed)
+    except (SafetensorError, ValueError):
+        raise BadInput("observations that cannot be read came back", REMEDY) from None
+    sent = [name for name in artifact.manifest.references if name in recipe.files]
+    return [_fidelity(read_reference(artifact, name), name, tensors) for name in sent]
+
+
+def _fidelity(reference: Reference, of: str, tensors: dict[str, np.ndarray[Any, Any]]) -> Fidelity:
+    names = Observed.__dataclass_fields__
+    try:
         phases = [
-            Observed(**{name: tensors[f"{phase}.{name}"] for name in Observed.__dataclass_fields__})
+            Observed(**{name: tensors[f"{of}/{phase}.{name}"] for name in names})
             for phase in ("prefill", "decode")
         ]
-    except (SafetensorError, KeyError, ValueError):
+    except KeyError:
         raise BadInput("observations that cannot be read came back", REMEDY) from None
     wanted = Observed.empty(reference.scores.ids)
     for phase in phases:

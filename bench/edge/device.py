@@ -30,13 +30,13 @@ from llx.bundle import (
     OBSERVED,
     PLAN,
     RECIPE,
-    REFERENCE,
     SAMPLES,
     TIMING,
     BuildRecord,
     Problem,
     Recipe,
     SampleRecord,
+    is_reference,
     read_recipe,
     write_record,
 )
@@ -142,8 +142,8 @@ def bench_here(here: Here) -> None:
     failure: LlxError | None = None
     try:
         record = _measure(here, record)
-        if REFERENCE in here.recipe.files:
-            _observe(here)
+        if references := sorted(filter(is_reference, here.recipe.files)):
+            _observe(here, references)
             record = replace(record, judged=True)
     except LlxError as error:  # what was measured before it is kept
         failure = error
@@ -206,15 +206,16 @@ def _tests(
     return taken, energy
 
 
-def _observe(here: Here) -> None:
-    """Run the reference's windows through the engine, and keep what fidelity needs of it."""
+def _observe(here: Here, references: list[str]) -> None:
+    """Run the references' windows through the engine, and keep what fidelity needs of it."""
     opened = _opener(here)
-    reference = read_tensors(here.folder / REFERENCE)
-    tokens, ids = reference["tokens"], reference["ids"]
     found: dict[str, NDArray[Any]] = {}
-    for phase, observe in (("prefill", observe_prefill), ("decode", observe_decode)):
-        observed: Observed = observe(opened, tokens, ids, here.progress)
-        found |= {f"{phase}.{name}": array for name, array in vars(observed).items()}
+    for of in references:
+        reference = read_tensors(here.folder / of)
+        tokens, ids = reference["tokens"], reference["ids"]
+        for phase, observe in (("prefill", observe_prefill), ("decode", observe_decode)):
+            observed: Observed = observe(opened, tokens, ids, here.progress)
+            found |= {f"{of}/{phase}.{name}": array for name, array in vars(observed).items()}
     write_whole(here.out(OBSERVED), tensors_bytes(found))
 
 

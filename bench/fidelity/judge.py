@@ -27,7 +27,7 @@ NLL_DIGITS = 5  # of what a token costs, in nats: a hundredth of what fp16 round
 
 @dataclass
 class _Tokens:
-    """What one phase measured, a value per scored token, [W, N - 1] each."""
+    """What one phase measured, a value per scored token, [W, S] each."""
 
     nll: NDArray[np.float64]
     kld: NDArray[np.float64]
@@ -46,7 +46,7 @@ class _Tokens:
 def judge_session(
     open_session: OpenSession, reference: Reference, progress: Progress = silent
 ) -> Fidelity:
-    """Run the reference's windows through an engine, by prefill and by decode."""
+    """Run a reference's windows through an engine, by prefill and by decode."""
     tokens, ids = reference.scores.tokens, reference.scores.ids
     prefill = observe_prefill(open_session, tokens, ids, progress)
     return verdict(reference, prefill, observe_decode(open_session, tokens, ids, progress))
@@ -72,6 +72,8 @@ def verdict(
         windows=protocol.windows,
         stride=protocol.stride,
         bos=protocol.bos,
+        text=protocol.text,
+        scored=protocol.scored,
         tokens=prefill.tokens,
         tokens_sha256=tokens_sha256,
         top_k=protocol.top_k,
@@ -171,7 +173,7 @@ def _summary(found: _Tokens, scores: Scores) -> PhaseFidelity:
 
 
 def by_position(kld: NDArray[np.float64]) -> list[SpanDivergence]:
-    """The KLD of [W, N - 1] tokens over the position in the window: where a cache goes wrong.
+    """The KLD of [W, S] tokens over the position in the window: where a cache goes wrong.
 
     Spans are of equal length, but for one position, and as many as `SPANS` at most.
     """

@@ -22,7 +22,7 @@ Span = tuple[int | slice, int | slice]
 
 @dataclass(frozen=True)
 class Observed:
-    """What one phase gave for W windows of N tokens: [W, N - 1] each, `at_ids` [W, N - 1, k + m].
+    """What one phase gave for the last S tokens of W windows: [W, S], `at_ids` [W, S, k + m].
 
     `at_ids` are the logits at the reference's tokens.
     """
@@ -75,6 +75,7 @@ def observe_prefill(
 ) -> Observed:
     """One window at a time, in chunks as long as the engine takes: tokens [W, N]."""
     found = Observed.empty(ids)
+    unscored = tokens.shape[1] - 1 - ids.shape[1]
     session = open_session(1)
     windows = len(tokens)
     for w in range(windows):
@@ -82,9 +83,10 @@ def observe_prefill(
         session.reset()
         at = 0
         for logits in steps.prefill_logits(session, tokens[w : w + 1, :-1]):
-            span = np.s_[w, at : at + logits.shape[1]]
-            found.note(span, logits[0], ids, tokens[w, 1:][span[1]])
-            at += logits.shape[1]
+            first, at = max(at, unscored), at + logits.shape[1]
+            if first < at:
+                span = np.s_[w, first - unscored : at - unscored]
+                found.note(span, logits[0][first - at :], ids, tokens[w, first + 1 : at + 1])
     progress("fidelity: prefill", windows, windows, "window")
     session.close()
     return found
@@ -95,6 +97,7 @@ def observe_decode(
 ) -> Observed:
     """Every token a step of its own from an empty cache, the windows being rows in lockstep."""
     found = Observed.empty(ids)
+    unscored = tokens.shape[1] - 1 - ids.shape[1]
     windows, length = len(tokens), tokens.shape[1] - 1
     rows = 1
     session = open_session(rows)
@@ -110,7 +113,9 @@ def observe_decode(
         for at in range(length):
             progress("fidelity: decode", first * length + at * rows, windows * length, "token")
             steps.decode_step(session, np.ascontiguousarray(part[:, at : at + 1]), at)
-            found.note((group, at), session.logits()[:, 0], ids, part[:, at + 1])
+            if at >= unscored:
+                span = group, at - unscored
+                found.note(span, session.logits()[:, 0], ids, part[:, at + 1])
     progress("fidelity: decode", windows * length, windows * length, "token")
     session.close()
     return found

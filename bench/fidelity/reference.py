@@ -1,8 +1,9 @@
-"""The PyTorch fp32 reference, captured once per artifact and judged against everywhere.
+"""The PyTorch fp32 reference, captured once per checkpoint and text, judged against everywhere.
 
-`reference.safetensors` holds, for each scored position of each window, the log-sum-exp of the
-logits, the true token's log-probability, and the largest logits with their tokens: enough for
-perplexity, KLD, top-1 and logit errors on a machine with neither PyTorch nor the checkpoint.
+`reference.safetensors`, of an artifact's first text, and `reference-KEY.safetensors`, of any other,
+hold for each scored position of each window the log-sum-exp of the logits, the true token's
+log-probability, and the largest logits with their tokens: enough for perplexity, KLD, top-1 and
+logit errors on a machine with neither PyTorch nor the checkpoint.
 
 The tail beyond the top k is sampled from the reference's own distribution, so that KLD over the
 whole vocabulary can be estimated without bias (`llx.bench.fidelity.judge`) from less than a
@@ -12,10 +13,12 @@ hundredth of the logits.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,14 +31,23 @@ from llx.bench.fidelity.observed import log_sum_exp
 from llx.bench.session import Session, Tokens
 from llx.bench.speed import steps
 from llx.bench.text import tokenizer_of
-from llx.corpus import WINDOW, WINDOWS, cut_windows, evaluation_text, require_known
-from llx.errors import BadInput, LlxError, NotExported
-from llx.files import beside, locked_folder, read_sealed, remove, write_sealed
-from llx.manifest import REFERENCE, WEIGHTS
+from llx.corpus import Corpus, Cut, cut_windows, evaluation_text, require_known
+from llx.errors import BadInput, Lacking, LlxError, NotExported
+from llx.files import (
+    beside,
+    cache_folder,
+    locked_folder,
+    make_folder,
+    read_sealed,
+    remove,
+    write_sealed,
+)
+from llx.manifest import REFERENCE, REFERENCES, WEIGHTS
 from llx.progress import Progress, silent
 
 TOP_K = 256
 TAIL_SAMPLES = 64
+MOST_SHARED = 1 << 28  # bytes of a reference that is kept for a checkpoint's other artifacts
 PARTIAL = ".reference.partial"
 
 
@@ -52,16 +64,23 @@ class Protocol:
     top_k: int
     tail_samples: int
     weights: str
-    spec: str  # hash of the model's specification and the weights' identity
+    spec: str  # hash of the artifact's weights
     torch: str
+    text: str | None = None  # the name of a user's text; None is llx's own
+    scored: int | None = None  # the last tokens of each window; None is all but its first
+
+    @property
+    def cut(self) -> tuple[object, ...]:
+        """Which tokens it is of, but for the tokenizer."""
+        return (self.corpus_sha256, self.window, self.windows, self.stride, self.bos, self.scored)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The reference of one or several windows of N tokens.
+    """The reference of one or several windows of N tokens, of whose last S were scored.
 
-    `log_sum_exp` and `true_logprob`: [W, N - 1]. `ids` and `logits`: [W, N - 1, k + m], the k
-    likeliest tokens, likeliest first, then m tokens drawn from the others by their probability.
+    `tokens`: [W, N]. `log_sum_exp` and `true_logprob`: [W, S]. `ids` and `logits`: [W, S, k + m],
+    the k likeliest tokens, likeliest first, then m drawn from the others by their probability.
     """
 
     tokens: Tokens
@@ -79,16 +98,23 @@ class Reference:
     scores: Scores
 
 
-def score_window(session: Session, tokens: Tokens, top_k: int, tail_samples: int) -> Scores:
-    """Prefill one window [N] and keep of its logits what the reference needs."""
+def score_window(
+    session: Session, tokens: Tokens, top_k: int, tail_samples: int, scored: int | None = None
+) -> Scores:
+    """Prefill one window [N] and keep of its logits what the reference needs.
+
+    `scored`: how many of its last tokens count; None is all but the first.
+    """
     rng = np.random.default_rng(0)
     session.reset()
     sums, true, ids, kept = [], [], [], []
-    at = 1
+    at, first = 1, 1 if scored is None else len(tokens) - scored
     for step in steps.prefill_logits(session, tokens[None, :-1]):
-        rows = step[0]  # [T, V]
-        targets = tokens[at : at + len(rows)]
-        at += len(rows)
+        rows = step[0][max(first - at, 0) :]  # [T, V]
+        at += len(step[0])
+        targets = tokens[at - len(rows) : at]
+        if not len(rows):
+            continue
         row_sums = log_sum_exp(rows)
         top = np.argpartition(-rows, top_k - 1, axis=-1)[:, :top_k]
         order = np.argsort(-np.take_along_axis(rows, top, -1), axis=-1, kind="stable")
@@ -119,64 +145,154 @@ def _draw_tail(
     return drawn
 
 
+class Captured(NamedTuple):
+    """The artifact with its reference, whether that was captured now, and its file's name."""
+
+    artifact: Artifact
+    made: bool
+    name: str
+
+
 def capture(
     artifact: Artifact,
     open_reference: Callable[[Artifact], Session],
-    window: int = WINDOW,
-    windows: int = WINDOWS,
+    cut: Cut | None = None,
+    corpus: Corpus | None = None,
+    checkpoint: str | None = None,
     progress: Progress = silent,
-) -> tuple[Artifact, bool]:
-    """Write an artifact's reference; return the artifact, and whether anything was captured.
+) -> Captured:
+    """Write an artifact's reference, unless it has the very one.
 
-    `open_reference` opens PyTorch in fp32. Each window is kept as it is done, so an interrupted
-    capture goes on where it stopped. Raises `NotExported` where the artifact has no tokenizer.
+    Each window is kept as it is done, so an interrupted capture goes on where it stopped. Another
+    text's or another cut's is kept beside.
+
+    Args:
+        artifact: What is to be judged.
+        open_reference: Opens PyTorch in fp32; not called where nothing is to be captured.
+        cut: How windows are cut out of the text.
+        corpus: A text; None is llx's own.
+        checkpoint: What the weights are, in any artifact of theirs: what was captured of them for
+            another one is taken. None: nothing is known of them.
+        progress: Called with what is done, how much of how much, and the unit.
+
+    Raises:
+        NotExported: The artifact has no tokenizer.
+        BadInput: Windows that fit neither the text nor the cache, weights that are not finite.
+
     """
+    cut, corpus = cut or Cut(), corpus or evaluation_text()
     tokenizer = tokenizer_of(artifact)
-    corpus = evaluation_text()
-    cut = cut_windows(tokenizer, corpus, window, windows)
-    if window - 1 > artifact.manifest.contract.limits.capacity:
+    found = cut_windows(tokenizer, corpus, cut)
+    limits, window = artifact.manifest.contract.limits, cut.window
+    if window - 1 > limits.capacity:
         raise BadInput(
-            f"windows of {window} tokens do not fit the artifact's cache of "
-            f"{artifact.manifest.contract.limits.capacity}",
-            f"choose --window {artifact.manifest.contract.limits.capacity} or less",
+            f"windows of {window} tokens do not fit the artifact's cache of {limits.capacity}",
+            f"choose --window {limits.capacity} or less",
         )
-    if window < 3:
+    if found.tokens.shape[0] * (found.scored or window - 1) < 2:
         raise BadInput(
             f"a window of {window} tokens scores {window - 1}: no uncertainty can be told of that",
             "choose --window 3 or more",
         )
-    limits = artifact.manifest.contract.limits
-    require_known(int(cut.tokens.max()), limits.vocab)
-    session = open_reference(artifact)
+    require_known(int(found.tokens.max()), limits.vocab)
     protocol = Protocol(
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
         window=window,
-        windows=windows,
-        stride=cut.stride,
-        bos=cut.bos,
-        top_k=min(TOP_K, session.limits.vocab),
+        windows=len(found.tokens),
+        stride=found.stride,
+        bos=found.bos,
+        top_k=min(TOP_K, limits.vocab),
         tail_samples=TAIL_SAMPLES,
-        weights=session.weights,
-        spec=artifact.manifest.files[WEIGHTS].sha256,
-        torch=str(session.details().get("torch", "")),
+        weights="",
+        spec=artifact.manifest.files[WEIGHTS].sha256 if artifact.has(WEIGHTS) else "",
+        torch="",
+        text=None if corpus.own else corpus.name,
+        scored=found.scored,
     )
-    if _captured_by(artifact) == protocol:
-        session.close()
-        _clear_leftovers(artifact.folder)
-        return artifact, False
+    name, standing = _place_of(artifact, protocol)
+    if standing and _same(standing, protocol, found.tokens):
+        _clear_leftovers(artifact.folder, name)
+        return Captured(artifact, False, name)
+    shared = _Shared.of(checkpoint, protocol, found.tokens)
+    if data := shared.read(protocol.spec):
+        return Captured(artifact.with_new_file(name, data), True, name)
+    session = open_reference(artifact)
+    protocol = replace(
+        protocol, weights=session.weights, torch=str(session.details().get("torch", ""))
+    )
     partial = artifact.folder / PARTIAL
     with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
-        data = _capture_windows(session, cut.tokens, protocol, artifact.folder, progress)
-        captured = artifact.with_new_file(REFERENCE, data)
+        data = _capture_windows(session, found.tokens, protocol, artifact.folder, progress)
+        artifact = artifact.with_new_file(name, data)
         remove(partial)
     session.close()
-    return captured, True
+    shared.write(data)
+    return Captured(artifact, True, name)
 
 
-def _clear_leftovers(folder: Path) -> None:
+def _place_of(artifact: Artifact, wanted: Protocol) -> tuple[str, Reference | None]:
+    """The file's name for a reference, and the one of the same text and cut that stands there.
+
+    The first that an artifact gets is `REFERENCE`; one that cannot be read gives way.
+    """
+    found = {name: _readable(artifact, name) for name in artifact.manifest.references}
+    for name, reference in found.items():
+        if reference and reference.protocol.cut == wanted.cut:
+            return name, reference
+    if not found.get(REFERENCE):
+        return REFERENCE, None
+    key = hashlib.sha256(repr(wanted.cut).encode()).hexdigest()[:12]
+    return REFERENCES.replace("*", key), None
+
+
+def _same(standing: Reference, wanted: Protocol, tokens: Tokens) -> bool:
+    """Whether a reference is the wanted one; which PyTorch computed it does not matter."""
+    found = standing.protocol
+    return replace(
+        found, weights="", torch="", corpus=wanted.corpus, text=wanted.text
+    ) == wanted and np.array_equal(standing.scores.tokens, tokens)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Where what was captured of a checkpoint lies for all of its artifacts, if anywhere."""
+
+    path: Path | None
+
+    @classmethod
+    def of(cls, checkpoint: str | None, wanted: Protocol, tokens: Tokens) -> _Shared:
+        if checkpoint is None:
+            return cls(None)
+        of = (checkpoint, wanted.cut, wanted.top_k, wanted.tail_samples, tokens.tobytes())
+        key = hashlib.sha256(repr(of).encode()).hexdigest()
+        try:
+            return cls(cache_folder() / "references" / f"{key}.sealed")
+        except Lacking:
+            return cls(None)
+
+    def read(self, spec: str) -> bytes | None:
+        """The file for an artifact whose weights have the hash `spec`; None where there is none."""
+        data = read_sealed(self.path) if self.path else None
+        if data is None:
+            return None
+        try:
+            protocol = msgspec.json.decode(_metadata(data)["protocol"], type=Protocol)
+            return save(load(data), _header(replace(protocol, spec=spec)))
+        except (SafetensorError, msgspec.DecodeError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, data: bytes) -> None:
+        """Keep what was captured. Where that cannot be, the next artifact captures it again."""
+        if self.path and len(data) <= MOST_SHARED:
+            with contextlib.suppress(OSError, BadInput):
+                make_folder(self.path.parent)
+                write_sealed(self.path, data)
+
+
+def _clear_leftovers(folder: Path, name: str) -> None:
     """Remove what a killed capture left, where none is at work and it may be removed."""
-    partial, following = folder / PARTIAL, beside(folder / REFERENCE, "next")
+    partial, following = folder / PARTIAL, beside(folder / name, "next")
     with contextlib.suppress(BadInput, OSError):
         if partial.exists() or following.exists():
             with locked_folder(partial, ""):
@@ -188,14 +304,16 @@ def _capture_windows(
     session: Session, windows: Tokens, protocol: Protocol, folder: Path, progress: Progress
 ) -> bytes:
     """Score every window that an earlier capture has not; return all as one file."""
-    header = {"protocol": msgspec.json.encode(protocol).decode()}
+    header = _header(protocol)
     pieces = []
     for i, tokens in enumerate(windows):
         progress("reference", i, len(windows), "window")
         path = folder / PARTIAL / f"{i:04}"
         piece = _read_piece(path, header)
         if piece is None:
-            scores = score_window(session, tokens, protocol.top_k, protocol.tail_samples)
+            scores = score_window(
+                session, tokens, protocol.top_k, protocol.tail_samples, protocol.scored
+            )
             if not np.isfinite(scores.log_sum_exp).all():
                 raise BadInput(
                     "PyTorch's own fp32 logits are not finite: the weights hold NaN or infinity",
@@ -209,12 +327,16 @@ def _capture_windows(
     return save(whole, header)
 
 
-def _captured_by(artifact: Artifact) -> Protocol | None:
-    """The protocol of the reference that is there, if there is one and it can be read."""
+def _readable(artifact: Artifact, name: str) -> Reference | None:
+    """A reference that is there, if it can be read."""
     try:
-        return read_reference(artifact).protocol
+        return read_reference(artifact, name)
     except LlxError:
         return None
+
+
+def _header(protocol: Protocol) -> dict[str, str]:
+    return {"protocol": msgspec.json.encode(protocol).decode()}
 
 
 def _read_piece(path: Path, header: dict[str, str]) -> dict[str, NDArray[np.generic]] | None:
@@ -230,15 +352,15 @@ def _metadata(data: bytes) -> dict[str, str]:
     return found
 
 
-def read_reference(artifact: Artifact) -> Reference:
-    """The artifact's captured reference. Raises `NotExported` where there is none."""
-    if not artifact.has(REFERENCE):
+def read_reference(artifact: Artifact, name: str = REFERENCE) -> Reference:
+    """A captured reference of the artifact's. Raises `NotExported` where there is none."""
+    if not artifact.has(name):
         raise NotExported(
             f"{artifact.folder} has no captured reference", "run `llx reference` where PyTorch is"
         )
-    path = artifact.path(REFERENCE)
+    path = artifact.path(name)
     try:
-        tensors = load(data := artifact.read(REFERENCE))
+        tensors = load(data := artifact.read(name))
         protocol = msgspec.convert(json.loads(_metadata(data)["protocol"]), Protocol)
         return Reference(protocol, Scores(**tensors))
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:

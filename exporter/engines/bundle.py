@@ -22,7 +22,7 @@ import msgspec
 
 import llx
 from llx.artifact import Artifact
-from llx.bundle import LIB, RECIPE, REFERENCE, SCRIPT, WEIGHTS, Recipe
+from llx.bundle import LIB, RECIPE, SCRIPT, WEIGHTS, Recipe
 from llx.engine import EngineKey
 from llx.errors import BadInput, require_modules
 from llx.exporter.engines.build import BuildRequest, checked_graph, engine_contract
@@ -110,7 +110,7 @@ def make_bundle(
         **{f"{LIB}/{name}": data for name, data in sorted(_library().items())},
     }
     hashes = {name: (len(data), sha256(data).hexdigest()) for name, data in files.items()}  # type: ignore[arg-type]
-    for name in (WEIGHTS, REFERENCE, TOKENIZER):
+    for name in (WEIGHTS, *artifact.manifest.references, TOKENIZER):
         if artifact.has(name):
             record = artifact.manifest.files[name]
             files[name], hashes[name] = artifact.path(name), (record.bytes, record.sha256)

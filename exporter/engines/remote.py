@@ -27,7 +27,6 @@ from llx.bundle import (
     OBSERVED,
     PLAN,
     RECIPE,
-    REFERENCE,
     SAMPLES,
     SCRIPT,
     TIMING,
@@ -354,10 +353,11 @@ async def _measure(
     samples = _decoded(there, data, SampleRecord, SAMPLES)
     if samples.recipe != bundle.contents[RECIPE][1]:
         raise there.hostile("samples of another recipe")
-    if not samples.judged or not artifact.has(REFERENCE):
+    references = artifact.manifest.references
+    if not samples.judged or not references:
         return samples, None
     # A token's two phases are as large as its line of the reference.
-    most = 2 * artifact.manifest.files[REFERENCE].bytes + RECORD_BYTES
+    most = 2 * sum(artifact.manifest.files[name].bytes for name in references) + RECORD_BYTES
     return samples, await there.fetch_small(f"{folder}/{OUT}/{OBSERVED}", most)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.corpus import WINDOW, Corpus, calibration_text, corpus_of, cut_windows, require_known
+from llx.corpus import WINDOW, Corpus, Cut, calibration_text, corpus_of, cut_windows, require_known
 from llx.errors import BadInput
 from llx.exporter.quantization.budget import (
     Budget,
@@ -159,7 +159,7 @@ def _texts(source: TensorSource, windows: int, length: int, text: Path | None) -
             )
         corpus = corpus_of(text) if text else calibration_text()
         tokenizer = parse_tokenizer(vocabulary.tokenizer, source.path)
-        tokens = cut_windows(tokenizer, corpus, length, count).tokens
+        tokens = cut_windows(tokenizer, corpus, Cut(window=length, windows=count)).tokens
         require_known(int(tokens.max()), spec.vocab)
     return _Texts(np.delete(tokens, judged, 0), tokens[judged], corpus)
 

@@ -20,7 +20,7 @@ OF_SPEED: dict[str, Verdict] = {
     "inconclusive": "inconclusive",
 }
 SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
-PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos")
+PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos", "scored")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,11 @@ def other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:
     """Why two fidelities are not of the same tokens, if they are not."""
     if after is None:
         return None
-    other = [name for name in PROTOCOL if getattr(before, name) != getattr(after, name)]
+    other = [
+        {"corpus_sha256": "text", "scored": "overlap"}.get(name, name)
+        for name in PROTOCOL
+        if getattr(before, name) != getattr(after, name)
+    ]
     hashes = {one.tokens_sha256 for one in (before, after)} - {None}
     if not other and (len(hashes) > 1 or before.tokens != after.tokens):
         return "judged on other tokens: another tokenizer"

@@ -150,7 +150,8 @@ def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str |
     about = [
         one
         for one in changes
-        if (one.engine, one.artifact) == of and one.metric in (f"{MODEL}prefill", f"{MODEL}decode")
+        if (one.engine, one.artifact) == of
+        and one.metric.split(",")[0] in (f"{MODEL}prefill", f"{MODEL}decode")
     ]
     if any(one.verdict != "not comparable" and one.after is not None for one in about):
         return None

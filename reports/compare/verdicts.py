@@ -26,7 +26,7 @@ from llx.reports.compare.judged import (
     within_limit,
 )
 from llx.reports.measures import other_numbers, phase_figures
-from llx.result import FIDELITY, ComparedTest, Result, SpeedRow
+from llx.result import FIDELITY, ComparedTest, Fidelity, Result, SpeedRow, on_text
 from llx.statistics import Comparison, verdict
 
 NOT_MEASURED = "it was not measured"
@@ -266,15 +266,23 @@ class Pair:
 
     def _fidelity(self) -> Iterator[Change]:
         """On the same tokens: the perplexity of the model, and what its export has cost."""
-        before, after = self._before.fidelity, self._after.fidelity
-        if before is None:
-            return
+        for text, before in self._before.judged().items():
+            yield from self._on_text(text, before, self._judged_like(text, before))
+
+    def _judged_like(self, text: str, before: Fidelity) -> Fidelity | None:
+        """What this one was judged on that is nearest: the same tokens, the same text, or all."""
+        judged = self._after.judged()
+        same = (one for one in judged.values() if not other_protocol(before, one))
+        only = self._after.fidelity if len(self._before.judged()) == 1 else None
+        return next(same, judged.get(text, only))
+
+    def _on_text(self, text: str, before: Fidelity, after: Fidelity | None) -> Iterator[Change]:
         unlike = other_protocol(before, after)
         missing = self._missing(FIDELITY, self._after.unjudged)
         for name in ("prefill", "decode"):
             old, now = getattr(before, name), getattr(after, name) if after else None
             yield self._deterministic(
-                f"{MODEL}{name}",
+                on_text(f"{MODEL}{name}", text),
                 "",
                 (old.ppl, now.ppl if now else None),
                 unlike=unlike,
@@ -285,7 +293,7 @@ class Pair:
             numbers = {figure.name: figure.estimate.value for figure in figures}
             for figure in phase_figures(old):
                 yield self._deterministic(
-                    f"{figure.name} {name}",
+                    on_text(f"{figure.name} {name}", text),
                     figure.unit,
                     (figure.estimate.value, numbers.get(figure.name)),
                     figure.more_is_better,

@@ -31,6 +31,7 @@ from llx.reports.html.tables import (
     plot_table,
     settings_table,
     tests_table,
+    texts_table,
 )
 from llx.reports.markdown import ENERGY, TIMED_REGION, protocol_sentence, repetitions_sentence
 from llx.reports.notes import arithmetic_words, ceiling_words, explanations
@@ -55,6 +56,7 @@ class Model:
     engines: dict[str, int]  # and their colours
     precisions: dict[str, str]  # and their shapes, where there are several
     table: Table
+    texts: Table
     tests: Table
     notes: list[str]
     plots: list[tuple[str, Plot, Table]]
@@ -198,6 +200,7 @@ def _models(
                 if len(precisions) > 1
                 else {},
                 table=filled(overview(f"model-{i}", runs)),
+                texts=filled(texts_table(f"texts-{i}", runs)),
                 tests=filled(tests_table(f"tests-{i}", runs)),
                 notes=list(_notes(runs)),
                 plots=[
@@ -275,5 +278,7 @@ def _conditions(results: Sequence[Result]) -> Iterator[str]:
         yield repetitions_sentence(results).replace("`", "")
     yield from explanations(results)
     yield from dict.fromkeys(
-        protocol_sentence(result.fidelity).replace("`", "") for result in results if result.fidelity
+        protocol_sentence(one).replace("`", "")
+        for result in results
+        for one in result.judged().values()
     )

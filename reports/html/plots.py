@@ -13,7 +13,7 @@ from llx.reports.html.runs import Looks, Row, Run, headline, kind_of, model_name
 from llx.reports.measures import NORMAL_95
 from llx.reports.notes import shown_test
 from llx.reports.units import minute, significant
-from llx.result import PhaseFidelity, SpeedRow
+from llx.result import PhaseFidelity, SpeedRow, on_text
 
 MOST_ROWS = 60  # of one plot: what more there is stands in the tables of the page
 MOST_LINES = 12  # over positions: a dozen points each
@@ -357,26 +357,25 @@ def _depth(runs: Sequence[Run]) -> Plot:
     )
 
 
-def _judged(runs: Sequence[Run]) -> Iterator[tuple[Run, str, PhaseFidelity]]:
-    """Both phases of all runs that were judged, by their names."""
+def _judged(runs: Sequence[Run]) -> Iterator[tuple[Run, str, str, PhaseFidelity]]:
+    """Both phases of all that runs were judged on: the phase's name, and that with the text's."""
     for run in runs:
-        if fidelity := run.result.fidelity:
-            yield run, "prefill", fidelity.prefill
-            yield run, "decode", fidelity.decode
+        for name, text, phase in run.result.phases():
+            yield run, name, on_text(name, text), phase
 
 
 def _phases(runs: Sequence[Run]) -> Plot:
     """The KLD of prefill and of decode, with the tail of single tokens."""
     found = list(_judged(runs))
-    floor = _floor([phase.kld.mean for _, _, phase in found])
+    floor = _floor([phase.kld.mean for *_, phase in found])
     rows: list[Row] = []
-    for run, name, phase in found:
+    for run, name, on, phase in found:
         low, high = _interval(phase)
         kld = phase.kld
         rows.append(
             {
                 **run.fields,
-                "name": f"{run.label} · {name}",
+                "name": f"{run.label} · {on}",
                 "phase": name,
                 "tokens": phase.tokens,
                 "kld": kld.mean,
@@ -415,8 +414,8 @@ def _phases(runs: Sequence[Run]) -> Plot:
 def _positions(runs: Sequence[Run]) -> Plot:
     """The KLD over the position in the window: a cache or a table that is wrong shows here."""
     lines = [
-        (run, name, phase.kld_by_position)
-        for run, name, phase in _judged(runs)
+        (run, name, on, phase.kld_by_position)
+        for run, name, on, phase in _judged(runs)
         if phase.kld_by_position
     ]
     thinned = ""
@@ -425,15 +424,15 @@ def _positions(runs: Sequence[Run]) -> Plot:
         kept = of_decode[:MOST_LINES]
         thinned = f" Thinned: decode alone, {len(kept)} of {len(of_decode)} runs."
         lines = kept
-    spans = [(run, name, span) for run, name, spans in lines for span in spans]
-    floor = _floor([span.mean for _, _, span in spans])
+    spans = [(run, name, on, span) for run, name, on, spans in lines for span in spans]
+    floor = _floor([span.mean for *_, span in spans])
     rows: list[Row] = []
-    for run, name, span in spans:
+    for run, name, on, span in spans:
         half = NORMAL_95 * span.se
         rows.append(
             {
                 **run.fields,
-                "series": f"{run.label} · {name}",
+                "series": f"{run.label} · {on}",
                 "phase": name,
                 "first": span.first,
                 "last": span.last,

@@ -10,7 +10,7 @@ from llx.reports.compare.pairs import WORST_FIRST, Setting
 from llx.reports.compare.verdicts import Change
 from llx.reports.html.plots import Plot
 from llx.reports.html.runs import Run, headline, model_name
-from llx.reports.notes import row_notes, shown_test
+from llx.reports.notes import OWN_TEXT, row_notes, shown_test
 from llx.reports.units import binary_bytes, minute, plus_minus, significant
 from llx.result import Fidelity, Result, SpeedRow, Times
 
@@ -124,6 +124,25 @@ def overview(name: str, runs: Sequence[Run]) -> Table:
             ]
         )
     return Table(name=name, headings=list(headings), numbers=set(range(5, 17)), rows=rows)
+
+
+def texts_table(name: str, runs: Sequence[Run]) -> Table:
+    """What runs were judged on, where any of it is a user's text."""
+    headings = ("run", "text", "tokens", "PPL", "PPL ratio", "KLD prefill", "KLD decode")
+    judged = [(run, text, one) for run in runs for text, one in run.result.judged().items()]
+    rows = [
+        [
+            Cell(text=run.label, colour=run.colour),
+            _text(text or OWN_TEXT),
+            _number(one.tokens),
+            _estimate(one.ppl, one.ppl_se, f"PyTorch fp32 {significant(one.ppl_reference)}"),
+            *_fidelity(one),
+        ]
+        for run, text, one in judged
+    ]
+    shown = rows if any(text for _, text, _ in judged) else []
+    numbers = set(range(2, len(headings) + 1))
+    return Table(name=name, headings=[*headings, "same top-1"], numbers=numbers, rows=shown)
 
 
 def _fidelity(fidelity: Fidelity | None) -> list[Cell]:

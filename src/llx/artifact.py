@@ -242,7 +242,8 @@ class Artifact:
             now = self.manifest
         if now.files.get(name) != self.manifest.files[name]:
             return replaced(self.folder)
-        remedy = "run `llx reference`" if name == REFERENCE else "export again with --overwrite"
+        captured = name in self.manifest.references
+        remedy = "run `llx reference`" if captured else "export again with --overwrite"
         return BadInput(f"{self.folder / name} is not what was exported", remedy)
 
     def has(self, name: str) -> bool:
@@ -353,7 +354,8 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",
         ) from None
-    _finish(folder, manifest, REFERENCE)
+    for name in manifest.references:
+        _finish(folder, manifest, name)
     for name, record in manifest.files.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from llx.tensorrt import BuildOptions
 RECIPE = "recipe.json"
 SCRIPT = "run.py"
 LIB = "lib"
-WEIGHTS, REFERENCE = "weights.safetensors", "reference.safetensors"  # as in the artifact
+WEIGHTS = "weights.safetensors"  # as in the artifact
 # Under `out/`, made where the bundle ran.
 MACHINE, PLAN, TIMING, BUILD = "device.json", "engine.plan", "timing.cache", "build.json"
 SAMPLES, OBSERVED = "samples.json", "fidelity.safetensors"
@@ -103,6 +104,11 @@ class SampleRecord:
     run: RunRecord | None = None
     judged: bool = False  # the observations of fidelity lie beside
     problem: Problem | None = None
+
+
+def is_reference(name: str) -> bool:
+    """Whether a file is a captured reference, by its name in the artifact."""
+    return fnmatchcase(name, "reference*.safetensors")
 
 
 def read_recipe(folder: Path) -> Recipe:

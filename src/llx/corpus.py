@@ -7,9 +7,11 @@ a text must not be judged on it.
 from __future__ import annotations
 
 import hashlib
+import io
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +22,19 @@ from llx.tokenizer import added_around, encode
 
 WINDOW = 512
 WINDOWS = 5
+MOST_SCORED = 1 << 19  # tokens that a reference holds: 1.4 GB of logits
+MOST_BYTES = 1 << 28  # of a text
+Bos = Literal["each", "first", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A text with its name and the hash of its UTF-8 bytes."""
+    """A text with its name and the hash of its UTF-8 bytes. `own`: one that comes with Python."""
 
     name: str
     text: str
     sha256: str
+    own: bool = True
 
 
 def evaluation_text() -> Corpus:
@@ -49,12 +55,16 @@ def calibration_text() -> Corpus:
 
 
 def corpus_of(path: Path) -> Corpus:
-    """A user's text. Raises `BadInput` where it is no UTF-8."""
+    """A user's text. Raises `BadInput` where it is no UTF-8, or has no end in sight."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8").read()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no text ({error})", "name a file of UTF-8 text") from None
-    return Corpus(name=path.name, text=text, sha256=_sha256(text))
+    if len(data) > MOST_BYTES:
+        raise BadInput(f"{path} has more than {MOST_BYTES >> 20} MiB", "name a part of it")
+    return Corpus(name=path.name, text=text, sha256=_sha256(text), own=False)
 
 
 def _halves() -> tuple[list[str], list[str]]:
@@ -88,33 +98,86 @@ def _sha256(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How windows are cut out of a text.
+
+    `window`: their tokens. `windows`: how many; 0 for as many as the text has, one behind the
+    other, and None for up to 5 of them. `stride`: text tokens from one window's first to the next
+    one's, or None: spread evenly over the text. Where that is less than a window holds, they
+    overlap, and the last tokens of each are scored that no window before it had. `bos`: whether
+    what a tokenizer begins a text with stands before each window, the first, or none.
+    """
+
+    window: int = WINDOW
+    windows: int | None = None
+    stride: int | None = None
+    bos: Bos = "each"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Windows:
-    """Windows of a corpus' tokens, [W, window], and how they were cut."""
+    """Windows of a corpus' tokens, [W, window], and how they were cut.
+
+    `scored`: how many of each window's last tokens count; None is all but its first.
+    """
 
     tokens: NDArray[np.int64]
     stride: int
     bos: str
+    scored: int | None = None
 
 
-def cut_windows(tokenizer: Tokenizer, corpus: Corpus, window: int, count: int) -> Windows:
-    """Cut `count` windows, spread evenly over the corpus and not overlapping.
+def cut_windows(tokenizer: Tokenizer, corpus: Corpus, cut: Cut) -> Windows:
+    """Cut windows; what the tokenizer puts behind a text is in none.
 
-    A tokenizer that begins a text with special tokens begins each window with them; what it puts
-    behind a text is in no window. Raises `BadInput` where the corpus is too short.
+    Raises `BadInput` where the corpus is too short, or what is asked for too much.
     """
-    prefix, _ = added_around(tokenizer, corpus.text[:100])
+    begun, _ = added_around(tokenizer, corpus.text[:100])
+    before = begun if cut.bos == "each" else []
     ids = encode(tokenizer, corpus.text, add_special_tokens=False)
-    body = window - len(prefix)
-    stride = len(ids) // count
-    if body < 2 or stride < body:
+    if cut.bos == "first":
+        ids = begun + ids
+    body = cut.window - len(before)
+    holds = f"the {len(ids)} tokens of {corpus.name}"
+    if body < 2 or len(ids) < body:
         raise BadInput(
-            f"{count} windows of {window} tokens do not fit into the {len(ids)} tokens of "
-            f"{corpus.name}",
+            f"a window of {cut.window} tokens does not fit into {holds}",
+            "name a longer text, or ask for fewer or shorter windows",
+        )
+    count, stride = _spread(len(ids), body, cut)
+    scored = stride if stride < body else cut.window - 1
+    if count * scored > MOST_SCORED:
+        raise BadInput(
+            f"{count} windows score {count * scored} tokens, and a reference holds {MOST_SCORED}",
+            f"ask for --windows {max(MOST_SCORED // scored, 1)} or fewer",
+        )
+    if count < 1 or stride * (count - 1) + body > len(ids):
+        raise BadInput(
+            f"{cut.windows} windows of {cut.window} tokens do not fit into {holds}",
             "ask for fewer or shorter windows",
         )
-    rows = [prefix + ids[at : at + body] for at in range(0, stride * count, stride)]
-    tokens = np.array(rows, dtype=np.int64)
-    return Windows(tokens=tokens, stride=stride, bos="each window" if prefix else "none")
+    rows = [before + ids[at : at + body] for at in range(0, stride * count, stride)]
+    return Windows(
+        tokens=np.array(rows, dtype=np.int64),
+        stride=stride,
+        bos={"each": "each window", "first": "first window"}[cut.bos]
+        if begun and cut.bos != "none"
+        else "none",
+        scored=stride if stride < body else None,
+    )
+
+
+def _spread(length: int, body: int, cut: Cut) -> tuple[int, int]:
+    """How many windows, and the stride, of a text that holds one or more."""
+    if cut.stride is None:
+        count = cut.windows or length // body
+        if cut.windows is None:
+            count = min(count, WINDOWS)
+        return count, body if cut.windows == 0 else max(length // count, body)
+    holds = 1 + (length - body) // cut.stride
+    if cut.windows is None:
+        return min(holds, WINDOWS), cut.stride
+    return cut.windows or holds, cut.stride
 
 
 def require_known(highest: int, vocab: int) -> None:

@@ -6,6 +6,7 @@ It is untrusted data: it is decoded against the types below, and its file names 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 REFERENCE = "reference.safetensors"
+REFERENCES = f"{REFERENCE.removesuffix('.safetensors')}-*.safetensors"  # all but the first
 UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 METHODS = {
@@ -167,6 +169,12 @@ class Manifest:
             raise ValueError("the contract is not that of the model")
         if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
             raise ValueError(f"{self.precision.name} and its quantization record disagree")
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Names of the captured references: by what texts and windows, each of them says itself."""
+        others = (name for name in sorted(self.files) if fnmatchcase(name, REFERENCES))
+        return tuple(name for name in (REFERENCE, *others) if name in self.files)
 
     @property
     def dense(self) -> frozenset[str]:

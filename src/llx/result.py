@@ -6,6 +6,8 @@ read from a file is untrusted data: `read_results` decodes it against these type
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -71,6 +73,11 @@ class MemoryRecord:
     peak_device_bytes: Count | None = None
     cache_bytes: Count | None = None
     engine_bytes: Count | None = None
+
+
+def on_text(measure: str, text: str) -> str:
+    """A measure's name with the user's text that it is of."""
+    return f"{measure}, {text}" if text else measure
 
 
 def name_of(test: str, batch: int) -> str:
@@ -210,6 +217,8 @@ class Fidelity:
     windows: Count
     stride: Count
     bos: str
+    text: str | None = None  # the name of a user's text; None is llx's own
+    scored: Count | None = None  # the last tokens of each window; None is all but its first
     tokens: Count
     tokens_sha256: str | None = None
     top_k: Count  # logits compared per token: the reference's likeliest,
@@ -372,6 +381,7 @@ class Result:
     turns: str | None = None  # shared by results that were measured in turns
     against: Against | None = None  # the baseline, where this one is the candidate
     fidelity: Fidelity | None = None
+    other_texts: list[Fidelity] = field(default_factory=list)  # where it was judged on several
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
     details: dict[str, str | bool | int | float | None] = field(
@@ -381,11 +391,29 @@ class Result:
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
 
+    def judged(self) -> dict[str, Fidelity]:
+        """All that it was judged on, by the text's name; "" is llx's own.
+
+        Another cut of the same text has its window behind the name.
+        """
+        found: dict[str, Fidelity] = {}
+        for one in [self.fidelity, *self.other_texts] if self.fidelity else []:
+            name, cut = one.text or "", f"{one.text or ''}@{one.window}"
+            names = itertools.chain((name, cut), (f"{cut}#{n}" for n in itertools.count(2)))
+            found[next(name for name in names if name not in found)] = one
+        return found
+
+    def phases(self) -> Iterator[tuple[str, str, PhaseFidelity]]:
+        """Both phases of all that it was judged on: its name, the text's, and what it showed."""
+        for text, fidelity in self.judged().items():
+            yield "prefill", text, fidelity.prefill
+            yield "decode", text, fidelity.decode
+
     def __repr__(self) -> str:
         """What it is of, and what came of it, in a line."""
         said = [f"{row.test} {row.mean:.4g} {row.unit}" for row in self.speed[:MOST_SHOWN]]
         said += ["…"] if len(self.speed) > MOST_SHOWN else []
-        said += [f"KLD {self.fidelity.kld.mean:.2g}"] if self.fidelity else []
+        said += [on_text(f"KLD {one.kld.mean:.2g}", text) for text, one in self.judged().items()]
         said += [f"{len(self.failed)} failed"] if self.failed else []
         said += [f"error: {self.error.message}"] if self.error else []
         of = f"{self.artifact.name}, {self.precision}, {self.engine}"
@@ -397,10 +425,11 @@ class Result:
             (row.test, f"{with_deviation(row.mean, row.sd)} {row.unit}", row.invalid_reason or "")
             for row in self.speed
         ]
-        if self.fidelity:
-            judged = self.fidelity
-            rows.append(("PPL", f"{judged.ppl:.4g}", f"PyTorch fp32 {judged.ppl_reference:.4g}"))
-            rows.append(("KLD", f"{judged.kld.mean:.2g} ± {judged.kld.se:.1g}", "nats per token"))
+        for text, judged in self.judged().items():
+            ppl = f"{judged.ppl:.4g}"
+            rows.append((on_text("PPL", text), ppl, f"PyTorch fp32 {judged.ppl_reference:.4g}"))
+            kld = f"{judged.kld.mean:.2g} ± {judged.kld.se:.1g}"
+            rows.append((on_text("KLD", text), kld, "nats per token"))
         rows += [(one.test, "failed", one.error.message) for one in self.failed]
         if self.error:
             rows.append(("error", "", self.error.message))

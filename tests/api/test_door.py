@@ -21,8 +21,10 @@ HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "rich", "typer", "msg
 OF_TERMINALS = {"output", "help", "words", "folder", "results", "measures"}
 RENAMED = {
     "check": {"engine": "engines"},
+    "reference": {"text": "texts"},
     "bench": {
         "engine": "engines",
+        "text": "texts",
         "request_lengths": "requests",
         "most_repetitions": "max_repetitions",
     },

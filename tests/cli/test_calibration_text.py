@@ -54,7 +54,7 @@ TEXTS = {
     "missing": (lambda path: None, ("is no text", "No such file", "UTF-8")),
     "a folder": (lambda path: path.mkdir(), ("is no text", "UTF-8")),
     "not UTF-8": (lambda path: path.write_bytes(b"caf\xe9 " * 999), ("is no text", "UTF-8")),
-    "empty": (lambda path: path.touch(), ("do not fit into the 0 tokens of text", "fewer")),
+    "empty": (lambda path: path.touch(), ("fit into the 0 tokens of text", "fewer")),
     "too short": (
         lambda path: path.write_text(TEXT[:200]),
         ("windows of 96 tokens do not fit into the 200 tokens of text", "fewer"),

@@ -280,11 +280,14 @@ CALLS = (
     ),
     Call("generate artifact Hello --engine trt", {"--engine": lacks("trt")}, codes=(3,)),
     Call(
-        "reference bare --window 32 --windows 2",
+        "reference bare --window 32 --windows 2 --stride 16 --bos none --text text",
         {
             "FOLDER": lambda seen: artifact_in(seen, "bare").has(REFERENCE),
             "--window": lambda seen: "windows of 32 tokens" in seen.out,
             "--windows": lambda seen: "captured: 2 windows" in seen.out,
+            "--stride": lambda seen: "stride 16, the last 16 of each scored" in seen.out,
+            "--bos": lambda seen: "BOS none" in seen.out,
+            "--text": lambda seen: "corpus: text, sha256" in seen.out,
         },
     ),
     Call(
@@ -306,13 +309,14 @@ CALLS = (
     ),
     Call(
         "bench artifact --quick -p 8 -n 0 --repetitions 2 --fidelity --roofline --trust-engine"
-        " --output json",
+        " --text text --output json",
         {
             "--quick": lambda seen: seen.json["speed"][0]["quick"],
             "--repetitions": lambda seen: len(seen.json["speed"][0]["samples"]) == 2,
             "--fidelity": lambda seen: seen.json["fidelity"]["kld"]["mean"] < 1e-6,
             "--roofline": lambda seen: seen.json["ceiling"] is not None,
             "--trust-engine": anything,
+            "--text": lambda seen: seen.json["fidelity"]["text"] == "text",
             "--output": lambda seen: seen.json["schema"] == "llx.result/1",
         },
     ),
@@ -413,8 +417,14 @@ CALLS = (
     ),
     Call("selftest --gpu", {"--gpu": lacks("needs an NVIDIA GPU")}, codes=(3,)),
     Call(
-        "selftest --output sent",
-        {"--output": lambda seen: len(read_results(seen.folder / "sent")) >= 2},
+        "selftest --output sent --text text",
+        {
+            "--output": lambda seen: len(read_results(seen.folder / "sent")) >= 2,
+            "--text": lambda seen: (
+                {text for one in read_results(seen.folder / "sent") for text in one.judged()}
+                == {"text"}
+            ),
+        },
         slow=True,
     ),
     Call("selftest -o sent --gpu", {"-o": lacks("needs an NVIDIA GPU")}, codes=(3,)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from llx.api.against import baseline_of
 from llx.api.engines import built_for, engines_named, require_intact, runs_here
-from llx.api.reference import with_reference
+from llx.api.reference import Texts, with_references
 from llx.api.results import Interrupted, Results, errors_of
 from llx.api.watching import AnyArtifact, Tell, call_in_words, opened, telling, watched
 from llx.arguments import door
@@ -20,7 +20,6 @@ from llx.bench.speed.rows import MIN_REPETITIONS
 from llx.bench.speed.samples import Workload
 from llx.bench.worker import LIMIT_S, Job
 from llx.errors import BadInput
-from llx.manifest import REFERENCE
 from llx.progress import Progress
 from llx.result import Result
 from llx.statistics import THRESHOLD
@@ -50,6 +49,7 @@ def bench(
     seed: int = 0,
     quick: bool = False,
     fidelity: bool | None = None,
+    texts: Texts = (),
     trust_engine: bool = False,
     roofline: bool = True,
     limit: float = LIMIT_S,
@@ -82,6 +82,8 @@ def bench(
         seed: Of the random prompts.
         quick: A short look, without fidelity, that is not to be published.
         fidelity: Judge against the PyTorch reference. None: unless `quick`.
+        texts: Files of UTF-8 text to judge on. None given: all that `reference` has captured, or
+            else half of Python's documentation.
         trust_engine: Load a built engine that is not this user's own.
         roofline: Probe what this machine can do, and hold the speeds to it.
         limit: Seconds that a test may take before it is stopped.
@@ -126,6 +128,9 @@ def bench(
         )
     if threshold and against is None:
         raise BadInput("--threshold is of a comparison", "add --against, or leave it out")
+    judged = not quick if fidelity is None else fidelity
+    if texts and not judged:
+        raise BadInput("a text is to judge on, and nothing is judged", "leave --text out")
     usual = dict.fromkeys(USUAL, ()) if requests else USUAL_QUICK if quick else USUAL
     workload = Workload(
         prompts=usual["prompts"] if prompts is None else tuple(prompts),
@@ -142,12 +147,11 @@ def bench(
     )
     found = opened(artifact)
     workload.require_fit(found.manifest.contract.limits)
-    judged = not quick if fidelity is None else fidelity
     settings = {"limit_s": limit, "roofline": roofline, "resume": resume}
 
     def jobs(of: Artifact, engines: list[str]) -> list[Job]:
         return jobs_for(
-            of, engines, workload, judged, trust_engine, command, progress, tell, **settings
+            of, engines, workload, judged, trust_engine, command, progress, tell, texts, **settings
         )
 
     candidates = jobs(found, names)
@@ -170,11 +174,12 @@ def jobs_for(
     command: str,
     progress: Progress | None = None,
     tell: Tell | None = None,
+    texts: Texts = (),
     **settings: Any,
 ) -> list[Job]:
-    """A job for each engine, with what it needs: an engine that was built, the reference.
+    """A job for each engine, with what it needs: an engine that was built, its references.
 
-    `settings`: what else a `Job` takes.
+    `texts`: to judge on, as `bench` has them. `settings`: what else a `Job` takes.
 
     Raises `BadInput` where the workload does not fit an engine that was built.
     """
@@ -182,16 +187,17 @@ def jobs_for(
         name: built_for(artifact, name, workload, trust, command, progress, tell) for name in names
     }
     _tell_of_halves(artifact, names, telling(tell))
-    judged_by = (REFERENCE,) if fidelity else ()
-    require_intact(artifact, names, *judged_by, progress=progress)
+    references = artifact.manifest.references if fidelity else ()
+    require_intact(artifact, names, *references, progress=progress)
     if fidelity and any(map(runs_here, names)):
-        artifact = with_reference(artifact, tell, progress=progress)
+        artifact, references = with_references(artifact, texts, tell, progress=progress)
     return [
         Job(
             folder=artifact.folder,
             engine=name,
             workload=workload,
             fidelity=fidelity,
+            references=references,
             command=command,
             built=which,
             problem=problem,

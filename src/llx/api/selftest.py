@@ -6,12 +6,13 @@ from pathlib import Path
 
 from llx.api.bench import jobs_for, run_all
 from llx.api.export import exported
-from llx.api.reference import with_reference
+from llx.api.reference import Texts, with_references
 from llx.api.results import Results
 from llx.api.watching import Tell, telling
 from llx.artifact import Artifact
 from llx.bench.sessions import ENGINES
 from llx.bench.speed.samples import Workload
+from llx.corpus import Cut
 from llx.errors import Lacking, LlxError
 from llx.exporter.locate import RandomWeights, locate
 from llx.exporter.request import ExportRequest
@@ -22,21 +23,23 @@ from llx.progress import Progress
 
 SIZE, CONTEXT = "135m", 768
 PROMPT, GENERATED = 128, 32
-PROTOCOL = (256, 2)  # tokens of a window, windows: a fifth of what `llx bench` judges by
+WINDOW, WINDOWS = 256, 2  # a fifth of what `llx bench` judges by
 
 
 def selftest(
     folder: Path,
     *,
     gpu: bool = False,
+    texts: Texts = (),
     progress: Progress | None = None,
     tell: Tell | None = None,
     command: str = "llx selftest",
 ) -> Results:
     """Export SmolLM2-135M under `folder`, and measure it on every engine of this machine.
 
-    `gpu`: the engines on the GPU, in fp16. What an engine lacks is told. Raises `Lacking` where
-    there is no GPU to test, and `Interrupted` as `bench` does.
+    `gpu`: the engines on the GPU, in fp16. `texts`: to judge on, instead of llx's own. What an
+    engine lacks is told. Raises `Lacking` where there is no GPU to test, and `Interrupted` as
+    `bench` does.
     """
     if gpu:
         require_gpu("llx selftest --gpu", "leave --gpu out to test the engines on the CPU")
@@ -52,9 +55,11 @@ def selftest(
     artifact = _exported("fp16" if gpu else "fp32", folder, progress, tell, command)
     fidelity = artifact.manifest.source.format != "random"
     if fidelity:
-        artifact = with_reference(artifact, tell, PROTOCOL, progress)
+        window = min(WINDOW, artifact.manifest.contract.limits.capacity)
+        cut = Cut(window=window, windows=WINDOWS)
+        artifact, _ = with_references(artifact, texts, tell, cut, progress)
     workload = Workload(prompts=(PROMPT,), generated=(GENERATED,))
-    jobs = jobs_for(artifact, names, workload, fidelity, False, command, progress, tell)
+    jobs = jobs_for(artifact, names, workload, fidelity, False, command, progress, tell, texts)
     return run_all(jobs, progress, tell)
 
 

@@ -35,6 +35,15 @@ Baseline = Annotated[
         show_default=False,
     ),
 ]
+Texts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--text",
+        help="A file of UTF-8 text to judge on; may be given again. [default: all that were "
+        "captured, or else Python's documentation]",
+        show_default=False,
+    ),
+]
 Block = Annotated[
     int | None,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 
 from llx.cli.arguments import (
     ArtifactFolder,
+    Texts,
     command_line,
     length_pairs,
     lengths,
@@ -95,6 +96,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    text: Texts = None,
     trust_engine: Annotated[
         bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
     ] = False,
@@ -158,6 +160,7 @@ def bench(
             seed=seed,
             quick=quick,
             fidelity=fidelity,
+            texts=text or (),
             trust_engine=trust_engine,
             roofline=roofline,
             limit=limit,

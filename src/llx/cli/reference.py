@@ -6,25 +6,55 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder
+from llx.cli.arguments import ArtifactFolder, Texts
 
 
 def reference(
     folder: ArtifactFolder = None,
-    window: Annotated[int, typer.Option(min=3, help="Tokens of a window.")] = 512,
-    windows: Annotated[int, typer.Option(min=1, help="How many windows.")] = 5,
+    text: Texts = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=3,
+            help="Tokens of a window. [default: 512, or what the cache holds]",
+            show_default=False,
+        ),
+    ] = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many of each text; 0 for all that it has. [default: up to 5]",
+            show_default=False,
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens from one window to the next; where they overlap, each token is scored "
+            "once. [default: spread over the text]",
+            show_default=False,
+        ),
+    ] = None,
+    bos: Annotated[
+        str, typer.Option(help="Where the tokenizer's BOS stands: each window, first, or none.")
+    ] = "each",
 ) -> None:
     """Capture the PyTorch fp32 reference once; engines are judged against it anywhere."""
-    from llx.api.reference import captured
+    from llx.api.reference import captured, cut_for
     from llx.artifact import open_artifact
     from llx.bench.fidelity.reference import read_reference
     from llx.reports.console import say
 
-    artifact, made = captured(open_artifact(folder), window, windows)
-    protocol = read_reference(artifact).protocol
-    state = "captured" if made else "is there already"
-    say(
-        f"reference {state}: {protocol.windows} windows of {protocol.window} tokens, stride "
-        f"{protocol.stride}, BOS {protocol.bos}, from {protocol.weights}"
-    )
-    say(f"corpus: {protocol.corpus}, sha256 {protocol.corpus_sha256}")
+    artifact = open_artifact(folder)
+    cut = cut_for(artifact, window, windows, stride, bos)
+    for one in captured(artifact, text or (), cut):
+        protocol = read_reference(one.artifact, one.name).protocol
+        state = "captured" if one.made else "is there already"
+        scored = f", the last {protocol.scored} of each scored" if protocol.scored else ""
+        say(
+            f"reference {state}: {protocol.windows} windows of {protocol.window} tokens, stride "
+            f"{protocol.stride}{scored}, BOS {protocol.bos}, from {protocol.weights}"
+        )
+        say(f"corpus: {protocol.corpus}, sha256 {protocol.corpus_sha256}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import command_line, file_named
+from llx.cli.arguments import Texts, command_line, file_named
 from llx.cli.printed import printed
 
 
@@ -15,6 +15,7 @@ def selftest(
     gpu: Annotated[
         bool, typer.Option("--gpu", help="The engines on this machine's GPU, in fp16.")
     ] = False,
+    text: Texts = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -39,7 +40,9 @@ def selftest(
         say(f"\nresults: {output}")
 
     try:
-        results = run(require_output(output), gpu=gpu, tell=warn, command=command_line())
+        results = run(
+            require_output(output), gpu=gpu, texts=text or (), tell=warn, command=command_line()
+        )
     except Interrupted as interrupted:
         if interrupted.results:
             printed(show, interrupted.results, encode_results)

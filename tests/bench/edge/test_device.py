@@ -33,6 +33,7 @@ from llx.bundle import (
     read_recipe,
     write_record,
 )
+from llx.corpus import Corpus, Cut
 from llx.errors import BadInput
 from llx.exporter.engines.build import BuildRequest
 from llx.exporter.engines.bundle import Place, make_bundle, write_bundle
@@ -63,7 +64,11 @@ class TrtDouble(FakeSession):
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
     artifact = export_tiny(tmp_path_factory.mktemp("judged"), "fp16")
-    return capture(artifact, lambda _: TorchSession.open(artifact), window=32, windows=3)[0]
+    text = Corpus(name="novel.txt", text="It was a fine day. " * 99, sha256="novel", own=False)
+    for corpus, stride in ((None, None), (text, 16)):
+        cut = Cut(window=32, windows=3, stride=stride)
+        artifact = capture(artifact, TorchSession.open, cut, corpus).artifact
+    return artifact
 
 
 @pytest.fixture
@@ -112,7 +117,11 @@ def test_what_is_measured_there_is_what_would_be_measured_here(artifact, bundle,
     def fake(rows):
         return FakeSession(limits, rows)
 
-    assert result.fidelity == judge_session(fake, read_reference(artifact))
+    judged = [
+        judge_session(fake, read_reference(artifact, name)) for name in artifact.manifest.references
+    ]
+    assert [result.fidelity, *result.other_texts] == judged
+    assert list(result.judged()) == ["", "novel.txt"]
     spec, precision = artifact.manifest.spec, artifact.manifest.precision
     here = measure(fake, Workload(**WORKLOAD), spec, precision)
     for there, row in zip(result.speed, here, strict=True):
@@ -286,24 +295,29 @@ def test_what_is_wrong_with_a_session_there_is_said_here(artifact, bundle, monke
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("name", "spoil", "says"),
     [
-        (lambda t: t | {"decode.best": t["decode.best"][:1]}, "a wrong best"),
-        (lambda t: t | {"prefill.at_ids": t["prefill.at_ids"].astype(np.float64)}, "wrong at_ids"),
-        (lambda t: t | {"decode.true_logit": t["decode.true_logit"] + np.float32("inf")}, "finite"),
-        (lambda t: {k: v for k, v in t.items() if k != "decode.best"}, "cannot be read"),
+        ("decode.best", lambda array: array[:1], "a wrong best"),
+        ("prefill.at_ids", lambda array: array.astype(np.float64), "wrong at_ids"),
+        ("decode.true_logit", lambda array: array + np.float32("inf"), "finite"),
+        ("decode.best", None, "cannot be read"),
     ],
 )
-def test_observations_that_cannot_be_are_refused(artifact, bundle, spoil, says):
+@pytest.mark.parametrize("which", [0, 1])
+def test_observations_that_cannot_be_are_refused(artifact, bundle, name, spoil, says, which):
     edge.run(bundle, "bench", as_json=True)
     samples, observed = brought(bundle)
+    tensors = load(observed)
+    spoilt = tensors.pop(f"{artifact.manifest.references[which]}/{name}")
+    if spoil:
+        tensors[f"{artifact.manifest.references[which]}/{name}"] = spoil(spoilt)
     with pytest.raises(BadInput, match=says):
         collect_result(
             artifact,
             read_recipe(bundle),
             ORIN,
             samples,
-            save(spoil(load(observed))),
+            save(tensors),
             1.5,
             10**6,
             "",

@@ -15,9 +15,11 @@ from llx.bench.fidelity.observed import log_sum_exp
 from llx.bench.fidelity.reference import PARTIAL, capture, read_reference, score_window
 from llx.bench.sessions.fake import FakeSession
 from llx.bench.sessions.torch import TorchSession
+from llx.corpus import Corpus, Cut
 from llx.errors import BadInput, NotExported
+from llx.files import cache_folder
 from llx.graphs.contract import Limits
-from llx.manifest import REFERENCE
+from llx.manifest import REFERENCE, WEIGHTS
 from tests.checkpoints import dice
 from tests.conftest import export_tiny
 
@@ -113,11 +115,11 @@ def torch_of(artifact):
 
 
 def captured(artifact, **options):
-    return capture(artifact, torch_of, window=32, windows=3, **options)
+    return capture(artifact, torch_of, Cut(window=32, windows=3), **options)
 
 
 def test_an_engine_judged_against_itself_is_perfect(artifact):
-    artifact, _ = captured(artifact)
+    artifact = captured(artifact).artifact
     found = judge_session(lambda rows: TorchSession.open(artifact, rows), read_reference(artifact))
     assert found.tokens == 3 * 31
     assert found.ppl == pytest.approx(found.ppl_reference)
@@ -131,7 +133,7 @@ def test_an_engine_judged_against_itself_is_perfect(artifact):
 
 
 def test_the_numbers_are_those_of_their_formulas(artifact):
-    artifact, _ = captured(artifact)
+    artifact = captured(artifact).artifact
     limits = artifact.manifest.contract.limits
     found = judge_session(lambda rows: FakeSession(limits, rows), read_reference(artifact))
     scores = read_reference(artifact).scores
@@ -159,9 +161,9 @@ def test_the_numbers_are_those_of_their_formulas(artifact):
 
 
 def test_a_reference_is_captured_once(artifact):
-    artifact, made = captured(artifact)
+    artifact, made, _ = captured(artifact)
     before = (artifact.folder / REFERENCE).stat().st_mtime_ns
-    again, made_again = captured(artifact)
+    again, made_again, _ = captured(artifact)
     assert (made, made_again) == (True, False)
     assert (artifact.folder / REFERENCE).stat().st_mtime_ns == before
     assert again.has(REFERENCE)
@@ -186,7 +188,7 @@ def test_an_interrupted_capture_goes_on_where_it_stopped(artifact, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         captured(artifact)
     assert not (artifact.folder / REFERENCE).exists()
-    artifact, _ = captured(artifact)
+    artifact = captured(artifact).artifact
     assert len(calls) == 4  # two done, one interrupted, and that one again
     assert not (artifact.folder / PARTIAL).exists()
     whole = read_reference(artifact).scores
@@ -194,17 +196,85 @@ def test_an_interrupted_capture_goes_on_where_it_stopped(artifact, monkeypatch):
     np.testing.assert_array_equal(whole.logits[1], alone.logits)
 
 
-def test_a_capture_by_another_protocol_replaces_the_first(artifact):
-    captured(artifact)
+def text_of(name, words):
+    text = " ".join(words * 200)
+    return Corpus(name=name, text=text, sha256=name, own=False)
+
+
+def unopened(artifact):
+    raise AssertionError("PyTorch was opened")
+
+
+def test_another_cut_and_another_text_are_kept_beside(artifact):
+    first = captured(artifact)
+    found = [first]
+    for cut, corpus in (
+        (Cut(window=24, windows=3), None),
+        (Cut(window=32, windows=3), text_of("novel.txt", ["one", "fine", "day"])),
+        (Cut(window=32, windows=3, bos="none"), text_of("code.txt", ["def", "f():", "pass"])),
+    ):
+        found.append(capture(found[-1].artifact, torch_of, cut, corpus))
     artifact = open_artifact(artifact.folder)
-    other, made = capture(artifact, torch_of, window=24, windows=3)
-    assert made
-    assert read_reference(other).scores.tokens.shape == (3, 24)
+    assert all(one.made for one in found)
+    assert {one.name for one in found} == set(artifact.manifest.references)
+    assert artifact.manifest.references[0] == REFERENCE
+    assert artifact.damaged() == []
+    references = [read_reference(artifact, one.name) for one in found]
+    assert [one.protocol.text for one in references] == [None, None, "novel.txt", "code.txt"]
+    assert [one.scores.tokens.shape[1] for one in references] == [32, 24, 32, 32]
+    again = capture(artifact, unopened, Cut(window=32, windows=3))
+    assert (again.made, again.name) == (False, REFERENCE)
+
+
+def test_where_windows_overlap_what_is_scored_is_what_a_whole_window_scores(artifact):
+    text = text_of("novel.txt", ["It", "was", "a", "bright", "cold", "day"])
+    cut = Cut(window=32, windows=4, stride=8)
+    artifact = capture(artifact, torch_of, cut, text).artifact
+    reference = read_reference(artifact)
+    scores, top_k = reference.scores, reference.protocol.top_k
+    assert reference.protocol.scored == 8
+    assert scores.true_logprob.shape == (4, 8)
+    for w, tokens in enumerate(scores.tokens):
+        whole = score_window(torch_of(artifact), tokens, top_k, 64)
+        np.testing.assert_allclose(whole.true_logprob[-8:], scores.true_logprob[w], atol=1e-5)
+        np.testing.assert_allclose(whole.log_sum_exp[-8:], scores.log_sum_exp[w], atol=1e-5)
+    found = judge_session(lambda rows: TorchSession.open(artifact, rows), reference)
+    for phase in (found.prefill, found.decode):
+        assert phase.tokens == 32
+        assert phase.kld.max < 1e-9
+        assert phase.max_abs_logit_error < 1e-5
+
+
+def test_an_artifact_takes_what_was_captured_for_another_of_its_checkpoint(artifact, tmp_path):
+    other = export_tiny(tmp_path / "other", "fp16")
+    mine = captured(artifact, checkpoint="c").artifact
+    theirs = capture(other, unopened, Cut(window=32, windows=3), checkpoint="c").artifact
+    one, two = read_reference(mine), read_reference(theirs)
+    np.testing.assert_array_equal(one.scores.logits, two.scores.logits)
+    assert two.protocol == replace(one.protocol, spec=theirs.manifest.files[WEIGHTS].sha256)
+    with pytest.raises(AssertionError, match="opened"):
+        capture(other, unopened, Cut(window=24, windows=3), checkpoint="c")
+    with pytest.raises(AssertionError, match="opened"):
+        capture(export_tiny(tmp_path / "third"), unopened, Cut(window=32, windows=3))
+
+
+def test_a_damaged_capture_of_another_artifact_is_not_taken(artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    captured(artifact, checkpoint="d")
+    (kept,) = (cache_folder() / "references").glob("*")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(AssertionError, match="opened"):
+        capture(
+            export_tiny(tmp_path / "o", "fp16"),
+            unopened,
+            Cut(window=32, windows=3),
+            checkpoint="d",
+        )
 
 
 def test_windows_that_do_not_fit_are_refused(artifact):
     with pytest.raises(BadInput, match="do not fit the artifact's cache of 96"):
-        capture(artifact, torch_of, window=128, windows=2)
+        capture(artifact, torch_of, Cut(window=128, windows=2))
 
 
 def test_without_a_reference_fidelity_says_what_to_run(artifact):
@@ -213,7 +283,7 @@ def test_without_a_reference_fidelity_says_what_to_run(artifact):
 
 
 def test_a_damaged_reference_is_refused_and_captured_again(artifact):
-    artifact, _ = captured(artifact)
+    artifact = captured(artifact).artifact
     file = artifact.folder / REFERENCE
     file.write_bytes(file.read_bytes()[:100])
     artifact = replace(artifact)
@@ -223,7 +293,7 @@ def test_a_damaged_reference_is_refused_and_captured_again(artifact):
 
 
 def test_decode_goes_in_groups_of_as_many_rows_as_the_engine_takes(artifact):
-    artifact, _ = captured(artifact)
+    artifact = captured(artifact).artifact
     limits: Limits = replace(artifact.manifest.contract.limits, max_rows=2)
     opened = []
 

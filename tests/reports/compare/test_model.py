@@ -86,7 +86,7 @@ def test_what_these_tokens_cannot_tell_is_inconclusive_and_without_them_the_numb
     ("before", "after", "why"),
     [
         ({"tokens_sha256": "a" * 64}, {"tokens_sha256": "b" * 64}, "another tokenizer"),
-        ({"corpus_sha256": "a" * 64}, {"corpus_sha256": "b" * 64}, "another corpus_sha256"),
+        ({"corpus_sha256": "a" * 64}, {"corpus_sha256": "b" * 64}, "another text"),
         ({"window": 512}, {"window": 256}, "another window"),
     ],
 )
