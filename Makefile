@@ -1,5 +1,6 @@
 # make demo    export SmolLM2-135M, let it answer, measure it on two engines, write a report
 # make test    the tests, without GPU and network
+# make test-faults  all that is broken on purpose, and what survived
 # make test-kernels  the tests that compute, with other CPUs' kernels, threads and made-up numbers
 # make check   ruff, mypy and the tests: what a change must pass
 # make example write reports/example/index.html anew from the results beside it
@@ -16,7 +17,7 @@ SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' -o -path
 FILELIST := $(VENV)/.files
 $(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
 
-.PHONY: install demo test test-slow test-gpu test-kernels check lint types example readme clean
+.PHONY: install demo test test-slow test-faults test-gpu test-kernels check lint types example readme clean
 
 install: $(STAMP)
 
@@ -44,6 +45,13 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# What is broken on purpose: killed, cut, full, damaged, interrupted; eight minutes on two cores.
+FAULTS := faults fuzz surroundings interrupts any_value
+IN_CLI := traces numbers silent_servers
+test-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist worksteal \
+	  $(FAULTS:%=tests/test_%.py) $(IN_CLI:%=tests/cli/test_%.py)
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

@@ -162,8 +162,8 @@ def compared(
             ComparedTest(
                 test=row.test,
                 batch=row.batch,
-                baseline_mean=before.mean,
-                mean=row.mean,
+                baseline_mean=ratio.first or before.speed,
+                mean=ratio.second or row.speed,
                 ratio=ratio.ratio,
                 ci95=(ratio.low, ratio.high),
                 ci_method=ratio.method,

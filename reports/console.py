@@ -15,8 +15,10 @@ from llx.reports.notes import (
     row_notes,
     row_times,
     shown_test,
+    speed_words,
 )
 from llx.reports.plain import visible
+from llx.reports.scores import score_words
 from llx.reports.terminal import STDERR, STDOUT, make_way
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import (
@@ -123,9 +125,7 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
         yield "no numbers", "–", f"{result.error.message}: {result.error.remedy}"
         return
     for row in result.speed:
-        one = len(row.samples) == 1
-        value = significant(row.mean) if one else plus_minus(row.mean, row.sd)
-        yield shown_test(row.test, row.batch), f"{value} tok/s", _speed_detail(row)
+        yield shown_test(row.test, row.batch), f"{speed_words(row)} tok/s", _speed_detail(row)
     if result.against:
         yield from _against_lines(result.against)
     for failed in result.failed:
@@ -134,7 +134,9 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
     yield from _precision_lines(result)
     for text, fidelity in result.judged().items():
         yield from _fidelity_lines(text, fidelity)
-    if not result.fidelity and all(failed.test != FIDELITY for failed in result.failed):
+    yield from _score_lines(result)
+    missing = not (result.fidelity or result.only_scored)
+    if missing and all(failed.test != FIDELITY for failed in result.failed):
         yield "fidelity", "not measured", result.unjudged or ""
     if result.memory:
         peak = result.memory.peak_host_bytes
@@ -211,6 +213,12 @@ def _speed_detail(row: SpeedRow) -> str:
         read, needed = map(binary_bytes, (row.bytes_per_step_actual, row.bytes_per_step))
         parts.append(f"a step reads {read} and must read {needed}")
     return ", ".join([*parts, *row_notes(row)])
+
+
+def _score_lines(result: Result) -> Iterator[tuple[str, str, str]]:
+    for name, task, metric in result.scores.metrics() if result.scores else ():
+        shots = "" if task.fewshot is None else f", {task.fewshot} shots"
+        yield name, score_words(metric), f"{task.documents or 'all'} documents{shots}"
 
 
 def _fidelity_lines(text: str, fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:

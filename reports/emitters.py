@@ -89,10 +89,11 @@ def _cases(result: Result) -> Iterator[Case]:
     for row in result.speed:
         seconds = sum(map(sum, row.step_ns)) / 1e9
         if row.valid:
-            said = f"{significant(row.mean)} {row.unit}"
+            said = f"{significant(row.speed)} {row.unit}"
             yield Case(row.name, said=said, seconds=seconds)
         else:
-            yield Case(row.name, "failure", f"INVALID: {row.invalid_reason}", seconds)
+            said = f"INVALID: {row.invalid_reason} ({significant(row.speed)} {row.unit})"
+            yield Case(row.name, "failure", said, seconds)
     for failed in result.failed:
         yield _error(failed.test, failed.error)
     if result.error:

@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from llx.evaluation import Evaluation, Metric, encode_evaluation
+from llx.evaluation import Evaluation, encode_evaluations
 from llx.reports.console import say, show, simple_table
 from llx.reports.markdown import code, markdown_table, safe
-from llx.reports.units import plus_minus, significant
+from llx.reports.scores import score_table
 from llx.streams import print_data
 
 
-def show_evaluation(evaluation: Evaluation, output: str | None = None) -> None:
-    """Print an evaluation as a table, or as `md` or `json`."""
-    title = (
-        f"{evaluation.artifact.name} · {evaluation.precision} · {evaluation.engine} · "
-        f"lm-eval {evaluation.versions['lm-eval']}"
-    )
-    headings = ("task", "metric", ">value", ">n", ">shots")
+def show_evaluations(evaluations: Sequence[Evaluation], output: str | None = None) -> None:
+    """Print evaluations as one table, or as `md` or `json`."""
+    results = [one.as_result() for one in evaluations]
+    headings, rows = score_table(results)
+    if len(evaluations) == 1:
+        headings[-1] = ">value"
+    title = _title(evaluations)
+    conditions = list(dict.fromkeys(line for one in evaluations for line in _conditions(one)))
     if output == "json":
-        print_data(encode_evaluation(evaluation).decode())
+        print_data(encode_evaluations(list(evaluations)).decode())
     elif output == "md":
-        table = markdown_table(headings, _rows(evaluation))
-        repeat = f"Repeat with {code(evaluation.command)}."
-        lines = [safe(title), table, *map(safe, _conditions(evaluation)), repeat]
-        print_data("\n\n".join(lines) + "\n")
+        commands = dict.fromkeys(one.command for one in evaluations)
+        lines = [safe(title), markdown_table(headings, rows), *map(safe, conditions)]
+        print_data("\n\n".join([*lines, *(f"Repeat with {code(c)}." for c in commands)]) + "\n")
     else:
-        show(simple_table(title, headings, list(_rows(evaluation))))
-        for line in _conditions(evaluation):
+        show(simple_table(title, headings, rows))
+        for line in conditions:
             say(line)
 
 
-def _rows(evaluation: Evaluation) -> Iterator[tuple[str, ...]]:
-    """A line for each metric; the task's name stands at its first."""
-    for task in evaluation.tasks:
-        name = f"{task.task} v{task.version}" if task.version else task.task
-        for i, metric in enumerate(task.metrics):
-            yield (
-                "" if i else name,
-                metric.metric if metric.filter == "none" else f"{metric.metric} ({metric.filter})",
-                _value(metric),
-                "" if task.documents is None else str(task.documents),
-                "" if task.fewshot is None else str(task.fewshot),
-            )
-
-
-def _value(metric: Metric) -> str:
-    if metric.stderr is None or metric.stderr != metric.stderr:
-        return significant(metric.value)
-    return plus_minus(metric.value, metric.stderr)
+def _title(evaluations: Sequence[Evaluation]) -> str:
+    """What was scored: of several what they have in common."""
+    columns = (
+        [one.artifact.name for one in evaluations],
+        [one.precision for one in evaluations],
+        [one.engine for one in evaluations],
+        [f"lm-eval {one.versions['lm-eval']}" for one in evaluations],
+    )
+    return " · ".join(" / ".join(dict.fromkeys(column)) for column in columns)
 
 
 def _conditions(evaluation: Evaluation) -> Iterator[str]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from llx.reports.notes import OWN_TEXT, arithmetic_words, ceiling_words, row_notes, row_times
+from llx.reports.notes import (
+    OWN_TEXT,
+    arithmetic_words,
+    ceiling_words,
+    row_notes,
+    row_times,
+    speed_cell,
+)
 from llx.reports.plain import visible
+from llx.reports.scores import score_table
 from llx.reports.units import binary_bytes, parameters, plus_minus, significant
 from llx.result import EnvironmentRecord, Fidelity, Result
 
 TIMED_REGION = (
     "Inside the timed region: tokens on the host to logits on the host, ended by the engine's "
-    "sync. Tokenizing and sampling are outside. `±` is one standard deviation of the repetitions."
+    "sync. Tokenizing and sampling are outside. `±` is one standard deviation of the repetitions; "
+    "where some of them lie far off, the median stands for the mean."
 )
 
 
@@ -66,6 +75,7 @@ def results_markdown(results: Sequence[Result]) -> str:
         _notes(results),
         _energy(results),
         _fidelity(results),
+        _scores(results),
         _errors(results),
         _conditions(results),
     ]
@@ -88,7 +98,7 @@ def _speed(results: Sequence[Result]) -> str:
                     result.engine,
                     str(row.batch),
                     row.test,
-                    plus_minus(row.mean, row.sd) if row.valid else f"INVALID: {row.invalid_reason}",
+                    speed_cell(row) + ("" if row.valid else f": {row.invalid_reason}"),
                     f"{significant(low)} … {significant(high)}",
                     ", ".join(took),
                     *map(_bytes, (row.bytes_per_step_actual, row.bytes_per_step)),
@@ -200,6 +210,11 @@ def _fidelity(results: Sequence[Result]) -> str:
     headings = (*of, ">tokens", ">PPL", ">PPL ratio", ">KLD")
     ends = (">KLD at least", ">KLD p99", ">same top-1", ">RMS Δp", ">max logit error")
     return markdown_table((*headings, *ends), rows) if rows else ""
+
+
+def _scores(results: Sequence[Result]) -> str:
+    scored = [result for result in results if result.scores]
+    return markdown_table(*score_table(scored)) if scored else ""
 
 
 def _errors(results: Sequence[Result]) -> str:

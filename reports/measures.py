@@ -100,6 +100,18 @@ def measures(result: Result) -> Iterator[Measure]:
             yield from _of_row(row)
     for name, text, phase in result.phases():
         yield from _of_phase(on_text(name, text), phase)
+    for name, _, metric in result.scores.metrics() if result.scores else ():
+        if metric.higher_is_better is not None:
+            half = None if metric.stderr is None else NORMAL_95 * metric.stderr
+            yield Measure(
+                of=name,
+                name="score",
+                slug="score",
+                unit="",
+                value=metric.value,
+                interval=None if half is None else (metric.value - half, metric.value + half),
+                more_is_better=metric.higher_is_better,
+            )
     yield Measure(
         of="artifact", name="size", slug="size", unit="bytes", value=result.artifact.bytes
     )
@@ -121,7 +133,7 @@ def _of_row(row: SpeedRow) -> Iterator[Measure]:
         name="speed",
         slug="speed",
         unit=row.unit,
-        value=row.mean,
+        value=row.speed,
         interval=row.ci95,
         more_is_better=True,
     )

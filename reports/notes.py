@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llx.reports.units import significant
+from llx.reports.units import plus_minus, significant
 from llx.result import Ceiling, Result, SpeedRow, Times
 
 OWN_TEXT = "Python's docs"  # what llx's own text is called beside a user's
@@ -13,6 +13,18 @@ OWN_TEXT = "Python's docs"  # what llx's own text is called beside a user's
 def row_notes(row: SpeedRow) -> list[str]:
     """A doubtful path, drift, outliers, an interval wider than asked, lengths too short."""
     return list(_notes(row))
+
+
+def speed_words(row: SpeedRow) -> str:
+    """A speed as its interval is about it: the median, or the mean with its deviation."""
+    if row.of_median:
+        return f"{significant(row.speed)} median"
+    return significant(row.mean) if len(row.samples) == 1 else plus_minus(row.mean, row.sd)
+
+
+def speed_cell(row: SpeedRow) -> str:
+    """The same in a table, with a flag where it does not count."""
+    return speed_words(row) if row.valid else f"{speed_words(row)} INVALID"
 
 
 def shown_test(test: str, batch: int) -> str:

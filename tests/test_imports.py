@@ -28,7 +28,7 @@ FOLDERS = {
 # alone. A name is a module or a room (a folder with all that is in it): within a room modules
 # import one another freely, in no circle.
 FLOORS = """
-llx: errors progress lazy scrub interrupts streams notebook conditions statistics probe
+llx: errors progress lazy scrub interrupts streams notebook conditions statistics probe scores
 llx: template_process contradictions
 llx: refused
 llx: files gpu nearby processes precision devices
@@ -70,7 +70,7 @@ llx.bench: run
 llx.bench: against
 
 llx.reports: plain units
-llx.reports: notes terminal
+llx.reports: notes terminal scores
 llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats

@@ -207,7 +207,7 @@ def held_to(
     if (row.isl and ceiling.flops_per_s is None) or not row.samples:
         return row
     decode_steps = row.osl - bool(row.isl)
-    took_s = row.batch * (row.osl or row.isl) / row.mean
+    took_s = row.batch * (row.osl or row.isl) / row.speed
     share = least_s / took_s
     reasons = [row.invalid_reason] if row.invalid_reason else []
     if fastest_s / took_s > 1 + TOLERANCE:

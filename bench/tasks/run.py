@@ -7,12 +7,14 @@ import datetime
 import functools
 import importlib.metadata
 import io
+import json
 import logging
 import os
 import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,17 @@ from lm_eval.evaluator import evaluate
 import llx
 from llx.artifact import Artifact
 from llx.bench.clock import now_ns
+from llx.bench.machine import environment
 from llx.bench.sessions import Built, Engine
 from llx.bench.tasks.lm import SessionLM
 from llx.bench.tasks.load import contained, load_tasks
 from llx.errors import BadInput, LlxError, one_line
-from llx.evaluation import EvalRequest, EvalSettings, Evaluation, Metric, TaskScore
+from llx.evaluation import EvalRequest, Evaluation
+from llx.files import make_folder, write_whole
+from llx.gpu import find_gpu
 from llx.progress import Progress, silent
 from llx.result import ArtifactRecord
+from llx.scores import EvalSettings, Metric, TaskScore
 from llx.templates import day_of
 
 BOOTSTRAP = 1000
@@ -44,6 +50,7 @@ def run_tasks(
     progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate an artifact. Tasks are made before the engine is opened: they fail sooner."""
+    load_before = environment.load()
     began, now = now_ns(), day_of(request.date)  # the same time for every conversation
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # With its processes, a bootstrap would fork beside the engine's threads.
@@ -56,6 +63,9 @@ def run_tasks(
             lm = SessionLM(artifact, session, progress, now)
             try:
                 found = _evaluated(lm, loaded, request)
+                if request.log_samples:
+                    named = f"{artifact.manifest.name}-{engine.name}"
+                    _write_samples(request.log_samples / named, found)
             finally:
                 lm.close()
             details = session.details()
@@ -94,6 +104,12 @@ def run_tasks(
         truncated=lm.truncated,
         without_system=lm.without_system,
         seconds=(now_ns() - began) / 1e9,
+        environment=environment.read_environment(
+            details.get("threads"),
+            load_before,
+            environment.load(),
+            find_gpu() if engine.gpu else None,
+        ),
     )
 
 
@@ -113,7 +129,7 @@ def _evaluated(lm: SessionLM, loaded: dict[str, Any], request: EvalRequest) -> d
                 task_dict=loaded,
                 limit=request.limit,
                 bootstrap_iters=BOOTSTRAP,
-                log_samples=False,
+                log_samples=request.log_samples is not None,
                 apply_chat_template=request.chat,
                 fewshot_as_multiturn=request.turns,
                 confirm_run_unsafe_code=request.allow_code,
@@ -141,6 +157,16 @@ def _without_bars() -> Iterator[None]:
         yield
     finally:
         tqdm.std.tqdm.__init__ = bars
+
+
+def _write_samples(folder: Path, found: dict[str, Any]) -> None:
+    """A file for each task, named and filled as lm-eval does it."""
+    make_folder(folder)
+    for task, samples in found.get("samples", {}).items():
+        lines = (json.dumps(sample, default=str, ensure_ascii=False) for sample in samples)
+        name = "".join("_" if character in "/\\:\0" else character for character in task)
+        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
+        write_whole(folder / f"samples_{name}.jsonl", data)
 
 
 def _scores(found: dict[str, Any]) -> Iterator[TaskScore]:

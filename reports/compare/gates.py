@@ -106,6 +106,7 @@ GATES = (
     Gate(metric="PPL ratio *", kind="deterministic", threshold=0.005),
     Gate(metric="PPL *", kind="deterministic", threshold="0.5%"),
     Gate(metric="same top-1 *", kind="deterministic", threshold=0.005),
+    Gate(metric="score, *", kind="deterministic", threshold="2%"),
     Gate(metric="artifact bytes", kind="deterministic", threshold="1%"),
     Gate(metric="engine bytes", kind="deterministic", threshold="2%"),
     Gate(metric="bytes a step, *", kind="deterministic", threshold="1%"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,7 +10,10 @@ from typing import Literal
 import numpy as np
 
 from llx.reports.compare.gates import Gate, Kind
+from llx.reports.measures import NORMAL_95
+from llx.reports.units import significant
 from llx.result import Fidelity, PhaseFidelity, SpeedRow
+from llx.scores import Metric, Scores, TaskScore
 from llx.statistics import Comparison, compare, paired_ratio, verdict
 
 Verdict = Literal["regressed", "improved", "no change", "inconclusive", "not comparable"]
@@ -20,6 +24,12 @@ OF_SPEED: dict[str, Verdict] = {
     "inconclusive": "inconclusive",
 }
 SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
+# What decides a score, beside the task.
+DECIDING = (
+    *("limit", "num_fewshot", "capacity", "chat_template", "date", "fewshot_as_multiturn"),
+    *("seed", "fewshot_seed"),
+)
+OF_TASK = ("version", "documents", "fewshot")
 PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos", "scored")
 
 
@@ -94,6 +104,33 @@ def perplexity(before: PhaseFidelity, after: PhaseFidelity, gate: Gate) -> Judge
     return Judged(said, why, found.ratio, ends)
 
 
+def score(before: Metric, after: Metric, gate: Gate) -> Judged:
+    """Whether a task's score became worse by more than matters, and than chance.
+
+    The documents are the same; the standard errors of each score are of those documents, so that
+    of the difference, as of two samples, is somewhat too large: what regresses has.
+    """
+    said, why = by_gate(before.value, after.value, gate, bool(before.higher_is_better))
+    ratio = after.value / before.value if before.value else None
+    if said == "no change" or before.stderr is None or after.stderr is None:
+        return Judged(said, why, ratio)
+    half = NORMAL_95 * math.hypot(before.stderr, after.stderr)
+    if abs(after.value - before.value) <= half:
+        return Judged("inconclusive", f"too few documents to tell: ±{significant(half, 2)}", ratio)
+    return Judged(said, why, ratio)
+
+
+def other_scoring(before: Scores, task: TaskScore, after: Scores, other: TaskScore) -> str | None:
+    """Why two scores are not of the same documents, asked in the same way, if they are not."""
+    unlike = [
+        name.replace("_", " ")
+        for name in DECIDING
+        if getattr(before.settings, name) != getattr(after.settings, name)
+    ]
+    unlike += [name for name in OF_TASK if getattr(task, name) != getattr(other, name)]
+    return f"scored otherwise: another {', '.join(unlike)}" if unlike else None
+
+
 def within_limit(
     judged: Judged,
     gate: Gate | None,
@@ -130,10 +167,19 @@ def in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
     """By two sets of samples that were taken apart: only what no two runs show says something."""
     if invalid := _invalid_numbers(row) or _invalid_numbers(now):
         return always(Judged("inconclusive", invalid))
-    if min(len(row.samples), len(now.samples)) < 2:
+    found = in_two_runs_compared(row, now)
+    if found is None:
         return always(Judged("inconclusive", "a single repetition has no interval"))
-    found = compare(np.array(row.samples), np.array(now.samples), paired=False)
     return lambda gate: replace(Judged.of_two_runs(found, gate, "wall clock"), apart=True)
+
+
+def in_two_runs_compared(row: SpeedRow, now: SpeedRow) -> Comparison | None:
+    """Two sets of samples, where they are speeds and enough of them."""
+    if _invalid_numbers(row) or _invalid_numbers(now):
+        return None
+    if min(len(row.samples), len(now.samples)) < 2:
+        return None
+    return compare(np.array(row.samples), np.array(now.samples), paired=False)
 
 
 def other_protocol(before: Fidelity, after: Fidelity | None) -> str | None:

@@ -10,6 +10,7 @@ from llx.reports.compare.gates import GATES, IN_PERCENT, Gate, Kind
 from llx.reports.compare.judged import Verdict
 from llx.reports.compare.verdicts import (
     MODEL,
+    SCORE,
     Change,
     Pair,
     lost_with,
@@ -151,7 +152,7 @@ def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str |
         one
         for one in changes
         if (one.engine, one.artifact) == of
-        and one.metric.split(",")[0] in (f"{MODEL}prefill", f"{MODEL}decode")
+        and one.metric.split(",")[0] in (f"{MODEL}prefill", f"{MODEL}decode", SCORE.strip(", "))
     ]
     if any(one.verdict != "not comparable" and one.after is not None for one in about):
         return None

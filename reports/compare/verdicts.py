@@ -20,9 +20,12 @@ from llx.reports.compare.judged import (
     always,
     by_gate,
     in_two_runs,
+    in_two_runs_compared,
     invalid_row,
     other_protocol,
+    other_scoring,
     perplexity,
+    score,
     within_limit,
 )
 from llx.reports.measures import other_numbers, phase_figures
@@ -31,6 +34,7 @@ from llx.statistics import Comparison, verdict
 
 NOT_MEASURED = "it was not measured"
 ANOTHER_DEVICE = "another device, or another setting of it"
+SCORE = "score, "  # and a task with its metric
 MODEL = "PPL "  # and a phase: it judges the model, where "PPL ratio" judges the export
 
 
@@ -128,6 +132,7 @@ class Pair:
         """Every measure that the baseline has."""
         yield from self._speeds()
         yield from self._fidelity()
+        yield from self._scores()
         yield from self._counts()
         yield from self._others()
 
@@ -181,7 +186,7 @@ class Pair:
                 row.name,
                 "wall clock",
                 row.unit,
-                (row.mean, now.mean if now else None),
+                self._speeds_of(row, now),
                 self._wall_clock(row, now) if now else always(missing),
                 invalid_row(now),
             )
@@ -200,6 +205,17 @@ class Pair:
                     else always(missing),
                     invalid_row(now),
                 )
+
+    def _speeds_of(self, row: SpeedRow, now: SpeedRow | None) -> tuple[float, float | None]:
+        """The two numbers that the ratio is of, where there is one."""
+        if now is None:
+            return row.speed, None
+        if test := self._test_in_turns(now.name):
+            return test.baseline_mean, test.mean
+        found = in_two_runs_compared(row, now) if self._same_device else None
+        if found is None or found.first is None:
+            return row.speed, now.speed
+        return found.first, found.second
 
     def _missing(self, test: str, why: str | None = None) -> Judged:
         """What the baseline has and this one has not: a crash or a hang is a regression."""
@@ -300,6 +316,24 @@ class Pair:
                     unlike,
                     missing=missing,
                 )
+
+    def _scores(self) -> Iterator[Change]:
+        """What tasks scored, where it is known which way is better."""
+        before, after = self._before.scores, self._after.scores
+        scored = {name: (task, one) for name, task, one in after.metrics()} if after else {}
+        for name, task, old in before.metrics() if before else ():
+            if old.higher_is_better is None:
+                continue
+            other, now = scored.get(name, (None, None))
+            yield self._deterministic(
+                f"{SCORE}{name}",
+                "",
+                (old.value, now.value if now else None),
+                old.higher_is_better,
+                other_scoring(before, task, after, other) if before and after and other else None,
+                missing=self._missing(name),
+                judge=partial(score, old, now) if now else None,
+            )
 
     def _counts(self) -> Iterator[Change]:
         """Bytes on disk, and nodes of the graph."""

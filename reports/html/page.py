@@ -29,6 +29,7 @@ from llx.reports.html.tables import (
     filled,
     overview,
     plot_table,
+    scores_table,
     settings_table,
     tests_table,
     texts_table,
@@ -57,6 +58,7 @@ class Model:
     precisions: dict[str, str]  # and their shapes, where there are several
     table: Table
     texts: Table
+    scores: Table
     tests: Table
     notes: list[str]
     plots: list[tuple[str, Plot, Table]]
@@ -201,6 +203,7 @@ def _models(
                 else {},
                 table=filled(overview(f"model-{i}", runs)),
                 texts=filled(texts_table(f"texts-{i}", runs)),
+                scores=filled(scores_table(f"scores-{i}", runs)),
                 tests=filled(tests_table(f"tests-{i}", runs)),
                 notes=list(_notes(runs)),
                 plots=[

@@ -154,7 +154,7 @@ def _samples(row: SpeedRow) -> str:
 def _speed(row: SpeedRow) -> Row:
     return {
         "test": shown_test(row.test, row.batch),
-        "speed": row.mean,
+        "speed": row.speed,
         "speed_low": row.ci95[0],
         "speed_high": row.ci95[1],
         "samples": _samples(row),
@@ -191,9 +191,9 @@ def _fidelity(runs: Sequence[Run]) -> Plot:
     for run, row, phase in found:
         low, high = _interval(phase)
         beaten = any(
-            other.mean >= row.mean
+            other.speed >= row.speed
             and judged.kld.mean <= phase.kld.mean
-            and (other.mean, judged.kld.mean) != (row.mean, phase.kld.mean)
+            and (other.speed, judged.kld.mean) != (row.speed, phase.kld.mean)
             for _, other, judged in found
         )
         rows.append(
@@ -249,16 +249,16 @@ def _roofline(runs: Sequence[Run]) -> Plot:
     rows: list[Row] = []
     for run, row in found:
         share = row.roofline_probe
-        if share is not None and row.mean > 0:
+        if share is not None and row.speed > 0:
             rows.append(
                 {
                     **run.fields,
                     **_speed(row),
                     "name": f"{run.label} · {shown_test(row.test, row.batch)}",
                     "share": share,
-                    "share_low": share * row.ci95[0] / row.mean,
-                    "share_high": share * row.ci95[1] / row.mean,
-                    "ceiling": row.mean / share if share else None,
+                    "share_low": share * row.ci95[0] / row.speed,
+                    "share_high": share * row.ci95[1] / row.speed,
+                    "ceiling": row.speed / share if share else None,
                 }
             )
     return Plot(

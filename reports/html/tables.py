@@ -10,9 +10,11 @@ from llx.reports.compare.pairs import WORST_FIRST, Setting
 from llx.reports.compare.verdicts import Change
 from llx.reports.html.plots import Plot
 from llx.reports.html.runs import Run, headline, model_name
-from llx.reports.notes import OWN_TEXT, row_notes, shown_test
+from llx.reports.notes import OWN_TEXT, row_notes, shown_test, speed_cell, speed_words
+from llx.reports.scores import score_lines, score_words
 from llx.reports.units import binary_bytes, minute, plus_minus, significant
 from llx.result import Fidelity, Result, SpeedRow, Times
+from llx.scores import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +58,9 @@ def _rate(row: SpeedRow | None) -> Cell:
         return Cell(text="")
     test = shown_test(row.test, row.batch)
     if not row.valid:
-        return Cell(text="INVALID", small=test, hint=row.invalid_reason or "", kind="bad")
-    alone = len(row.samples) == 1
-    text = significant(row.mean) if alone else plus_minus(row.mean, row.sd)
+        return Cell(text=speed_cell(row), small=test, hint=row.invalid_reason or "", kind="bad")
     low, high = map(significant, row.ci95)
-    return _number(row.mean, text, test, f"95 % interval {low} … {high} tok/s")
+    return _number(row.speed, speed_cell(row), test, f"95 % interval {low} … {high} tok/s")
 
 
 def _estimate(value: float, error: float, hint: str) -> Cell:
@@ -145,6 +145,29 @@ def texts_table(name: str, runs: Sequence[Run]) -> Table:
     return Table(name=name, headings=[*headings, "same top-1"], numbers=numbers, rows=shown)
 
 
+def scores_table(name: str, runs: Sequence[Run]) -> Table:
+    """What tasks scored: a line for each metric, a column for each run."""
+    scored = [run for run in runs if run.result.scores]
+    rows = [
+        [
+            _text(line.task),
+            _text(line.metric),
+            _text(line.documents),
+            _text(line.shots),
+            *map(_score, line.scores),
+        ]
+        for line in score_lines([run.result for run in scored])
+    ]
+    headings = ["task", "metric", "documents", "shots", *(run.label for run in scored)]
+    return Table(name=name, headings=headings, numbers=set(range(2, len(headings))), rows=rows)
+
+
+def _score(metric: Metric | None) -> Cell:
+    """A score, and its standard error below it."""
+    told, sign, error = score_words(metric).partition(" ± ")
+    return _number(metric.value if metric else None, told, f"± {error}" if sign else "")
+
+
 def _fidelity(fidelity: Fidelity | None) -> list[Cell]:
     """PPL ratio, KLD of prefill and of decode, same top-1."""
     if fidelity is None:
@@ -205,7 +228,7 @@ def tests_table(name: str, runs: Sequence[Run]) -> Table:
             _text(row.test),
             _number(row.batch),
             _number(row.depth),
-            _number(row.mean if row.valid else None, plus_minus(row.mean, row.sd)),
+            _number(row.speed, speed_words(row)),
             *(_number(end if row.valid else None) for end in row.ci95),
             _time(row.ttft_ms if row.valid else None),
             _time(row.tpot_ms if row.valid else None),

@@ -1,4 +1,7 @@
-"""`EvalRequest` and `Evaluation` (`llx.eval/1`): what is asked of an engine, and what it scored."""
+"""`EvalRequest` and `Evaluation` (`llx.eval/1`): what is asked of an engine, and what it scored.
+
+Beside what `llx bench` measured, its scores are a part of a `Result`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,26 @@ from typing import Literal
 
 import msgspec
 
+from llx.conditions import NOT_MEASURED
 from llx.errors import BadInput, printable
-from llx.result import ArtifactRecord
+from llx.result import ArtifactRecord, EnvironmentRecord, Result, read_results
+from llx.scores import EvalSettings, Scores, TaskScore
 from llx.templates import day_of
+from llx.typed import newer_schema
 
 MOST_DOCUMENTS = 10**9
+UNKNOWN = EnvironmentRecord(
+    device=NOT_MEASURED,
+    device_fingerprint=NOT_MEASURED,
+    os=NOT_MEASURED,
+    python=NOT_MEASURED,
+    versions={},
+    threads=None,
+    clocks=NOT_MEASURED,
+    power_mode=NOT_MEASURED,
+    load_before=None,
+    load_after=None,
+)
 CHAT_OPTION = "--apply-chat-template"
 
 
@@ -29,6 +47,7 @@ class EvalRequest:
     multiturn: bool | None = None  # with a chat template by default, as lm-eval has it
     date: str | None = None  # YYYY-MM-DD, told to the chat template; today's where it is None
     allow_code: bool = False
+    log_samples: Path | None = None
     command: str = "llx eval"
 
     def __post_init__(self) -> None:
@@ -55,53 +74,6 @@ class EvalRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One metric of one task; `filter` is how answers were cut out of what was generated.
-
-    `stderr` is None where lm-eval has no standard error for the metric.
-    """
-
-    metric: str
-    filter: str
-    value: float
-    stderr: float | None
-    higher_is_better: bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskScore:
-    """A task, or a group of them, with the version of its definition.
-
-    `documents` were scored, `of` so many; `fewshot` examples stood before each.
-    """
-
-    task: str
-    group: bool
-    version: str | None
-    fewshot: int | None
-    documents: int | None
-    of: int | None
-    metrics: list[Metric]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings:
-    """What decides the numbers, beside engine, artifact and tasks. None is the task's own."""
-
-    limit: int | None
-    num_fewshot: int | None
-    batch: int
-    capacity: int  # positions: longer contexts are cut from the left
-    chat_template: bool
-    date: str | None = None  # YYYY-MM-DD, that the chat template was told
-    fewshot_as_multiturn: bool
-    allow_code: bool
-    seed: int
-    fewshot_seed: int
-    bootstrap: int  # resamples, where a standard error has no formula
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The result of `llx eval`."""
 
@@ -120,6 +92,25 @@ class Evaluation:
     truncated: int  # requests whose context was cut from the left
     without_system: int = 0  # conversations whose system turn the chat template refused
     seconds: float
+    environment: EnvironmentRecord | None = None  # older ones have none
+
+    def as_result(self) -> Result:
+        """The scores as a result that has nothing else."""
+        return Result(
+            llx=self.llx,
+            created=self.created,
+            command=self.command,
+            engine=self.engine,
+            precision=self.precision,
+            dialect=None,
+            artifact=self.artifact,
+            environment=self.environment or UNKNOWN,
+            scores=Scores(
+                tasks=self.tasks,
+                settings=self.settings,
+                lm_eval=self.versions.get("lm-eval", ""),
+            ),
+        )
 
     def __repr__(self) -> str:
         """What was scored, in a line."""
@@ -129,6 +120,37 @@ class Evaluation:
         return printable(f"<llx.Evaluation: {of}: {tasks}{more}>")
 
 
-def encode_evaluation(evaluation: Evaluation) -> bytes:
-    """An evaluation as JSON."""
-    return msgspec.json.format(msgspec.json.encode(evaluation), indent=1) + b"\n"
+def encode_evaluations(evaluations: list[Evaluation]) -> bytes:
+    """One evaluation as JSON, or several as a list."""
+    found: object = evaluations[0] if len(evaluations) == 1 else evaluations
+    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+
+
+class _Peek(msgspec.Struct):
+    schema: str = ""
+
+
+def read_measured(path: Path) -> list[Result]:
+    """Results of a file of `llx bench -o json`, or the scores in one of `llx eval -o json`.
+
+    Raises `BadInput` where it is neither.
+    """
+    try:
+        data = path.read_bytes()
+        peeked = msgspec.json.decode(data, type=list[_Peek] | _Peek)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_results(path)
+    first = peeked[0] if isinstance(peeked, list) and peeked else peeked
+    if not isinstance(first, _Peek) or not first.schema.startswith("llx.eval/"):
+        return read_results(path)
+    if newer := newer_schema(data, "llx.eval", 1):
+        raise BadInput(
+            f"{path} was written by a newer llx ({newer})", "upgrade: `pip install --upgrade llx`"
+        )
+    try:
+        found = msgspec.json.decode(data, type=list[Evaluation] | Evaluation)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(
+            f"{path} is no llx.eval/1 ({error})", "write one with `llx eval -o json > eval.json`"
+        ) from None
+    return [one.as_result() for one in (found if isinstance(found, list) else [found])]

@@ -19,6 +19,7 @@ from llx.contradictions import contradictions
 from llx.errors import BadInput, printable
 from llx.nearby import near_in_words
 from llx.notebook import html_table, with_deviation
+from llx.scores import Scores
 from llx.typed import newer_schema
 
 if TYPE_CHECKING:
@@ -133,6 +134,16 @@ class SpeedRow:
     def name(self) -> str:
         """What it is called where it fails, or is compared."""
         return name_of(self.test, self.batch)
+
+    @property
+    def of_median(self) -> bool:
+        """Whether the interval is about the median: outliers showed."""
+        return self.median is not None and "median" in (self.ci_method or "")
+
+    @property
+    def speed(self) -> float:
+        """What the interval is about: the median, or the mean."""
+        return self.median if self.of_median and self.median is not None else self.mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +328,7 @@ class ComparedTest:
     """A test of a candidate and its baseline, measured in turns.
 
     `ratio`: of the candidate's speed to the baseline's, over 1 is better, with its 95 % interval.
+    Both speeds are geometric means, or medians, by `ci_method`.
     `noise`: by how much two runs of the baseline itself may differ, as a share, in this very test.
     """
 
@@ -382,6 +394,7 @@ class Result:
     against: Against | None = None  # the baseline, where this one is the candidate
     fidelity: Fidelity | None = None
     other_texts: list[Fidelity] = field(default_factory=list)  # where it was judged on several
+    scores: Scores | None = None  # of `llx eval`
     memory: MemoryRecord | None = None
     time: TimeRecord | None = None
     details: dict[str, str | bool | int | float | None] = field(
@@ -390,6 +403,13 @@ class Result:
     energy: EnergyRecord | None = None  # of all tests that generate, or else of the others
     unjudged: str | None = None  # why there is speed and no fidelity
     error: ErrorRecord | None = None
+
+    @property
+    def only_scored(self) -> bool:
+        """Whether it holds what `llx eval` found, and nothing else."""
+        return bool(self.scores) and not (
+            self.speed or self.fidelity or self.failed or self.error or self.memory
+        )
 
     def judged(self) -> dict[str, Fidelity]:
         """All that it was judged on, by the text's name; "" is llx's own.
@@ -411,9 +431,10 @@ class Result:
 
     def __repr__(self) -> str:
         """What it is of, and what came of it, in a line."""
-        said = [f"{row.test} {row.mean:.4g} {row.unit}" for row in self.speed[:MOST_SHOWN]]
+        said = [f"{row.test} {row.speed:.4g} {row.unit}" for row in self.speed[:MOST_SHOWN]]
         said += ["…"] if len(self.speed) > MOST_SHOWN else []
         said += [on_text(f"KLD {one.kld.mean:.2g}", text) for text, one in self.judged().items()]
+        said += [f"{len(self.scores.tasks)} tasks"] if self.scores else []
         said += [f"{len(self.failed)} failed"] if self.failed else []
         said += [f"error: {self.error.message}"] if self.error else []
         of = f"{self.artifact.name}, {self.precision}, {self.engine}"
@@ -422,7 +443,7 @@ class Result:
     def _repr_html_(self) -> str:
         """A small table for notebooks: each test, fidelity, and what went wrong."""
         rows = [
-            (row.test, f"{with_deviation(row.mean, row.sd)} {row.unit}", row.invalid_reason or "")
+            (row.test, f"{_with_deviation(row)} {row.unit}", row.invalid_reason or "")
             for row in self.speed
         ]
         for text, judged in self.judged().items():
@@ -430,11 +451,17 @@ class Result:
             rows.append((on_text("PPL", text), ppl, f"PyTorch fp32 {judged.ppl_reference:.4g}"))
             kld = f"{judged.kld.mean:.2g} ± {judged.kld.se:.1g}"
             rows.append((on_text("KLD", text), kld, "nats per token"))
+        for name, _, metric in self.scores.metrics() if self.scores else ():
+            rows.append((name, f"{metric.value:.4g}", f"± {metric.stderr or 0:.2g}"))
         rows += [(one.test, "failed", one.error.message) for one in self.failed]
         if self.error:
             rows.append(("error", "", self.error.message))
         title = f"{self.artifact.name} · {self.precision} · {self.engine}"
         return html_table(f"{title} · {self.environment.device}", (), rows)
+
+
+def _with_deviation(row: SpeedRow) -> str:
+    return f"{row.speed:,.4g} median" if row.of_median else with_deviation(row.mean, row.sd)
 
 
 def encode_results(results: list[Result]) -> bytes:

@@ -148,3 +148,41 @@ def test_lm_evals_own_tasks_are_known_by_name(llx, exported):
     assert_refused(llx("eval", "--tasks", "hellaswagg"), 2, "did you mean hellaswag")
     assert_refused(llx("eval", "--tasks", "wikitext"), 3, "the data of task wikitext", "HF_HOME")
     assert_refused(llx("eval", "--tasks", "humaneval"), 2, "unsafe_code", "--allow-code")
+
+
+def test_several_artifacts_and_engines_make_one_table(llx, exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "other")
+    options = (*OWN, "llx_choice", "--engine", "ort,torch", "--limit", 3)
+    ended = llx("eval", "artifacts/tiny-fp32", "other", *options)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+    ended = llx("eval", "artifacts/tiny-fp32", "other", *options, "-o", "json")
+    found = json.loads(ended.stdout)
+    assert [one["engine"] for one in found] == ["ort", "torch"] * 2
+    assert found[0]["environment"]["device"]
+
+
+def test_what_was_scored_is_shown_where_the_next_engine_is_lacking(llx, exported):
+    options = ("--engine", "torch,trt", "--limit", 3, "-o", "json")
+    ended = llx("eval", *OWN, "llx_choice", *options)
+    assert ended.code == 3
+    assert json.loads(ended.stdout)["engine"] == "torch"
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_engine_or_a_folder_that_is_none_is_found_before_anything_is_scored(llx, exported):
+    for words in (("--engine", "torch,nothing"), ("nowhere",)):
+        assert_refused(llx("eval", "artifacts/tiny-fp32", *words, *OWN, "llx_choice"), 2, "no")
+
+
+def test_what_was_asked_and_answered_is_kept_on_demand(llx, exported, tmp_path):
+    options = ("--engine", "torch", "--limit", 3, "--log-samples", "kept")
+    assert llx("eval", *OWN, "llx_choice,llx_text", *options).code == 0
+    folder = tmp_path / "kept" / "tiny-fp32-torch"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "samples_llx_choice.jsonl",
+        "samples_llx_text.jsonl",
+    ]
+    lines = (folder / "samples_llx_choice.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    assert {"doc", "target", "resps", "acc"} <= set(json.loads(lines[0]))

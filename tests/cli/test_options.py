@@ -431,7 +431,7 @@ CALLS = (
     Call(
         "eval artifact --tasks llx_choice --engine torch --limit 3 --num-fewshot 1 --batch 2"
         " --include-path own --apply-chat-template --fewshot-as-multiturn --date 2024-02-29"
-        " --allow-code"
+        " --allow-code --log-samples kept"
         " --trust-engine --output json",
         {
             "FOLDER": lambda seen: seen.json["artifact"]["name"].startswith("tiny"),
@@ -445,6 +445,7 @@ CALLS = (
             "--fewshot-as-multiturn": lambda seen: seen.json["settings"]["fewshot_as_multiturn"],
             "--date": lambda seen: seen.json["settings"]["date"] == "2024-02-29",
             "--allow-code": lambda seen: seen.json["settings"]["allow_code"],
+            "--log-samples": lambda seen: any((seen.folder / "kept").rglob("*.jsonl")),
             "--trust-engine": anything,
             "--output": lambda seen: seen.json["schema"] == "llx.eval/1",
         },

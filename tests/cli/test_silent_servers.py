@@ -19,8 +19,9 @@ from tests.sshd import Wire, serving
 RTX = ("--engine", "trt-rtx", "--sm", "86", "-p", "16", "-n", "8")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def artifact(tmp_path_factory):
+    """Its own for each test: what one builds is not in the next one's way."""
     return export_tiny(tmp_path_factory.mktemp("tiny"), "fp16")
 
 

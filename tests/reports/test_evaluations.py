@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llx.evaluation import EvalSettings, Evaluation
-from llx.reports.evaluations import show_evaluation
+from llx.evaluation import Evaluation
+from llx.reports.evaluations import show_evaluations
+from llx.scores import EvalSettings
 from tests.reports.made import result
 
 SETTINGS = EvalSettings(
@@ -39,7 +40,7 @@ EVALUATION = Evaluation(
 
 
 def test_conversations_without_their_system_turn_are_told(capsys):
-    show_evaluation(EVALUATION, "md")
+    show_evaluations([EVALUATION], "md")
     assert "system turn" not in capsys.readouterr().out
-    show_evaluation(replace(EVALUATION, without_system=7), "md")
+    show_evaluations([replace(EVALUATION, without_system=7)], "md")
     assert "conversations go without it" in capsys.readouterr().out

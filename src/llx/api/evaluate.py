@@ -12,6 +12,7 @@ from llx.bench.sessions import Built, default_engine, engine_named
 from llx.bench.text import tokenizer_of
 from llx.errors import BadInput, require_modules
 from llx.evaluation import EvalRequest, Evaluation
+from llx.files import make_folder
 from llx.progress import Progress
 
 
@@ -30,6 +31,7 @@ def evaluate(
     date: str | None = None,
     allow_code: bool = False,
     trust_engine: bool = False,
+    log_samples: str | Path | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Evaluation:
@@ -48,6 +50,8 @@ def evaluate(
         date: The day that the chat template is told, as YYYY-MM-DD. None: today.
         allow_code: Run tasks that bring code, or run what a model writes.
         trust_engine: Load a built engine that is not this user's own.
+        log_samples: A folder to write into what was asked and answered, a line of JSON for each
+            document. None: it is not kept.
         progress: Called with what is done, how much of how much, and the unit. None: bars.
         command: What stands in the record as the way to repeat it. None: this call.
 
@@ -60,6 +64,8 @@ def evaluate(
 
     """
     command = command or call_in_words(evaluate, locals())
+    if log_samples is not None:
+        make_folder(Path(log_samples))
     names = (tasks,) if isinstance(tasks, str) else tuple(tasks)
     if not names:
         raise BadInput("no task is named", "name some: --tasks wikitext,hellaswag")
@@ -88,6 +94,7 @@ def evaluate(
         multiturn=multiturn,
         date=date,
         allow_code=allow_code,
+        log_samples=Path(log_samples) if log_samples is not None else None,
         command=command,
     )
     with watched(progress, f"{chosen.name}: ") as news:

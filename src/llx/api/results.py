@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from llx.errors import (
     Lacking,
     is_installed,
 )
+from llx.evaluation import read_measured
 from llx.files import state_folder
 from llx.notebook import html_table
 from llx.outputs import write_out
 from llx.reports.formats import records
-from llx.result import ErrorRecord, Result, encode_results, read_results
+from llx.result import ErrorRecord, Result, encode_results
+from llx.scores import Scores
 
 Measured = Result | str | Path | Sequence[Result | str | Path]
-"""Results, or files of `llx bench -o json`, one or several."""
+"""Results, or files of `llx bench -o json` and `llx eval -o json`, one or several."""
 
 
 class Results(list[Result]):
@@ -33,7 +36,10 @@ class Results(list[Result]):
     @classmethod
     @door
     def read(cls, *paths: str | Path) -> Results:
-        """Results of files, each once. Raises `BadInput` where one is no `llx.result/1`."""
+        """Results of files, each once; scores join what else was measured of the same.
+
+        Raises `BadInput` where a file is neither `llx.result/1` nor `llx.eval/1`.
+        """
         return results_of(paths)
 
     @property
@@ -103,9 +109,39 @@ def results_of(measured: Measured | Iterable[str | Path]) -> Results:
     parts = [measured] if isinstance(measured, (Result, str, Path)) else list(measured)
     found = Results()
     for part in parts:
-        several = [part] if isinstance(part, Result) else read_results(Path(part))
+        several = [part] if isinstance(part, Result) else read_measured(Path(part))
         found += [result for result in several if result not in found]
-    return found
+    return with_scores(found)
+
+
+def with_scores(results: Results) -> Results:
+    """Scores of `llx eval` beside what else was found of the same engine and artifact."""
+    whole = Results()
+    # First what was measured, which the scores join, wherever they stood.
+    for one in sorted(results, key=lambda result: result.only_scored):
+        i = next((i for i, other in enumerate(whole) if _take(other, one)), None)
+        if i is None:
+            whole.append(one)
+        else:
+            whole[i] = replace(whole[i], scores=_together(whole[i].scores, one.scores))
+    return whole
+
+
+def _take(other: Result, one: Result) -> bool:
+    """Whether a result takes the scores of another."""
+    if not one.only_scored or one.scores is None:
+        return False
+    same = other.engine == one.engine and other.artifact.sha256 == one.artifact.sha256
+    if not same or other.scores is None:
+        return same
+    twice = {task.task for task in other.scores.tasks} & {task.task for task in one.scores.tasks}
+    return not twice and replace(other.scores, tasks=[]) == replace(one.scores, tasks=[])
+
+
+def _together(scores: Scores | None, more: Scores | None) -> Scores | None:
+    if scores is None or more is None:
+        return scores or more
+    return replace(scores, tasks=[*scores.tasks, *more.tasks])
 
 
 def rescued(data: bytes) -> Path | None:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import ArtifactFolder, command_line, names
+from llx.cli.arguments import command_line, names
 from llx.cli.printed import printed
 
 
 def eval_tasks(
-    folder: ArtifactFolder = None,
+    folder: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of artifacts. [default: the one exported last]", show_default=False
+        ),
+    ] = None,
     tasks: Annotated[
         str, typer.Option(help="Tasks of lm-eval, with commas: wikitext,hellaswag; also mmlu_*.")
     ] = "",
     engine: Annotated[
         str | None,
         typer.Option(
-            help="torch, ort, torch-cuda, ort-cuda, trt or trt-rtx. [default: ort, else torch]"
+            help="Engines of `llx bench`, with commas: torch, ort, openvino, torch-cuda, ort-cuda, "
+            "trt, trt-rtx. [default: ort, else torch]",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[
@@ -57,33 +65,52 @@ def eval_tasks(
     trust_engine: Annotated[
         bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
     ] = False,
+    log_samples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write there what was asked and answered, a line of JSON for each document.",
+        ),
+    ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="md or json. [default: table]")
     ] = None,
 ) -> None:
-    """Score an engine on tasks of lm-evaluation-harness."""
+    """Score engines and artifacts on tasks of lm-evaluation-harness, side by side."""
     from llx.api.evaluate import evaluate
+    from llx.artifact import open_artifact
+    from llx.bench.sessions import engine_named
     from llx.errors import BadInput
-    from llx.evaluation import encode_evaluation
-    from llx.reports.evaluations import show_evaluation
+    from llx.evaluation import Evaluation, encode_evaluations
+    from llx.reports.evaluations import show_evaluations
 
     if output not in (None, "md", "json"):
         raise BadInput(
             f"unknown format {output!r}", "choose md or json, or leave -o out for a table"
         )
-    evaluation = evaluate(
-        folder,
-        names(tasks),
-        engine=engine,
-        limit=limit,
-        num_fewshot=num_fewshot,
-        batch=batch,
-        include_path=include_path,
-        chat=chat,
-        multiturn=multiturn,
-        date=date,
-        allow_code=allow_code,
-        trust_engine=trust_engine,
-        command=command_line(),
-    )
-    printed(partial(show_evaluation, output=output), evaluation, encode_evaluation)
+    artifacts = [open_artifact(one) for one in folder] if folder else [open_artifact()]
+    engines: list[str | None] = [engine_named(name).name for name in names(engine or "")]
+    found: list[Evaluation] = []
+    try:
+        for artifact, name in product(artifacts, engines or [None]):
+            found.append(
+                evaluate(
+                    artifact,
+                    names(tasks),
+                    engine=name,
+                    limit=limit,
+                    num_fewshot=num_fewshot,
+                    batch=batch,
+                    include_path=include_path,
+                    chat=chat,
+                    multiturn=multiturn,
+                    date=date,
+                    allow_code=allow_code,
+                    trust_engine=trust_engine,
+                    log_samples=log_samples,
+                    command=command_line(),
+                )
+            )
+    finally:  # what was scored before another one failed, too
+        if found:
+            printed(partial(show_evaluations, output=output), found, encode_evaluations)
