@@ -21,7 +21,7 @@ with open("runs", "a") as file:
     file.write("run\\n")
 """
 BENCH = (
-    "results = llx.bench({folder!r}, engines=['ort'], prompts=[8], generated=[4], repetitions=2, "
+    "results = llx.bench({folder!r}, engines=['ort'], prompts=[8], generated=[4], repetitions=5, "
     "fidelity=False, roofline=False)\n"
 )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import llx as door
+from llx.corpus import evaluation_text
 from llx.gpu import find_gpu
 from tests.checkpoints import TINY, write_checkpoint
 from tests.test_documents import TEXTS
@@ -31,6 +32,7 @@ STAND_INS = (
     (r"--size 135m(?! --weights)", "--weights tiny"),
     (r"path/to/checkpoint", "tiny"),
     (r"(--against \S+|--until 1%)", r"\1 -p 16 -n 8"),  # rounds of the usual lengths take minutes
+    (r"llx bench(?= --text| *$)", "llx bench -p 16 -n 8"),
     (r"--requests 128:32,512:128", "--requests 32:8,64:16"),
     (r"llx bench --resume", "llx bench --resume -p 16 -n 8"),
 )
@@ -65,6 +67,9 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_checkpoint(folder / "tiny", replace(TINY, context=2048))
+        text = evaluation_text().text
+        (folder / "novel.txt").write_text(text[:9000])
+        (folder / "code.txt").write_text(text[20000:26000])
         artifact = door.export(weights="tiny")
         shutil.copytree(artifact.folder, folder / "artifacts" / "before")
         door.bench(prompts=[16], generated=[8], roofline=False).write("before.json")
