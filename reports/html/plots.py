@@ -11,7 +11,7 @@ from llx.reports.compare.verdicts import Change
 from llx.reports.history import Entry
 from llx.reports.html.runs import Looks, Row, Run, headline, kind_of, model_name
 from llx.reports.measures import NORMAL_95
-from llx.reports.notes import shown_test
+from llx.reports.notes import OWN_TEXT, shown_test
 from llx.reports.units import minute, significant
 from llx.result import PhaseFidelity, SpeedRow, on_text
 
@@ -413,10 +413,13 @@ def _phases(runs: Sequence[Run]) -> Plot:
 
 def _positions(runs: Sequence[Run]) -> Plot:
     """The KLD over the position in the window: a cache or a table that is wrong shows here."""
+    judged = list(_judged(runs))
+    # Windows of another text are other windows: a page has this plot of one of them.
+    first = next((on.removeprefix(name) for _, name, on, _ in judged), "")
     lines = [
         (run, name, on, phase.kld_by_position)
-        for run, name, on, phase in _judged(runs)
-        if phase.kld_by_position
+        for run, name, on, phase in judged
+        if phase.kld_by_position and on == f"{name}{first}"
     ]
     thinned = ""
     if len(lines) > MOST_LINES:
@@ -444,12 +447,14 @@ def _positions(runs: Sequence[Run]) -> Plot:
                 "y_high": max(span.mean + half, floor),
             }
         )
+    others = any(on != f"{name}{first}" for _, name, on, _ in judged)
+    of_one = f" On one text: {first.removeprefix(', ') or OWN_TEXT}." if others else ""
     zero = " 0 is drawn at the lower edge." if any(row["kld"] == 0 for row in rows) else ""
     return Plot(
         kind="positions",
         title="KLD over position",
         caption="Each point: the tokens at some positions of all windows. Solid: prefill; dashed: "
-        f"decode. Bars: 95 % intervals.{zero}{thinned}",
+        f"decode. Bars: 95 % intervals.{of_one}{zero}{thinned}",
         columns={
             "series": "run",
             "first": "positions from",

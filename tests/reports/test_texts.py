@@ -13,6 +13,8 @@ from llx.reports.compare.pairs import compare_results
 from llx.reports.console import show_results
 from llx.reports.formats import FORMATS, left_out
 from llx.reports.html.page import page_html
+from llx.reports.html.plots import plots_of
+from llx.reports.html.runs import Looks, runs_of
 from llx.result import Estimate, encode_results, read_results
 from tests.reports.made import FIDELITY
 from tests.reports.pairs import judged
@@ -32,6 +34,7 @@ def on_texts(*texts, **changes):
     return replace(judged(**changes), other_texts=[on(*one) for one in texts])
 
 
+LOOKS = Looks.of(["ort"], ["fp32"])
 BOTH = on_texts(("novel.txt", 0.0731), ("code.txt", 0.0217))
 
 
@@ -103,3 +106,11 @@ def test_another_cut_of_a_text_is_not_the_same_text():
 def test_it_is_read_again_as_it_was_written(tmp_path):
     (tmp_path / "results.json").write_bytes(encode_results([BOTH]))
     assert read_results(tmp_path / "results.json") == [BOTH]
+
+
+def test_the_plot_over_position_is_of_one_text_and_says_so():
+    drawn = next(one for one in plots_of(runs_of([BOTH], LOOKS)) if one.kind == "positions")
+    assert {row["series"] for row in drawn.rows} == {"ort fp32 · prefill", "ort fp32 · decode"}
+    assert "On one text: Python's docs." in drawn.caption
+    alone = next(one for one in plots_of(runs_of([judged()], LOOKS)) if one.kind == "positions")
+    assert "On one text" not in alone.caption
