@@ -15,8 +15,10 @@ of 10 % is found in 100, 100, 100, 99 and 70 %, and equal ones are "slower" or "
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +76,26 @@ class InTurns:
                     if scenario.index is None and not one.failed_to_open:
                         one.run_alone(scenario, progress)
                 one.probe(progress)
+            self._judge_beside(progress)
         except KeyboardInterrupt:
             for one in both:
                 one.interrupt()
             raise
+
+    def _judge_beside(self, progress: Progress) -> None:
+        """Hold the candidate against the baseline's own logits, where both know the same tokens."""
+        one, other = self._candidate, self._baseline
+        mine, theirs = one.first_judged, other.first_judged
+        if mine is None or theirs is None or mine.tokens_sha256 != theirs.tokens_sha256:
+            return
+        if one.artifact.manifest.spec.vocab != other.artifact.manifest.spec.vocab:
+            return
+        with tempfile.TemporaryDirectory(prefix="llx-") as folder:
+            shown = Path(folder) / "shown"
+            for measurement, show in ((other, True), (one, False)):
+                scenario = replace(measurement.scenarios[-1], shown=shown, show=show)
+                if not measurement.run_alone(scenario, progress):
+                    return
 
     def _until_decided(self, candidate: Scenario, baseline: Scenario, progress: Progress) -> None:
         """Rounds of one test."""
@@ -135,6 +153,7 @@ class InTurns:
             artifact_sha256=artifact.sha256,
             threshold=self._threshold,
             tests=compared(self._baseline.rows, self._candidate.rows, self._threshold),
+            model=self._candidate.beside,
         )
         return [
             self._baseline.result(turns=turns),

@@ -30,7 +30,9 @@ from llx.result import (
     Ceiling,
     ErrorRecord,
     FailedTest,
+    Fidelity,
     MemoryRecord,
+    PhaseFidelity,
     Result,
     SpeedRow,
     TimeRecord,
@@ -113,6 +115,16 @@ class Measurement:
             finally:
                 self._unkept = kept.problem
             kept.discard()
+
+    @property
+    def first_judged(self) -> Fidelity | None:
+        """What it was judged on first, if it was."""
+        return next((one for outcome in self._outcomes for one in outcome.judged), None)
+
+    @property
+    def beside(self) -> PhaseFidelity | None:
+        """How far it is from a baseline, if it was held against one."""
+        return next((outcome.beside for outcome in self._outcomes if outcome.beside), None)
 
     @property
     def unkept(self) -> str | None:

@@ -12,8 +12,14 @@ from typing import Literal
 
 from llx.artifact import Artifact, open_artifact, replaced
 from llx.bench import clock
-from llx.bench.fidelity.judge import judge_session
-from llx.bench.fidelity.reference import Reference, read_reference
+from llx.bench.fidelity.judge import judge_beside, judge_session
+from llx.bench.fidelity.reference import (
+    Reference,
+    read_reference,
+    read_scores,
+    score_windows,
+    write_scores,
+)
 from llx.bench.machine.watch import Watch
 from llx.bench.session import Details
 from llx.bench.sessions import Built, Engine, Session, engine_named
@@ -23,7 +29,7 @@ from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
-from llx.result import FIDELITY, Fidelity, MemoryRecord, name_of
+from llx.result import FIDELITY, MODEL, Fidelity, MemoryRecord, PhaseFidelity, name_of
 
 LIMIT_S = 3600.0
 PLENTY = 1 << 16  # of turns: more than a test has repetitions
@@ -103,11 +109,17 @@ class Turns:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What one process does: a test of the workload by its index, or, without one, the judging."""
+    """What one process does: a test of the workload by its index, or, without one, the judging.
+
+    `shown`: a file that a baseline writes the logits of its windows into (`show`), and that a
+    candidate is held against.
+    """
 
     job: Job
     index: int | None
     turns: Turns | None = None
+    shown: Path | None = None
+    show: bool = False
 
     @property
     def test(self) -> SpeedTest | None:
@@ -119,7 +131,7 @@ class Scenario:
         """The test's name, and its batch where that is not 1."""
         test = self.test
         if test is None:
-            return FIDELITY
+            return MODEL if self.shown else FIDELITY
         return name_of(test.name, test.batch)
 
 
@@ -142,6 +154,7 @@ class Outcome:
     samples: Samples | None = None
     energy: EnergyRecord | None = None
     judged: list[Fidelity] = field(default_factory=list)
+    beside: PhaseFidelity | None = None  # a baseline, by what that has shown
     run: RunRecord | None = None
     gpu: GpuRecord | None = None
 
@@ -152,14 +165,19 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
     artifact, engine = job.artifact(), engine_named(job.engine)
     held: list[int] = []
     judged: list[Fidelity] = []
-    found = energy = run = card = None
+    found = energy = run = card = beside = None
     with Watch(find_gpu() if engine.gpu else None) if test else nullcontext() as watch:
         start = clock.now_ns()
         first = engine.open(artifact, test.batch if test else 1, job.built)
         load_s = (clock.now_ns() - start) / 1e9
         reopen = _Reopen(engine, artifact, job.built, first)
         details, weights, cache = first.details(), first.weights, first.memory().cache_bytes
-        if watch is None:
+        if scenario.shown and scenario.show:
+            tokens = read_reference(artifact, job.judged_by(artifact)[0]).scores.tokens
+            write_scores(scenario.shown, score_windows(reopen, tokens, progress))
+        elif scenario.shown:
+            beside = judge_beside(reopen, read_scores(scenario.shown), progress)
+        elif watch is None:
             for name in job.judged_by(artifact):
                 reference = read_reference(artifact, name)
                 judged.append(judge_session(reopen, reference, _about(reference, progress)))
@@ -192,6 +210,7 @@ def run_scenario(scenario: Scenario, progress: Progress) -> Outcome:
         samples=found,
         energy=energy,
         judged=judged,
+        beside=beside,
         run=run,
         gpu=card,
     )

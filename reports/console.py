@@ -152,8 +152,16 @@ def _lines(result: Result) -> Iterator[tuple[str, str, str]]:
 
 
 def _against_lines(against: Against) -> Iterator[tuple[str, str, str]]:
-    """How each test compares with what it was measured in turns with."""
+    """How each test compares with what it was measured in turns with, and the model itself."""
     of = f"{against.engine}, {against.artifact}"
+    if model := against.model:
+        same = model.same_top1
+        yield (
+            "KLD to baseline",
+            plus_minus(model.kld.mean, model.kld.se),
+            f"top-1 {100 * same.value:.2f} ± {100 * same.se:.2f} %, PPL "
+            f"{plus_minus(model.ppl_ratio.value, model.ppl_ratio.se)} × that of {of}",
+        )
     for test in against.tests:
         low, high = test.ci95
         yield (

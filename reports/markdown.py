@@ -176,7 +176,21 @@ def _against(results: Sequence[Result]) -> str:
         for test in against.tests
     ]
     headings = ("verdict", "engine", "against", ">test", ">batch", ">ratio", ">CI95")
-    return markdown_table((*headings, ">noise", ">threshold"), rows) if rows else ""
+    table = [markdown_table((*headings, ">noise", ">threshold"), rows)] if rows else []
+    return "\n\n".join([*table, *_models_beside(results)])
+
+
+def _models_beside(results: Sequence[Result]) -> Iterator[str]:
+    """How far candidates are from their baselines, as distributions."""
+    for result in results:
+        if result.against and (model := result.against.model):
+            same = model.same_top1
+            yield (
+                f"{_of(result)}: KLD {plus_minus(model.kld.mean, model.kld.se)} nats a token from "
+                f"the baseline's own distributions, top-1 {100 * same.value:.2f} ± "
+                f"{100 * same.se:.2f} %, PPL "
+                f"{plus_minus(model.ppl_ratio.value, model.ppl_ratio.se)} times the baseline's."
+            )
 
 
 def _bytes(count: int | None) -> str:

@@ -117,9 +117,14 @@ def vouched(artifact, name):
 
 
 def export_tiny(
-    folder: Path, precision: str | Precision = "fp32", spec=TINY, context=None, dense_share=0.0
+    folder: Path,
+    precision: str | Precision = "fp32",
+    spec=TINY,
+    context=None,
+    dense_share=0.0,
+    tensors=None,
 ) -> Artifact:
-    checkpoint = write_checkpoint(folder / "checkpoint", spec)
+    checkpoint = write_checkpoint(folder / "checkpoint", spec, tensors)
     chosen = PRECISIONS[precision] if isinstance(precision, str) else precision
     request = ExportRequest(
         weights=checkpoint,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llx.bench.fidelity.observed import Observed, observe_decode, observe_prefill
-from llx.bench.fidelity.reference import Reference, Scores
+from llx.bench.fidelity.reference import TAIL_SAMPLES, Reference, Scores
 from llx.bench.speed.samples import OpenSession
 from llx.errors import BadInput
 from llx.progress import Progress, silent
@@ -50,6 +50,15 @@ def judge_session(
     tokens, ids = reference.scores.tokens, reference.scores.ids
     prefill = observe_prefill(open_session, tokens, ids, progress)
     return verdict(reference, prefill, observe_decode(open_session, tokens, ids, progress))
+
+
+def judge_beside(
+    open_session: OpenSession, scores: Scores, progress: Progress = silent
+) -> PhaseFidelity:
+    """Run the windows that another engine's scores are of, by prefill, and compare the two."""
+    observed = observe_prefill(open_session, scores.tokens, scores.ids, progress)
+    top_k = scores.ids.shape[-1] - TAIL_SAMPLES
+    return _summary(_compare(observed, scores, top_k), scores)
 
 
 def verdict(

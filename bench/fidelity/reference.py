@@ -128,6 +128,33 @@ def score_window(
     return Scores(tokens, *parts)
 
 
+def score_windows(
+    open_session: Callable[[int], Session], tokens: Tokens, progress: Progress = silent
+) -> Scores:
+    """What an engine's prefill of windows [W, N] shows, as a reference keeps it."""
+    session = open_session(1)
+    pieces = []
+    for i, window in enumerate(tokens):
+        progress("fidelity: baseline", i, len(tokens), "window")
+        top_k = min(TOP_K, session.limits.vocab)
+        pieces.append(vars(score_window(session, window, top_k, TAIL_SAMPLES)))
+    session.close()
+    return Scores(**{name: np.stack([piece[name] for piece in pieces]) for name in pieces[0]})
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Keep scores for another process, whole or not at all."""
+    write_sealed(path, save(vars(scores)))
+
+
+def read_scores(path: Path) -> Scores:
+    """Scores that another process kept. Raises `BadInput` where they are not there whole."""
+    data = read_sealed(path)
+    if data is None:
+        raise BadInput(f"{path} holds no scores", "run the command again")
+    return Scores(**load(data))
+
+
 def _draw_tail(
     rows: NDArray[np.float32], top: NDArray[np.intp], count: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:

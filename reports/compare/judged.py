@@ -131,6 +131,13 @@ def other_scoring(before: Scores, task: TaskScore, after: Scores, other: TaskSco
     return f"scored otherwise: another {', '.join(unlike)}" if unlike else None
 
 
+def apart_from_none(none: float, after: float, more_is_better: bool, gate: Gate) -> Judged:
+    """A distance from the baseline: no fault by itself, and one beyond what a gate allows."""
+    if gate.by_difference:
+        return Judged(*by_gate(none, after, gate, more_is_better))
+    return Judged("no change", "of the baseline's own distributions")
+
+
 def within_limit(
     judged: Judged,
     gate: Gate | None,

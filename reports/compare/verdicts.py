@@ -18,6 +18,7 @@ from llx.reports.compare.judged import (
     Judged,
     Verdict,
     always,
+    apart_from_none,
     by_gate,
     in_two_runs,
     in_two_runs_compared,
@@ -132,6 +133,7 @@ class Pair:
         """Every measure that the baseline has."""
         yield from self._speeds()
         yield from self._fidelity()
+        yield from self._beside()
         yield from self._scores()
         yield from self._counts()
         yield from self._others()
@@ -316,6 +318,24 @@ class Pair:
                     unlike,
                     missing=missing,
                 )
+
+    def _beside(self) -> Iterator[Change]:
+        """How far the model is from the baseline's: a number to look at, or to bound by a gate."""
+        against = self._after.against
+        if against is None or against.model is None or self._after.turns != self._before.turns:
+            return
+        for figure in phase_figures(against.model):
+            if figure.name == "PPL ratio":
+                continue  # that of the perplexities says it
+            value, none = figure.estimate.value, 1.0 if figure.more_is_better else 0.0
+            yield self._change(
+                f"model {figure.name}",
+                "deterministic",
+                figure.unit,
+                (none, value),
+                partial(apart_from_none, none, value, figure.more_is_better),
+                more_is_better=figure.more_is_better,
+            )
 
     def _scores(self) -> Iterator[Change]:
         """What tasks scored, where it is known which way is better."""

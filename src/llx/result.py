@@ -350,7 +350,11 @@ class ComparedTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Against:
-    """What a result was measured in turns with, and how they compare."""
+    """What a result was measured in turns with, and how they compare.
+
+    `model`: the candidate's distributions against the baseline's, of the prefill of the tokens that
+    both were judged on first; its `ppl_ratio` is of the candidate's perplexity to the baseline's.
+    """
 
     engine: str
     precision: str
@@ -358,10 +362,12 @@ class Against:
     artifact_sha256: str
     threshold: float  # a change that matters, as a share
     tests: list[ComparedTest]
+    model: PhaseFidelity | None = None
 
 
 MOST_SHOWN = 4  # tests, in a line
-FIDELITY = "fidelity"  # what the judging is called among the tests
+FIDELITY = "fidelity"  # what the judging is called among the tests,
+MODEL = "model"  # and a candidate's being held against the baseline's logits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,24 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
+from llx.api.reference import open_reference
 from llx.bench import run as running
 from llx.bench.against import InTurns, compared
 from llx.bench.clock import now_ns
+from llx.bench.fidelity.reference import capture, read_reference
+from llx.bench.sessions.ort import OrtSession
 from llx.bench.speed.rows import speed_row
 from llx.bench.speed.samples import Samples, SpeedTest, Workload
+from llx.bench.speed.steps import prefill_logits
 from llx.bench.worker import Outcome, run_scenario
+from llx.corpus import Cut
 from llx.errors import BadInput
 from llx.precision import PRECISIONS
 from llx.result import MemoryRecord
-from tests.checkpoints import TINY
+from tests.checkpoints import TINY, random_tensors
+from tests.conftest import export_tiny
 
 WORKLOAD = Workload(prompts=(8,), generated=(4,), repetitions=5)
 ONE_ROUND = 5  # repetitions at most: a noisy machine adds no round
@@ -63,6 +70,61 @@ def test_both_are_measured_and_the_baseline_twice_as_often(unjudged):
         ratio = np.exp((np.log(ours.samples) - around).mean())
         assert one.ratio == pytest.approx(ratio, rel=0.3)  # a mean of logarithms, or a median
         assert one.ci95[0] <= one.ratio <= one.ci95[1]
+
+
+def logits_of(artifact, tokens):
+    """What the artifact's own graph says of windows [W, N], [W, N - 1, V]."""
+    session = OrtSession(artifact, 1)
+    found = []
+    for window in tokens:
+        session.reset()
+        found.append(
+            np.concatenate([part[0].copy() for part in prefill_logits(session, window[None, :-1])])
+        )
+    session.close()
+    return np.stack(found).astype(np.float64)
+
+
+def test_a_candidate_is_held_against_what_the_baseline_says_of_the_same_tokens(job, tmp_path):
+    other = export_tiny(tmp_path, "fp32", tensors=random_tensors(TINY, seed=5))
+    cut = Cut(window=64, windows=3)
+    other = capture(other, open_reference, cut).artifact
+    quick = replace(job, workload=replace(job.workload, generated=(), most_repetitions=ONE_ROUND))
+    turns = InTurns(replace(quick, folder=other.folder), quick)
+    turns.run()
+    _, candidate = turns.results()
+    model = candidate.against.model
+    mine = job.artifact()
+    tokens = read_reference(mine).scores.tokens
+    p, q = (log_softmax(logits_of(one, tokens), -1) for one in (mine, other))
+    exact = (np.exp(p) * (p - q)).sum(-1)
+    assert exact.mean() > 0.01
+    assert model.tokens == exact.size
+    assert model.kld_bound <= exact.mean() + 1e-6
+    assert model.kld.mean == pytest.approx(exact.mean(), rel=0.05)
+    same = (p.argmax(-1) == q.argmax(-1)).mean()
+    assert model.same_top1.value == pytest.approx(same, abs=0.02)
+    costs = [np.take_along_axis(one, tokens[:, 1:, None], -1).mean() for one in (p, q)]
+    assert model.ppl_ratio.value == pytest.approx(np.exp(costs[0] - costs[1]), rel=1e-4)
+
+
+def test_an_engine_against_another_of_the_same_weights_is_as_good_as_the_same(job):
+    quick = replace(job, workload=replace(job.workload, generated=(), most_repetitions=ONE_ROUND))
+    turns = InTurns(quick, replace(quick, engine="torch"))
+    turns.run()
+    _, candidate = turns.results()
+    assert candidate.against.model.kld.mean < 1e-6
+    assert candidate.against.model.same_top1.value > 0.99
+
+
+def test_without_the_same_tokens_nothing_is_held_against_anything(job, unjudged, tmp_path):
+    other = capture(export_tiny(tmp_path), open_reference, Cut(window=32, windows=3)).artifact
+    quick = replace(job, workload=replace(job.workload, generated=(), most_repetitions=ONE_ROUND))
+    for candidate, baseline in ((replace(quick, folder=other.folder), quick), (unjudged, unjudged)):
+        turns = InTurns(candidate, baseline)
+        turns.run()
+        assert turns.results()[1].against.model is None
+        assert turns.results()[1].failed == []
 
 
 def writes_when(scenario, progress):
