@@ -170,7 +170,8 @@ def _work(order: dict[str, Any], files: list[Path]) -> int:
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(order["folder"])
-    os.environ["XDG_STATE_HOME"] = f"{order['folder']}/state"
+    for kind in ("STATE", "CACHE"):
+        os.environ[f"XDG_{kind}_HOME"] = f"{order['folder']}/{kind.lower()}"
     at, what = order.get("fault") or (0, 0)
     paths = [path.encode() for path in order.get("paths", [""] * 3)]
     control = CONTROL.pack("fault" in order, 0, at, what, os.getpid(), 0, *paths)

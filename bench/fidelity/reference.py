@@ -243,7 +243,9 @@ def capture(
         return Captured(artifact, False, name)
     shared = _Shared.of(checkpoint, protocol, found.tokens)
     if data := shared.read(protocol.spec):
-        return Captured(artifact.with_new_file(name, data), True, name)
+        artifact = artifact.with_new_file(name, data)
+        _clear_leftovers(artifact.folder, name)
+        return Captured(artifact, True, name)
     session = open_reference(artifact)
     protocol = replace(
         protocol, weights=session.weights, torch=str(session.details().get("torch", ""))
@@ -251,10 +253,10 @@ def capture(
     partial = artifact.folder / PARTIAL
     with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
         data = _capture_windows(session, found.tokens, protocol, artifact.folder, progress)
+        shared.write(data)  # first: what a kill leaves of it is then found by the next run
         artifact = artifact.with_new_file(name, data)
         remove(partial)
     session.close()
-    shared.write(data)
     return Captured(artifact, True, name)
 
 

@@ -126,7 +126,8 @@ def test_a_measurement_that_cannot_be_printed_is_kept_in_a_file(llx, tiny, monke
     monkeypatch.setattr("llx.reports.formats.print_data", full)
     ended = llx("bench", tiny.folder, *QUICK, "-o", "json")
     assert ended.code == 3
-    (line,) = ended.stderr.splitlines()
+    *told, line = ended.stderr.splitlines()
+    assert all("fewer than 5 repetitions" in one for one in told)
     assert "what was measured is in " in line
     (path,) = tmp_path.glob("llx-results-*.json")
     assert str(path) in line

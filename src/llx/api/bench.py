@@ -126,11 +126,6 @@ def bench(
             f"or more: not {repetitions} and {most}",
             f"write -r {MIN_REPETITIONS} --max-repetitions 30",
         )
-    if repetitions < MIN_REPETITIONS and against is None:
-        telling(tell)(
-            f"fewer than {MIN_REPETITIONS} repetitions have no interval that holds: every row "
-            f"will be INVALID; write -r {MIN_REPETITIONS} or more"
-        )
     if threshold and against is None:
         raise BadInput("--threshold is of a comparison", "add --against, or leave it out")
     judged = not quick if fidelity is None else fidelity
@@ -159,6 +154,11 @@ def bench(
             of, engines, workload, judged, trust_engine, command, progress, tell, texts, **settings
         )
 
+    if repetitions < MIN_REPETITIONS and against is None:
+        telling(tell)(
+            f"fewer than {MIN_REPETITIONS} repetitions have no interval that holds: every row "
+            f"will be INVALID; write -r {MIN_REPETITIONS} or more"
+        )
     candidates = jobs(found, names)
     if against is None:
         return run_all(candidates, progress, tell)
