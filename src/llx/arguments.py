@@ -87,8 +87,8 @@ def fits(value: object, hint: Any) -> bool:
     kind, parts = get_origin(hint), get_args(hint)
     if kind in (Union, types.UnionType):
         return any(fits(value, part) for part in parts)
-    if kind is Literal:
-        return value in parts
+    if kind is Literal:  # an array is equal to nothing as a whole
+        return any(isinstance(value, type(part)) and value == part for part in parts)
     if kind is tuple:
         several = isinstance(value, (tuple, list)) and len(value) == len(parts)
         return several and all(map(fits, typing.cast("Sequence[object]", value), parts))
