@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def test_more_than_a_reference_holds_is_refused_with_what_it_does():
     corpus = replace(corpus, text=f"{corpus.text} " * 200)
     with pytest.raises(BadInput, match=r"a reference holds 524288.*--windows 52428 or fewer"):
         cut_windows(tokenizer, corpus, Cut(window=12, windows=0, stride=10, bos="none"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"a\xff.txt", "a\\xff.txt"), (b"b\nc.txt", r"b\nc.txt"), ("Ä b.txt".encode(), "Ä b.txt")],
+)
+def test_a_text_has_a_name_that_can_be_shown_and_kept(tmp_path, name, shown):
+    path = tmp_path / os.fsdecode(name)
+    path.write_text("words")
+    assert corpus_of(path).name == shown
 
 
 def test_a_file_without_an_end_is_no_text():

@@ -172,7 +172,7 @@ def _summary(found: _Tokens, scores: Scores) -> PhaseFidelity:
         kld_mean=kl.mean,
         kld=kl,
         kld_bound=float(found.bound.mean()),
-        kld_by_position=by_position(found.kld),
+        kld_by_position=by_position(found.kld, scores.tokens.shape[1] - 1 - found.kld.shape[1]),
         same_top1=Estimate(value=same, se=float(np.sqrt(same * (1 - same) / (n - 1)))),
         # The delta method: se(√m) = se(m) / (2·√m).
         rms_dp=Estimate(value=rms, se=_se(squares) / (2 * rms) if rms else 0.0),
@@ -181,16 +181,17 @@ def _summary(found: _Tokens, scores: Scores) -> PhaseFidelity:
     )
 
 
-def by_position(kld: NDArray[np.float64]) -> list[SpanDivergence]:
+def by_position(kld: NDArray[np.float64], unscored: int = 0) -> list[SpanDivergence]:
     """The KLD of [W, S] tokens over the position in the window: where a cache goes wrong.
 
-    Spans are of equal length, but for one position, and as many as `SPANS` at most.
+    Spans are of equal length, but for one position, and as many as `SPANS` at most. `unscored`: how
+    many positions of a window come before those.
     """
     count = kld.shape[1]
     return [
         SpanDivergence(
-            first=int(span[0]),
-            last=int(span[-1]),
+            first=unscored + int(span[0]),
+            last=unscored + int(span[-1]),
             mean=float(kld[:, span].mean()),
             se=_se(kld[:, span]) if kld[:, span].size > 1 else 0.0,
         )

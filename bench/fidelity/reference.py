@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+import llx
 from llx.artifact import Artifact
 from llx.bench.fidelity.observed import log_sum_exp
 from llx.bench.session import Session, Tokens
@@ -207,9 +208,33 @@ def capture(
         BadInput: Windows that fit neither the text nor the cache, weights that are not finite.
 
     """
-    cut, corpus = cut or Cut(), corpus or evaluation_text()
-    tokenizer = tokenizer_of(artifact)
-    found = cut_windows(tokenizer, corpus, cut)
+    tokens, protocol = _asked(artifact, cut or Cut(), corpus or evaluation_text())
+    name, standing = _place_of(artifact, protocol)
+    if standing and _same(standing, protocol, tokens):
+        _clear_leftovers(artifact.folder, name)
+        return Captured(artifact, False, name)
+    shared = _Shared.of(checkpoint, protocol, tokens)
+    if data := shared.read(protocol):
+        artifact = artifact.with_new_file(name, data)
+        _clear_leftovers(artifact.folder, name)
+        return Captured(artifact, True, name)
+    session = open_reference(artifact)
+    protocol = replace(
+        protocol, weights=session.weights, torch=str(session.details().get("torch", ""))
+    )
+    partial = artifact.folder / PARTIAL
+    with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
+        data = _capture_windows(session, tokens, protocol, artifact.folder, progress)
+        shared.write(data)  # first: what a kill leaves of it is then found by the next run
+        artifact = artifact.with_new_file(name, data)
+        remove(partial)
+    session.close()
+    return Captured(artifact, True, name)
+
+
+def _asked(artifact: Artifact, cut: Cut, corpus: Corpus) -> tuple[Tokens, Protocol]:
+    """The windows, and the protocol but for who computes it. Raises as `capture` does."""
+    found = cut_windows(tokenizer_of(artifact), corpus, cut)
     limits, window = artifact.manifest.contract.limits, cut.window
     if window - 1 > limits.capacity:
         raise BadInput(
@@ -222,7 +247,7 @@ def capture(
             "choose --window 3 or more",
         )
     require_known(int(found.tokens.max()), limits.vocab)
-    protocol = Protocol(
+    return found.tokens, Protocol(
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
         window=window,
@@ -237,27 +262,6 @@ def capture(
         text=None if corpus.own else corpus.name,
         scored=found.scored,
     )
-    name, standing = _place_of(artifact, protocol)
-    if standing and _same(standing, protocol, found.tokens):
-        _clear_leftovers(artifact.folder, name)
-        return Captured(artifact, False, name)
-    shared = _Shared.of(checkpoint, protocol, found.tokens)
-    if data := shared.read(protocol.spec):
-        artifact = artifact.with_new_file(name, data)
-        _clear_leftovers(artifact.folder, name)
-        return Captured(artifact, True, name)
-    session = open_reference(artifact)
-    protocol = replace(
-        protocol, weights=session.weights, torch=str(session.details().get("torch", ""))
-    )
-    partial = artifact.folder / PARTIAL
-    with locked_folder(partial, f"another capture is writing into {artifact.folder}"):
-        data = _capture_windows(session, found.tokens, protocol, artifact.folder, progress)
-        shared.write(data)  # first: what a kill leaves of it is then found by the next run
-        artifact = artifact.with_new_file(name, data)
-        remove(partial)
-    session.close()
-    return Captured(artifact, True, name)
 
 
 def _place_of(artifact: Artifact, wanted: Protocol) -> tuple[str, Reference | None]:
@@ -293,21 +297,23 @@ class _Shared:
     def of(cls, checkpoint: str | None, wanted: Protocol, tokens: Tokens) -> _Shared:
         if checkpoint is None:
             return cls(None)
-        of = (checkpoint, wanted.cut, wanted.top_k, wanted.tail_samples, tokens.tobytes())
-        key = hashlib.sha256(repr(of).encode()).hexdigest()
+        # Another version may compute, or keep, another thing.
+        of = (llx.__version__, checkpoint, wanted.cut, wanted.top_k, wanted.tail_samples)
+        key = hashlib.sha256(repr(of).encode() + tokens.tobytes()).hexdigest()
         try:
             return cls(cache_folder() / "references" / f"{key}.sealed")
         except Lacking:
             return cls(None)
 
-    def read(self, spec: str) -> bytes | None:
-        """The file for an artifact whose weights have the hash `spec`; None where there is none."""
+    def read(self, wanted: Protocol) -> bytes | None:
+        """The file for an artifact, with its own weights' hash and text's name; None without."""
         data = read_sealed(self.path) if self.path else None
         if data is None:
             return None
         try:
             protocol = msgspec.json.decode(_metadata(data)["protocol"], type=Protocol)
-            return save(load(data), _header(replace(protocol, spec=spec)))
+            protocol = replace(protocol, spec=wanted.spec, corpus=wanted.corpus, text=wanted.text)
+            return save(load(data), _header(protocol))
         except (SafetensorError, msgspec.DecodeError, ValueError, KeyError, TypeError):
             return None
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from llx.errors import BadInput
+from llx.errors import BadInput, printable, utf8
 from llx.tokenizer import added_around, encode
 
 WINDOW = 512
@@ -64,7 +64,7 @@ def corpus_of(path: Path) -> Corpus:
         raise BadInput(f"{path} is no text ({error})", "name a file of UTF-8 text") from None
     if len(data) > MOST_BYTES:
         raise BadInput(f"{path} has more than {MOST_BYTES >> 20} MiB", "name a part of it")
-    return Corpus(name=path.name, text=text, sha256=_sha256(text), own=False)
+    return Corpus(name=printable(utf8(path.name)), text=text, sha256=_sha256(text), own=False)
 
 
 def _halves() -> tuple[list[str], list[str]]:

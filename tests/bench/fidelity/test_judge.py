@@ -241,6 +241,7 @@ def test_where_windows_overlap_what_is_scored_is_what_a_whole_window_scores(arti
     found = judge_session(lambda rows: TorchSession.open(artifact, rows), reference)
     for phase in (found.prefill, found.decode):
         assert phase.tokens == 32
+        assert (phase.kld_by_position[0].first, phase.kld_by_position[-1].last) == (23, 30)
         assert phase.kld.max < 1e-9
         assert phase.max_abs_logit_error < 1e-5
 
@@ -249,6 +250,12 @@ def test_an_artifact_takes_what_was_captured_for_another_of_its_checkpoint(artif
     other = export_tiny(tmp_path / "other", "fp16")
     mine = captured(artifact, checkpoint="c").artifact
     theirs = capture(other, unopened, Cut(window=32, windows=3), checkpoint="c").artifact
+    text = text_of("novel.txt", ["one", "day"])
+    capture(mine, torch_of, Cut(window=32, windows=3), text, checkpoint="c")
+    renamed = capture(
+        theirs, unopened, Cut(window=32, windows=3), replace(text, name="other.txt"), "c"
+    )
+    assert read_reference(renamed.artifact, renamed.name).protocol.text == "other.txt"
     one, two = read_reference(mine), read_reference(theirs)
     np.testing.assert_array_equal(one.scores.logits, two.scores.logits)
     assert two.protocol == replace(one.protocol, spec=theirs.manifest.files[WEIGHTS].sha256)
