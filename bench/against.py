@@ -29,7 +29,7 @@ from llx.bench.worker import Job, Scenario, Turns
 from llx.errors import BadInput
 from llx.progress import Progress, silent
 from llx.result import Against, ComparedTest, Result, SpeedRow
-from llx.statistics import THRESHOLD, compare, noise_floor, verdict
+from llx.statistics import THRESHOLD, compare, noise_floor, typical, verdict
 
 
 class InTurns:
@@ -181,8 +181,8 @@ def compared(
             ComparedTest(
                 test=row.test,
                 batch=row.batch,
-                baseline_mean=ratio.first or before.speed,
-                mean=ratio.second or row.speed,
+                baseline_mean=typical(middle, ratio.method),
+                mean=typical(np.array(row.samples), ratio.method),
                 ratio=ratio.ratio,
                 ci95=(ratio.low, ratio.high),
                 ci_method=ratio.method,

@@ -29,7 +29,7 @@ from llx.errors import LlxError
 from llx.gpu import find_gpu
 from llx.processes import peak_host_bytes
 from llx.progress import Progress
-from llx.result import FIDELITY, MODEL, Fidelity, MemoryRecord, PhaseFidelity, name_of
+from llx.result import BESIDE, FIDELITY, Fidelity, MemoryRecord, PhaseFidelity, name_of
 
 LIMIT_S = 3600.0
 PLENTY = 1 << 16  # of turns: more than a test has repetitions
@@ -131,7 +131,7 @@ class Scenario:
         """The test's name, and its batch where that is not 1."""
         test = self.test
         if test is None:
-            return MODEL if self.shown else FIDELITY
+            return BESIDE if self.shown else FIDELITY
         return name_of(test.name, test.batch)
 
 

@@ -152,7 +152,7 @@ def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str |
         one
         for one in changes
         if (one.engine, one.artifact) == of
-        and one.metric.split(",")[0] in (f"{MODEL}prefill", f"{MODEL}decode", SCORE.strip(", "))
+        and one.metric.startswith((f"{MODEL}prefill", f"{MODEL}decode", SCORE))
     ]
     if any(one.verdict != "not comparable" and one.after is not None for one in about):
         return None

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
 from llx.reports.compare.gates import OF_ROOFLINE, USUAL, Gate, Kind, gate_for
 from llx.reports.compare.judged import (
@@ -31,7 +33,7 @@ from llx.reports.compare.judged import (
 )
 from llx.reports.measures import other_numbers, phase_figures
 from llx.result import FIDELITY, ComparedTest, Fidelity, Result, SpeedRow, on_text
-from llx.statistics import Comparison, verdict
+from llx.statistics import Comparison, typical, verdict
 
 NOT_MEASURED = "it was not measured"
 ANOTHER_DEVICE = "another device, or another setting of it"
@@ -215,9 +217,10 @@ class Pair:
         if test := self._test_in_turns(now.name):
             return test.baseline_mean, test.mean
         found = in_two_runs_compared(row, now) if self._same_device else None
-        if found is None or found.first is None:
+        if found is None:
             return row.speed, now.speed
-        return found.first, found.second
+        before, after = (typical(np.array(one.samples), found.method) for one in (row, now))
+        return before, after
 
     def _missing(self, test: str, why: str | None = None) -> Judged:
         """What the baseline has and this one has not: a crash or a hang is a regression."""
@@ -340,8 +343,10 @@ class Pair:
     def _scores(self) -> Iterator[Change]:
         """What tasks scored, where it is known which way is better."""
         before, after = self._before.scores, self._after.scores
+        if before is None:
+            return
         scored = {name: (task, one) for name, task, one in after.metrics()} if after else {}
-        for name, task, old in before.metrics() if before else ():
+        for name, task, old in before.metrics():
             if old.higher_is_better is None:
                 continue
             other, now = scored.get(name, (None, None))
@@ -350,7 +355,7 @@ class Pair:
                 "",
                 (old.value, now.value if now else None),
                 old.higher_is_better,
-                other_scoring(before, task, after, other) if before and after and other else None,
+                other_scoring(before, task, after, other) if after and other else None,
                 missing=self._missing(name),
                 judge=partial(score, old, now) if now else None,
             )

@@ -367,7 +367,7 @@ class Against:
 
 MOST_SHOWN = 4  # tests, in a line
 FIDELITY = "fidelity"  # what the judging is called among the tests,
-MODEL = "model"  # and a candidate's being held against the baseline's logits
+BESIDE = "beside the baseline"  # and a candidate's being held against the baseline's logits
 
 
 @dataclass(frozen=True, kw_only=True)

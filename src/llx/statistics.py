@@ -140,17 +140,12 @@ def drift(speeds: Speeds) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How many times as fast the second is, with the 95 % interval of that ratio.
-
-    `first`, `second`: the two numbers that it is the ratio of, where they are known.
-    """
+    """How many times as fast the second is, with the 95 % interval of that ratio."""
 
     ratio: float
     low: float
     high: float
     method: str
-    first: float | None = None
-    second: float | None = None
 
 
 def compare(first: Speeds, second: Speeds, *, paired: bool) -> Comparison:
@@ -181,17 +176,15 @@ def compare(first: Speeds, second: Speeds, *, paired: bool) -> Comparison:
     """
     a, b = np.log(first), np.log(second)
     low, high, method = _paired(b - a) if paired else _independent(a, b)
-    typical = np.median if method in OF_MEDIANS else np.mean
-    before, after = (math.exp(float(typical(logs))) for logs in (a, b))
-    ratio = after / before
-    return Comparison(
-        ratio=ratio,
-        low=min(math.exp(low), ratio),
-        high=max(math.exp(high), ratio),
-        method=method,
-        first=before,
-        second=after,
-    )
+    ratio = typical(second, method) / typical(first, method)
+    low, high = min(math.exp(low), ratio), max(math.exp(high), ratio)
+    return Comparison(ratio=ratio, low=low, high=high, method=method)
+
+
+def typical(speeds: Speeds, method: str) -> float:
+    """What a method of `compare` takes for a set of speeds: its median, or its geometric mean."""
+    middle = np.median if method in OF_MEDIANS else np.mean
+    return math.exp(float(middle(np.log(speeds))))
 
 
 def paired_ratio(first: Speeds, second: Speeds) -> Comparison:
