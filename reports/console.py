@@ -231,7 +231,7 @@ def _score_lines(result: Result) -> Iterator[tuple[str, str, str]]:
 
 def _fidelity_lines(text: str, fidelity: Fidelity) -> Iterator[tuple[str, str, str]]:
     ratio = fidelity.ppl_ratio
-    on = f" of {text}" if text else ""
+    on, about = (f" of {text}", f"{text}: ") if text else ("", "")
     yield (
         "PPL",
         plus_minus(fidelity.ppl, fidelity.ppl_se),
@@ -243,7 +243,7 @@ def _fidelity_lines(text: str, fidelity: Fidelity) -> Iterator[tuple[str, str, s
         yield (
             f"KLD {name}",
             plus_minus(kld.mean, kld.se),
-            f"{_least(phase)}top-1 {100 * same.value:.2f} ± {100 * same.se:.2f} %, "
+            f"{about}{_least(phase)}top-1 {100 * same.value:.2f} ± {100 * same.se:.2f} %, "
             f"logits ±{phase.max_abs_logit_error:.1e}",
         )
 

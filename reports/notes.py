@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from llx.reports.plain import visible
 from llx.reports.units import plus_minus, significant
 from llx.result import Ceiling, Result, SpeedRow, Times
+from llx.scores import Scores
 
 OWN_TEXT = "Python's docs"  # what llx's own text is called beside a user's
 
@@ -70,7 +72,18 @@ def explanations(results: Sequence[Result]) -> list[str]:
         f"{why[:1].upper()}{why[1:]}, where a slow kernel or a fallback is likely."
         for why in suspects
     ]
+    found += dict.fromkeys(_of_scores(one.scores) for one in results if one.scores)
     return found
+
+
+def _of_scores(scores: Scores) -> str:
+    limit = scores.settings.limit
+    of = "all documents" if limit is None else f"{limit} documents at most"
+    chat = ", through the chat template" if scores.settings.chat_template else ""
+    return (
+        f"Scores: by lm-evaluation-harness {visible(scores.lm_eval)}, {of} of each task{chat}; "
+        "±: its standard error."
+    )
 
 
 def _notes(row: SpeedRow) -> Iterator[str]:

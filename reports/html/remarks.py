@@ -120,5 +120,8 @@ def summary(results: Sequence[Result], compared: Compared | None = None) -> str:
     failed = sum(len(result.failed) for result in results)
     if failed:
         said.append(f"{failed} failed")
+    tasks = {task.task for result in results if result.scores for task in result.scores.tasks}
+    if tasks:
+        said.append("1 task was scored" if len(tasks) == 1 else f"{len(tasks)} tasks were scored")
     whole = "; ".join(said) + "." if said else "There are no rows."
     return f"{verdict_line(compared)}. {whole}" if compared else whole

@@ -86,7 +86,7 @@ class Evaluation:
     artifact: ArtifactRecord
     settings: EvalSettings
     versions: dict[str, str]
-    details: dict[str, str | int | float | None]  # of the engine
+    details: dict[str, str | bool | int | float | None]  # of the engine
     tasks: list[TaskScore]
     requests: dict[str, int]
     truncated: int  # requests whose context was cut from the left

@@ -165,12 +165,12 @@ def compare(first: Speeds, second: Speeds, *, paired: bool) -> Comparison:
                                        holds 1     no change     loss found
         normal, sd 1.5 %, paired       95 95 95    99 100 100    100 100 100
         normal, sd 1.5 %, independent  96 95 95    100 100 100   100 100 100
-        normal, sd 3 %, paired         95 95 95    50 99 100     98 100 100
-        normal, sd 3 %, independent    96 95 94    63 100 100    99 100 100
-        spikes of 1.5, paired          97 97 96    54 80 100     61 92 100
-        spikes of 1.5, independent     97 95 96    60 98 100     78 99 100
-        lognormal, 0.1, paired         95 95 94    1 1 5         26 54 89
-        lognormal, 0.1, independent    96 95 95    0 0 2         26 59 90
+        normal, sd 3 %, paired         95 95 95    51 99 100     98 100 100
+        normal, sd 3 %, independent    96 95 95    64 100 100    100 100 100
+        spikes of 1.5, paired          96 97 96    53 80 100     60 93 100
+        spikes of 1.5, independent     96 96 96    57 98 100     75 99 100
+        lognormal, 0.1, paired         95 95 95    1 1 5         26 55 88
+        lognormal, 0.1, independent    96 95 95    0 0 2         28 59 89
 
     What is neither is inconclusive: noisy sessions need more repetitions, and say so.
     """

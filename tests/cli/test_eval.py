@@ -13,6 +13,7 @@ pytest.importorskip("lm_eval", reason="pip install 'llx[eval]'")
 from llx.artifact import remember_latest
 from tests.bench.tasks.test_evaluate import TASKS, task_folder
 from tests.cli.test_bad_input import assert_refused
+from tests.conftest import export_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # lm-eval and datasets warn of much
 
@@ -160,6 +161,25 @@ def test_several_artifacts_and_engines_make_one_table(llx, exported, tmp_path):
     found = json.loads(ended.stdout)
     assert [one["engine"] for one in found] == ["ort", "torch"] * 2
     assert found[0]["environment"]["device"]
+
+
+def test_what_was_scored_is_read_by_compare_report_and_convert(llx, exported, tmp_path):
+    """By every engine and precision: what an engine says of itself is in the file."""
+    made = [export_tiny(tmp_path / name, name).folder for name in ("int8-wo", "int4", "int8")]
+    words = (*OWN, "llx_choice", "--engine", "ort,torch", "--num-fewshot", 1, "-o", "json")
+    ended = llx("eval", "artifacts/tiny-fp32", *made, *words)
+    assert (ended.code, ended.stderr) == (0, "")
+    (tmp_path / "eval.json").write_text(ended.stdout)
+    table = llx("convert", "eval.json", "-o", "md").stdout
+    (line,) = (line for line in table.splitlines() if line.startswith("| llx_choice v1.0 | acc |"))
+    assert line.count(" ± ") == 8
+    compared = llx("compare", "eval.json", "eval.json", "-o", "json")
+    assert compared.code == 0, compared.stderr
+    changes = json.loads(compared.stdout)["compared"]["changes"]
+    scores = [one for one in changes if one["metric"] == "score, llx_choice acc"]
+    assert [one["verdict"] for one in scores] == ["no change"] * 8
+    assert llx("report", "eval.json", "-o", "site").code == 0
+    assert "Scores of tasks" in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_what_was_scored_is_shown_where_the_next_engine_is_lacking(llx, exported):

@@ -72,6 +72,8 @@ def test_four_precisions_make_one_table_everywhere(capsys, tmp_path):
     assert len(results) == 4
     page = page_html(results)
     assert page.count("Scores of tasks") == 1
+    assert "1 task was scored." in page
+    assert "by lm-evaluation-harness 0.4.13, all documents of each task, through the chat" in page
     for form in (printed, markdown, page, FORMATS["md"](results)):
         for acc in PRECISIONS.values():
             assert f"{acc:.4f}" in form
