@@ -247,7 +247,8 @@ class Measurement:
             no_ceiling=None if self._ceiling else self._no_ceiling,
             fidelity=judged[0] if judged else None,
             other_texts=judged[1:],
-            memory=most_memory([outcome.memory for outcome in self._outcomes]),
+            # Not of what was held against a baseline: only one of two in turns keeps logits.
+            memory=most_memory([one.memory for one in self._outcomes if one.samples or one.judged]),
             time=self._time(),
             details=details,
             energy=overall_energy(speed) if speed else None,

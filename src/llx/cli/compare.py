@@ -16,8 +16,8 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="[BASELINE] RESULTS",
-            help="Files of `llx bench -o json`: what was before, and what is judged. One alone "
-            "holds both, measured in turns, or is held against --baseline.",
+            help="Files of `llx bench -o json` or `llx eval -o json`: what was before, and what is "
+            "judged. One alone holds both, measured in turns, or is held against --baseline.",
         ),
     ],
     baseline: Baseline = None,

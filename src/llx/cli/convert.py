@@ -9,7 +9,9 @@ import typer
 
 
 def convert(
-    results: Annotated[list[Path], typer.Argument(help="Files of `llx bench -o json`.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="Files of `llx bench` or `llx eval -o json`.")
+    ],
     output: Annotated[
         str,
         typer.Option(

@@ -15,8 +15,8 @@ def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            help="Files of `llx bench -o json`. Without --baseline the first is held against the "
-            "others, until llx 0.3: then all are shown."
+            help="Files of `llx bench` or `llx eval -o json`. Without --baseline the first is "
+            "held against the others, until llx 0.3: then all are shown."
         ),
     ],
     output: Annotated[
