@@ -33,7 +33,8 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
     exit 1
   fi
 
-  llx report "$RESULTS" "${gate[@]}" -o "$OUTPUT" --history "$work/$file" --label "$LABEL"
+  llx report "$RESULTS" "${gate[@]}" -o "$OUTPUT" \
+    --history "$work/$file" --label "$LABEL" --branch "$BRANCH"
 
   # A commit beside what is checked out: nothing there is touched.
   export GIT_INDEX_FILE="$work/index"

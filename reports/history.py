@@ -25,6 +25,7 @@ import msgspec
 from llx.errors import BadInput, one_line, utf8
 from llx.reports.measures import Measure, followed, measures
 from llx.result import Result
+from llx.typed import newer_schema
 
 BEGINNING = b'{"schema":"llx.history/1"'  # of every line
 Tell = Callable[[str], None]
@@ -32,9 +33,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What of a result is followed. `label`: what was measured, such as a commit.
+    """What of a result is followed. `label`: what was measured, such as a commit, of `branch`.
 
-    `result`: of the whole result a hash, which older lines lack.
+    `result`: of the whole result a hash, which older lines lack, as they do the artifact's and the
+    threads.
     """
 
     schema: Literal["llx.history/1"] = "llx.history/1"
@@ -47,12 +49,20 @@ class Entry:
     device_fingerprint: str
     measures: list[Measure]
     result: str = ""
+    branch: str = ""
+    artifact_sha256: str = ""
+    threads: int | None = None
 
     def is_of(self, other: Entry) -> bool:
         """Whether both are of one result: two of the same second are not, unless all is equal."""
         if self.result and other.result:
             return self.result == other.result
-        return replace(self, label="", result="") == replace(other, label="", result="")
+        return self._in_short() == other._in_short()
+
+    def _in_short(self) -> tuple[object, ...]:
+        """What lines had from the beginning."""
+        numbers = {(one.of, one.slug): one.value for one in self.measures if one.slug != "ppl"}
+        return (self.created, self.engine, self.precision, self.artifact, numbers)
 
 
 @dataclass(frozen=True)
@@ -64,15 +74,20 @@ class Remembered:
 
 
 def remember(
-    results: Sequence[Result], path: Path, label: str = "", tell: Tell = lambda _: None
+    results: Sequence[Result],
+    path: Path,
+    label: str = "",
+    tell: Tell = lambda _: None,
+    branch: str = "",
 ) -> Remembered:
     """Add results to a history, those that it has not yet.
 
     Of two that were measured in turns the candidate is kept. `tell` is told of a line that was
-    half-written, and is taken out. Raises `BadInput` where the file is no history.
+    half-written, and is taken out. Raises `BadInput` where the file is no history, or that of
+    another branch.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = [_entry(result, label) for result in followed(results) if not result.error]
+    found = [_entry(result, label, branch) for result in followed(results) if not result.error]
     with _locked(path) as handle:
         data = _read_all(handle)
         whole, known = _parsed(path, data)
@@ -82,8 +97,9 @@ def remember(
         for entry in found:
             if not any(entry.is_of(other) for other in (*known, *new)):
                 new.append(entry)
+        require_one_branch(path, [entry.branch for entry in (*known, *new)])
         _add(handle, whole, len(data), new)
-    return Remembered(sorted(known + new, key=lambda entry: entry.created), len(new))
+    return Remembered(_in_order(known + new), len(new))
 
 
 def read_history(path: Path) -> list[Entry]:
@@ -94,11 +110,31 @@ def read_history(path: Path) -> list[Entry]:
         raise BadInput(
             f"{path} cannot be read ({error.strerror})", "name a history's file"
         ) from None
-    return sorted(_parsed(path, data)[1], key=lambda entry: entry.created)
+    return _in_order(_parsed(path, data)[1])
+
+
+def _in_order(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry.created)
+
+
+def require_one_branch(path: Path, branches: Sequence[str]) -> None:
+    """Raise `BadInput` where a file has lines of several branches, whose steps would be mixed."""
+    branches = list(dict.fromkeys(filter(None, branches)))
+    if len(branches) > 1:
+        raise BadInput(
+            f"a history is of one branch, and {path} would be of {', '.join(branches)}",
+            "keep each in a file of its own",
+        )
 
 
 def _parsed(path: Path, data: bytes) -> tuple[int, list[Entry]]:
     """How many bytes are whole lines, and their entries. Raises `BadInput`."""
+    found = _entries(path, data)
+    require_one_branch(path, [entry.branch for entry in found[1]])
+    return found
+
+
+def _entries(path: Path, data: bytes) -> tuple[int, list[Entry]]:
     end = data.rfind(b"\n") + 1
     try:
         entries = msgspec.json.Decoder(Entry).decode_lines(data[:end])
@@ -110,6 +146,12 @@ def _parsed(path: Path, data: bytes) -> tuple[int, list[Entry]]:
         if not rest.startswith(BEGINNING):
             msgspec.json.decode(rest, type=Entry)  # says what is wrong with it
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        for line in data.splitlines():
+            if newer := newer_schema(line, "llx.history", 1):
+                raise BadInput(
+                    f"{path} was written by a newer llx ({newer})",
+                    "upgrade: `pip install --upgrade llx`",
+                ) from None
         raise BadInput(
             f"{path} is no history ({one_line(error)})",
             "name a file that `llx report --history` wrote",
@@ -175,7 +217,7 @@ def _add(handle: int, whole: int, size: int, new: Sequence[Entry]) -> None:
         raise
 
 
-def _entry(result: Result, label: str) -> Entry:
+def _entry(result: Result, label: str, branch: str) -> Entry:
     return Entry(
         created=result.created,
         label=utf8(label),
@@ -185,8 +227,16 @@ def _entry(result: Result, label: str) -> Entry:
         device=result.environment.device,
         device_fingerprint=result.environment.device_fingerprint,
         measures=[_finite(one) for one in measures(result) if math.isfinite(one.value)],
-        result=sha256(msgspec.json.encode(result)).hexdigest()[:16],
+        result=hash_of(result),
+        branch=utf8(branch),
+        artifact_sha256=result.artifact.sha256,
+        threads=result.environment.threads,
     )
+
+
+def hash_of(result: Result) -> str:
+    """What tells a result from all others."""
+    return sha256(msgspec.json.encode(result)).hexdigest()[:16]
 
 
 def _finite(measure: Measure) -> Measure:

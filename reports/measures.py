@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from llx.reports.notes import row_times
-from llx.result import Estimate, PhaseFidelity, Result, SpeedRow, on_text
+from llx.result import Estimate, Fidelity, PhaseFidelity, Result, SpeedRow, on_text
+from llx.scores import Scores
 
 NORMAL_95 = 1.96  # standard errors on each side, many tokens
+# What must be the same for two fidelities to be of the same tokens, and two scores of the same
+# documents, asked in the same way: of the settings, and of the task.
+PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos", "scored")
+DECIDING = (
+    *("limit", "num_fewshot", "capacity", "chat_template", "date", "fewshot_as_multiturn"),
+    *("seed", "fewshot_seed"),
+)
+OF_TASK = ("version", "documents", "fewshot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +29,7 @@ class Measure:
 
     That is the 95 % one, and of times one standard deviation of the repetitions. `slug`: the same
     for every test. `more_is_better`: whether a larger number is the better one.
+    `protocol`: a hash of what else must be the same, such as the tokens.
     """
 
     of: str
@@ -27,6 +39,9 @@ class Measure:
     value: float
     interval: tuple[float, float] | None = None
     more_is_better: bool = False
+    protocol: str = (
+        ""  # a hash of what must be the same for two to be of one thing, beside the name
+    )
 
 
 class Other(NamedTuple):
@@ -98,20 +113,12 @@ def measures(result: Result) -> Iterator[Measure]:
     for row in result.speed:
         if row.valid and not row.quick:
             yield from _of_row(row)
+    protocols = {text: _of_tokens(one) for text, one in result.judged().items()}
     for name, text, phase in result.phases():
-        yield from _of_phase(on_text(name, text), phase)
-    for name, _, metric in result.scores.metrics() if result.scores else ():
-        if metric.higher_is_better is not None:
-            half = None if metric.stderr is None else NORMAL_95 * metric.stderr
-            yield Measure(
-                of=name,
-                name="score",
-                slug="score",
-                unit="",
-                value=metric.value,
-                interval=None if half is None else (metric.value - half, metric.value + half),
-                more_is_better=metric.higher_is_better,
-            )
+        for measure in _of_phase(on_text(name, text), phase):
+            yield replace(measure, protocol=protocols[text])
+    if result.scores:
+        yield from _of_scores(result.scores)
     yield Measure(
         of="artifact", name="size", slug="size", unit="bytes", value=result.artifact.bytes
     )
@@ -174,3 +181,40 @@ def _of_phase(of: str, phase: PhaseFidelity) -> Iterator[Measure]:
             interval=(value - half, value + half),
             more_is_better=figure.more_is_better,
         )
+    half = NORMAL_95 * phase.ppl_se
+    yield Measure(
+        of=of,
+        name="PPL",
+        slug="ppl",
+        unit="PPL",
+        value=phase.ppl,
+        interval=(phase.ppl - half, phase.ppl + half),
+    )
+
+
+def _of_scores(scores: Scores) -> Iterator[Measure]:
+    settings = [getattr(scores.settings, name) for name in DECIDING]
+    for name, task, metric in scores.metrics():
+        if metric.higher_is_better is None:
+            continue
+        half = None if metric.stderr is None else NORMAL_95 * metric.stderr
+        yield Measure(
+            of=name,
+            name="score",
+            slug="score",
+            unit="",
+            value=metric.value,
+            interval=None if half is None else (metric.value - half, metric.value + half),
+            more_is_better=metric.higher_is_better,
+            protocol=_digest(*settings, *(getattr(task, one) for one in OF_TASK)),
+        )
+
+
+def _of_tokens(fidelity: Fidelity) -> str:
+    """What two fidelities have in common that are of the same tokens."""
+    same = (getattr(fidelity, name) for name in (*PROTOCOL, "tokens", "tokens_sha256"))
+    return _digest(*same)
+
+
+def _digest(*parts: object) -> str:
+    return sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]

@@ -69,12 +69,13 @@ llx.bench: kept
 llx.bench: run
 llx.bench: against
 
-llx.reports: plain units
+llx.reports: plain units levels
 llx.reports: notes terminal scores
 llx.reports: console markdown measures
 llx.reports: artifacts plans evaluations history emitters families
 llx.reports: formats
 llx.reports: compare
+llx.reports: steps
 llx.reports: html report
 llx.reports: checks
 

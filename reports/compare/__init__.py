@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llx.lazy import hand_on
 
 if TYPE_CHECKING:
+    from llx.reports.compare.change import Change as Change
     from llx.reports.compare.changes import changes_json as changes_json
     from llx.reports.compare.changes import changes_markdown as changes_markdown
     from llx.reports.compare.changes import changes_table as changes_table
@@ -16,14 +17,13 @@ if TYPE_CHECKING:
     from llx.reports.compare.gates import read_gates as read_gates
     from llx.reports.compare.pairs import Compared as Compared
     from llx.reports.compare.pairs import compare_results as compare_results
-    from llx.reports.compare.verdicts import Change as Change
 
 __getattr__, __dir__, __all__ = hand_on(
     __name__,
     {
+        "change": "Change",
         "changes": "changes_json changes_markdown changes_table verdict_line",
         "gates": "Gate gate_for read_gates",
         "pairs": "Compared compare_results",
-        "verdicts": "Change",
     },
 )

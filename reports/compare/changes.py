@@ -10,9 +10,10 @@ import msgspec
 from rich.table import Table
 
 from llx.errors import BadInput
+from llx.reports.compare.change import Change
 from llx.reports.compare.gates import GATES, Kind, gate_for
 from llx.reports.compare.pairs import Compared
-from llx.reports.compare.verdicts import Change, measurable
+from llx.reports.compare.verdicts import measurable
 from llx.reports.console import say, show, simple_table
 from llx.reports.emitters import Case, Outcome, junit_of
 from llx.reports.formats import csv_of
@@ -154,10 +155,15 @@ def moved(change: Change) -> str:
 
 def ratio_of(change: Change) -> str:
     """The ratio of a change, and its interval."""
-    if change.ratio is None:
+    return ratio_words(change.ratio, change.ci95)
+
+
+def ratio_words(ratio: float | None, ci95: tuple[float, float] | None) -> str:
+    """A ratio with its interval; nothing where there is none."""
+    if ratio is None:
         return ""
-    ends = " … ".join(map(_times, change.ci95 or ()))
-    return f"{_times(change.ratio)} ×" + (f" ({ends})" if ends else "")
+    ends = " … ".join(map(_times, ci95 or ()))
+    return f"{_times(ratio)} ×" + (f" ({ends})" if ends else "")
 
 
 def _times(ratio: float) -> str:

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from llx.reports.compare.gates import Gate, Kind
-from llx.reports.measures import NORMAL_95
+from llx.reports.levels import Spread
+from llx.reports.measures import DECIDING, NORMAL_95, OF_TASK, PROTOCOL
 from llx.reports.units import significant
 from llx.result import Fidelity, PhaseFidelity, SpeedRow
 from llx.scores import Metric, Scores, TaskScore
@@ -24,13 +25,6 @@ OF_SPEED: dict[str, Verdict] = {
     "inconclusive": "inconclusive",
 }
 SLOWEST, FASTEST = 1e-9, 1e15  # tok/s: what is beyond was measured by nobody
-# What decides a score, beside the task.
-DECIDING = (
-    *("limit", "num_fewshot", "capacity", "chat_template", "date", "fewshot_as_multiturn"),
-    *("seed", "fewshot_seed"),
-)
-OF_TASK = ("version", "documents", "fewshot")
-PROTOCOL = ("reference", "corpus_sha256", "window", "windows", "stride", "bos", "scored")
 
 
 @dataclass(frozen=True)
@@ -110,12 +104,19 @@ def score(before: Metric, after: Metric, gate: Gate) -> Judged:
     The documents are the same; the standard errors of each score are of those documents, so that
     of the difference, as of two samples, is somewhat too large: what regresses has.
     """
-    said, why = by_gate(before.value, after.value, gate, bool(before.higher_is_better))
-    ratio = after.value / before.value if before.value else None
-    if said == "no change" or before.stderr is None or after.stderr is None:
-        return Judged(said, why, ratio)
-    half = NORMAL_95 * math.hypot(before.stderr, after.stderr)
-    if abs(after.value - before.value) <= half:
+    half = None
+    if before.stderr is not None and after.stderr is not None:
+        half = NORMAL_95 * math.hypot(before.stderr, after.stderr)
+    return by_chance(before.value, after.value, half, gate, bool(before.higher_is_better))
+
+
+def by_chance(
+    before: float, after: float, half: float | None, gate: Gate, more_is_better: bool
+) -> Judged:
+    """A number of some documents: what chance may do, `half` to either side, is no verdict."""
+    said, why = by_gate(before, after, gate, more_is_better)
+    ratio = after / before if before else None
+    if said != "no change" and half is not None and abs(after - before) <= half:
         return Judged("inconclusive", f"too few documents to tell: ±{significant(half, 2)}", ratio)
     return Judged(said, why, ratio)
 
@@ -170,14 +171,31 @@ def _invalid_numbers(row: SpeedRow) -> str | None:
     return "INVALID: its numbers are no speeds"
 
 
-def in_two_runs(row: SpeedRow, now: SpeedRow) -> Judge:
-    """By two sets of samples that were taken apart: only what no two runs show says something."""
+def in_two_runs(row: SpeedRow, now: SpeedRow, spread: Spread | None = None) -> Judge:
+    """By two sets of samples that were taken apart: only what no two runs show says something.
+
+    `spread`: how far a history has such runs apart, which counts unless the gate says it.
+    """
     if invalid := _invalid_numbers(row) or _invalid_numbers(now):
         return always(Judged("inconclusive", invalid))
     found = in_two_runs_compared(row, now)
     if found is None:
         return always(Judged("inconclusive", "a single repetition has no interval"))
-    return lambda gate: replace(Judged.of_two_runs(found, gate, "wall clock"), apart=True)
+    return by_spread(spread, found, 1)
+
+
+def by_spread(spread: Spread | None, found: Comparison, before: int) -> Judge:
+    """By how far runs lie apart in a history, of which so many were before; else as of any two."""
+
+    def judged(gate: Gate) -> Judged:
+        if spread is None or gate.apart:
+            return replace(Judged.of_two_runs(found, gate, "wall clock"), apart=True)
+        said, of_runs = spread.judge(found.ratio, before, gate.share)
+        noise = spread.noise(before)
+        why = f"in a history of {spread.runs} runs, noise ±{100 * noise:.1f} %"
+        return replace(Judged.of(said, why, of_runs, max(noise, gate.share)), apart=True)
+
+    return judged
 
 
 def in_two_runs_compared(row: SpeedRow, now: SpeedRow) -> Comparison | None:

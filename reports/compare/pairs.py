@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from llx.errors import BadInput
+from llx.reports.compare.change import Change
 from llx.reports.compare.gates import GATES, IN_PERCENT, Gate, Kind
 from llx.reports.compare.judged import Verdict
+from llx.reports.compare.past import AgainstPast, Past
 from llx.reports.compare.verdicts import (
     MODEL,
     SCORE,
-    Change,
     Pair,
     lost_with,
     measurable,
@@ -66,10 +67,16 @@ class Compared:
 
 
 def compare_results(
-    baseline: Sequence[Result], results: Sequence[Result], gates: Sequence[Gate] = GATES
+    baseline: Sequence[Result],
+    results: Sequence[Result],
+    gates: Sequence[Gate] = GATES,
+    past: Past | None = None,
 ) -> Compared:
-    """Compare results with a baseline's. Raises `BadInput` where nothing can be paired."""
-    found = beside(results, baseline, gates)
+    """Compare results with a baseline's. Raises `BadInput` where nothing can be paired.
+
+    `past`: what tells how far separate runs lie apart, where they were not measured in turns.
+    """
+    found = beside(results, baseline, gates, past)
     if found is None:
         raise BadInput(
             "nothing in the baseline can be held against the results",
@@ -79,7 +86,10 @@ def compare_results(
 
 
 def beside(
-    results: Sequence[Result], baseline: Sequence[Result], gates: Sequence[Gate] = GATES
+    results: Sequence[Result],
+    baseline: Sequence[Result],
+    gates: Sequence[Gate] = GATES,
+    past: Past | None = None,
 ) -> Compared | None:
     """Results compared with a baseline's, or None where nothing can be paired."""
     pairs, lost, new = paired(baseline, results)
@@ -87,25 +97,79 @@ def beside(
         return None
     measured = measurable([*baseline, *results]) if gates != GATES else {}
     _require_about_something(gates, measured)
-    changes = [change for before, after in pairs for change in Pair(before, after, gates).changes()]
+    changes = [
+        change for before, after in pairs for change in Pair(before, after, gates, past).changes()
+    ]
     changes += [change for before in lost for change in lost_with(before, gates)]
     changes += required_and_nowhere(measured, gates)
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
     notes = [f"the baseline's {_named(one)} is compared with nothing" for one in lost]
     notes += [f"the results' {_named(one)} is compared with nothing" for one in new]
-    undecided = sum(change.apart and change.verdict == "inconclusive" for change in changes)
-    if undecided:
-        notes.append(
-            f"{undecided} undecided in two runs apart: `llx bench --against` measures in turns"
-        )
+    notes += _undecided(changes)
     settings = [one for before, after in pairs for one in _settings(before, after)]
     return Compared(
-        unjudged=[words for pair in pairs if (words := _unjudged(*pair, changes))],
+        unjudged=[
+            words
+            for before, after in pairs
+            if (words := _unjudged(before.artifact.sha256, after, changes, "the baseline"))
+        ],
         pairs=pairs,
         changes=changes,
         settings=list(dict.fromkeys(settings)),
         notes=notes,
     )
+
+
+def judged_by(
+    results: Sequence[Result],
+    baseline: Sequence[Result],
+    gates: Sequence[Gate] = GATES,
+    past: Past | None = None,
+) -> Compared | None:
+    """Results by what they can be held against: a baseline, what they took turns with, a history.
+
+    None where there is nothing.
+    """
+    found = beside(*sides(results, baseline), gates, past)
+    return against_past(results, past, gates) if found is None and past else found
+
+
+def against_past(
+    results: Sequence[Result], past: Past, gates: Sequence[Gate] = GATES
+) -> Compared | None:
+    """Results held against their branch's history, or None where it has none of their kind.
+
+    Of several in turns the candidates are; baselines stood there for others.
+    """
+    judged = followed(results)
+    if not any(past.courses(one) for one in judged):
+        return None
+    changes = [change for one in judged for change in AgainstPast(one, past, gates).changes()]
+    if gates != GATES:
+        measured = {*measurable(results), *((one.metric, one.kind, one.engine) for one in changes)}
+        _require_about_something(gates, measured)
+        changes += required_and_nowhere(measured, gates)
+    changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
+    notes = [
+        f"the history has no {_named(one)} on this device"
+        for one in judged
+        if not past.courses(one)
+    ]
+    unjudged = []
+    for one in judged:
+        last = past.last(one)
+        words = last and _unjudged(last.artifact_sha256, one, changes, "the history")
+        unjudged += [words] if words else []
+    return Compared(
+        unjudged=unjudged, pairs=[], changes=changes, settings=[], notes=notes + _undecided(changes)
+    )
+
+
+def _undecided(changes: Sequence[Change]) -> list[str]:
+    undecided = sum(change.apart and change.verdict == "inconclusive" for change in changes)
+    if not undecided:
+        return []
+    return [f"{undecided} undecided in two runs apart: `llx bench --against` measures in turns"]
 
 
 def _require_about_something(
@@ -143,9 +207,12 @@ def _require_about_something(
         )
 
 
-def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str | None:
-    """That nothing says whether another model is a worse one, if so, and why."""
-    if before.artifact.sha256 == after.artifact.sha256:
+def _unjudged(before: str, after: Result, changes: Sequence[Change], whose: str) -> str | None:
+    """That nothing says whether another model is a worse one, if so, and why.
+
+    `before`: the hash of the artifact that was measured before.
+    """
+    if before == after.artifact.sha256:
         return None
     of = (after.engine, after.artifact.name)
     about = [
@@ -156,9 +223,9 @@ def _unjudged(before: Result, after: Result, changes: Sequence[Change]) -> str |
     ]
     if any(one.verdict != "not comparable" and one.after is not None for one in about):
         return None
-    why = next((one.why for one in about if one.why), None) or "the baseline was not judged"
+    why = next((one.why for one in about if one.why), None) or f"{whose} was not judged"
     return (
-        f"{_named(after)} is another artifact than the baseline's, and whether its model is worse "
+        f"{_named(after)} is another artifact than {whose}'s, and whether its model is worse "
         f"was not measured: {why}"
     )
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from llx.errors import EXIT_BUG, EXIT_GATE_FAILED
-from llx.reports.compare.gates import OF_ROOFLINE, USUAL, Gate, Kind, gate_for
+from llx.reports.compare.change import NOT_MEASURED, Change, Judging
+from llx.reports.compare.gates import OF_ROOFLINE, Gate, Kind, gate_for
 from llx.reports.compare.judged import (
     Judge,
     Judged,
-    Verdict,
     always,
     apart_from_none,
-    by_gate,
+    by_spread,
     in_two_runs,
     in_two_runs_compared,
     invalid_row,
@@ -29,52 +28,16 @@ from llx.reports.compare.judged import (
     other_scoring,
     perplexity,
     score,
-    within_limit,
 )
+from llx.reports.compare.past import Past
+from llx.reports.levels import Spread
 from llx.reports.measures import other_numbers, phase_figures
 from llx.result import FIDELITY, ComparedTest, Fidelity, Result, SpeedRow, on_text
 from llx.statistics import Comparison, typical, verdict
 
-NOT_MEASURED = "it was not measured"
 ANOTHER_DEVICE = "another device, or another setting of it"
 SCORE = "score, "  # and a task with its metric
 MODEL = "PPL "  # and a phase: it judges the model, where "PPL ratio" judges the export
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """A measure of one engine and artifact, before and after.
-
-    `ratio`: after by before, with its 95 % interval where it has one. `threshold`: the change of a
-    speed that matters, as a share. `apart`: whether it rests on wall clocks of two runs that were
-    not in turns. `gated`: whether a gate fits it. `why`: what the verdict rests on, in words.
-    """
-
-    engine: str
-    precision: str
-    artifact: str
-    metric: str
-    kind: Kind
-    unit: str
-    before: float | None
-    after: float | None
-    ratio: float | None = None
-    ci95: tuple[float, float] | None = None
-    threshold: float | None = None
-    apart: bool = False
-    verdict: Verdict
-    gated: bool = True
-    why: str = ""
-
-    @property
-    def fails(self) -> bool:
-        """Whether it fails the comparison."""
-        return self.verdict == "regressed" and self.gated
-
-    @property
-    def ungated(self) -> bool:
-        """Whether it is worse, and fails nothing because no gate is about it."""
-        return self.verdict == "regressed" and not self.gated
 
 
 def lost_with(before: Result, gates: Sequence[Gate]) -> Iterator[Change]:
@@ -122,11 +85,17 @@ def required_and_nowhere(
             )
 
 
-class Pair:
-    """A result, and the baseline's that it is compared with."""
+class Pair(Judging):
+    """A result, and the baseline's that it is compared with.
 
-    def __init__(self, before: Result, after: Result, gates: Sequence[Gate]) -> None:
-        self._before, self._after, self._gates = before, after, gates
+    `past`: tells how far separate runs lie apart.
+    """
+
+    def __init__(
+        self, before: Result, after: Result, gates: Sequence[Gate], past: Past | None = None
+    ) -> None:
+        super().__init__(after, gates)
+        self._before, self._past = before, past
         one, other = (result.environment for result in (before, after))
         self._same_device = one.device_fingerprint == other.device_fingerprint
         self._same_threads = one.threads == other.threads
@@ -140,53 +109,13 @@ class Pair:
         yield from self._counts()
         yield from self._others()
 
-    def _change(
-        self,
-        metric: str,
-        kind: Kind,
-        unit: str,
-        numbers: tuple[float | None, float | None],
-        judge: Judge,
-        invalid: str | None = None,
-        more_is_better: bool = True,
-    ) -> Change:
-        """A change, judged by the first gate that fits, or else by the usual one.
-
-        `invalid`: why the number after counts as none for a gate that requires it.
-        """
-        engine = self._after.engine
-        gate = gate_for(self._gates, metric, kind, engine)
-        usual = gate_for(USUAL, metric, kind, engine)
-        assert usual is not None
-        judged = within_limit(judge(gate or usual), gate, numbers[1], more_is_better, invalid)
-        lost = judged.why if numbers[1] is None else invalid
-        if lost and gate and gate.required:
-            judged = replace(judged, verdict="regressed", why=f"required: {lost}")
-        return Change(
-            engine=engine,
-            precision=self._after.precision,
-            artifact=self._after.artifact.name,
-            metric=metric,
-            kind=kind,
-            unit=unit,
-            before=numbers[0],
-            after=numbers[1],
-            ratio=judged.ratio,
-            ci95=judged.ci95,
-            threshold=judged.threshold,
-            apart=judged.apart,
-            verdict=judged.verdict,
-            gated=gate is not None,
-            why=judged.why,
-        )
-
     def _speeds(self) -> Iterator[Change]:
         """Each test and what a step of it reads; where clocks differ, its share of the roofline."""
         rows = {row.name: row for row in self._after.speed}
         for row in self._before.speed:
             now = rows.get(row.name)
-            missing = self._missing(row.name)
-            yield self._change(
+            missing = self.missing(row.name)
+            yield self.change_of(
                 row.name,
                 "wall clock",
                 row.unit,
@@ -196,10 +125,10 @@ class Pair:
             )
             if row.bytes_per_step_actual is not None:
                 read = row.bytes_per_step_actual, now.bytes_per_step_actual if now else None
-                yield self._deterministic(f"bytes a step, {row.name}", "B", read, missing=missing)
+                yield self.deterministic(f"bytes a step, {row.name}", "B", read, missing=missing)
             if not self._same_device and row.roofline_probe:
                 share = now.roofline_probe if now else None
-                yield self._change(
+                yield self.change_of(
                     f"{row.name}{OF_ROOFLINE}",
                     "roofline share",
                     "%",
@@ -222,22 +151,13 @@ class Pair:
         before, after = (typical(np.array(one.samples), found.method) for one in (row, now))
         return before, after
 
-    def _missing(self, test: str, why: str | None = None) -> Judged:
-        """What the baseline has and this one has not: a crash or a hang is a regression."""
-        errors = (failed.error for failed in self._after.failed if failed.test == test)
-        error = next(errors, self._after.error)
-        if error is None:
-            return Judged("inconclusive", why or NOT_MEASURED)
-        broke = error.exit_code in (EXIT_BUG, EXIT_GATE_FAILED)
-        return Judged("regressed" if broke else "inconclusive", error.message)
-
     def _wall_clock(self, row: SpeedRow, now: SpeedRow) -> Judge:
         if not self._same_device:
             return always(Judged("not comparable", ANOTHER_DEVICE))
         if not self._same_threads:
             return always(Judged("not comparable", "on another number of threads"))
         invalid = invalid_row(row) or invalid_row(now)
-        judge = self._in_turns(now) or in_two_runs(row, now)
+        judge = self._in_turns(now) or in_two_runs(row, now, self._spread(now.name))
 
         def judged(gate: Gate) -> Judged:
             found = judge(gate)
@@ -246,6 +166,10 @@ class Pair:
             return found
 
         return judged
+
+    def _spread(self, test: str) -> Spread | None:
+        """How far a history has runs of a test apart on this device, if there is one."""
+        return self._past.spread(self._after, test) if self._past else None
 
     def _in_turns(self, now: SpeedRow) -> Judge | None:
         """By what was found in turns, if the two were measured so."""
@@ -299,10 +223,10 @@ class Pair:
 
     def _on_text(self, text: str, before: Fidelity, after: Fidelity | None) -> Iterator[Change]:
         unlike = other_protocol(before, after)
-        missing = self._missing(FIDELITY, self._after.unjudged)
+        missing = self.missing(FIDELITY, self._after.unjudged)
         for name in ("prefill", "decode"):
             old, now = getattr(before, name), getattr(after, name) if after else None
-            yield self._deterministic(
+            yield self.deterministic(
                 on_text(f"{MODEL}{name}", text),
                 "",
                 (old.ppl, now.ppl if now else None),
@@ -313,7 +237,7 @@ class Pair:
             figures = phase_figures(now) if now else ()
             numbers = {figure.name: figure.estimate.value for figure in figures}
             for figure in phase_figures(old):
-                yield self._deterministic(
+                yield self.deterministic(
                     on_text(f"{figure.name} {name}", text),
                     figure.unit,
                     (figure.estimate.value, numbers.get(figure.name)),
@@ -331,7 +255,7 @@ class Pair:
             if figure.name == "PPL ratio":
                 continue  # that of the perplexities says it
             value, none = figure.estimate.value, 1.0 if figure.more_is_better else 0.0
-            yield self._change(
+            yield self.change_of(
                 f"model {figure.name}",
                 "deterministic",
                 figure.unit,
@@ -350,13 +274,13 @@ class Pair:
             if old.higher_is_better is None:
                 continue
             other, now = scored.get(name, (None, None))
-            yield self._deterministic(
+            yield self.deterministic(
                 f"{SCORE}{name}",
                 "",
                 (old.value, now.value if now else None),
                 old.higher_is_better,
                 other_scoring(before, task, after, other) if after and other else None,
-                missing=self._missing(name),
+                missing=self.missing(name),
                 judge=partial(score, old, now) if now else None,
             )
 
@@ -366,7 +290,7 @@ class Pair:
             after = counts(self._after)
             for name, count in counts(self._before).items():
                 numbers = count, after.get(name)
-                yield self._deterministic(name, unit, numbers, missing=self._missing(name))
+                yield self.deterministic(name, unit, numbers, missing=self.missing(name))
 
     def _others(self) -> Iterator[Change]:
         """Latencies, memory, energy, times to load and to build: where a gate is about them."""
@@ -376,10 +300,10 @@ class Pair:
             if gate is None or not gate.names:
                 continue
             now = after[metric].value if metric in after else None
-            numbers, missing = (before, now), self._missing(of)
+            numbers, missing = (before, now), self.missing(of)
             if kind == "deterministic":
                 unlike = None if self._same_device else ANOTHER_DEVICE
-                yield self._deterministic(metric, unit, numbers, unlike=unlike, missing=missing)
+                yield self.deterministic(metric, unit, numbers, unlike=unlike, missing=missing)
                 continue
             if now is None:
                 judge = always(missing)
@@ -387,7 +311,7 @@ class Pair:
                 judge = always(Judged("not comparable", ANOTHER_DEVICE))
             else:
                 judge = self._of_times(before, now, of, tail=" p9" in metric)
-            yield self._change(metric, kind, unit, numbers, judge, more_is_better=False)
+            yield self.change_of(metric, kind, unit, numbers, judge, more_is_better=False)
 
     def _of_times(self, before: float, after: float, test: str, tail: bool) -> Judge:
         """By single numbers that vary: in turns by as much as the test, but the tail by more."""
@@ -399,7 +323,7 @@ class Pair:
 
         def judged(gate: Gate) -> Judged:
             if in_turns is None:
-                of_speed = Judged.of_two_runs(found, gate, "wall clock")
+                of_speed = by_spread(None if tail else self._spread(test), found, 1)(gate)
             else:
                 said = verdict(found, in_turns.noise, gate.share)
                 why = f"in turns, noise ±{100 * in_turns.noise:.1f} %"
@@ -408,38 +332,6 @@ class Pair:
             return replace(of_speed, ratio=after / before, ci95=None, apart=apart)
 
         return judged
-
-    def _deterministic(
-        self,
-        metric: str,
-        unit: str,
-        numbers: tuple[float, float | None],
-        more_is_better: bool = False,
-        unlike: str | None = None,
-        *,
-        missing: Judged,
-        judge: Judge | None = None,
-    ) -> Change:
-        """A number that does not vary.
-
-        `unlike`: why the two are not of the same thing. `missing`: what to say where it is gone.
-        `judge`: of two numbers of the same thing; by the numbers alone where it is None.
-        """
-        before, after = numbers
-
-        def judged(gate: Gate) -> Judged:
-            if after is None:
-                return missing
-            ratio = after / before if before else None
-            if unlike:
-                return Judged("not comparable", unlike, ratio)
-            if judge:
-                return judge(gate)
-            return Judged(*by_gate(before, after, gate, more_is_better), ratio)
-
-        return self._change(
-            metric, "deterministic", unit, numbers, judged, more_is_better=more_is_better
-        )
 
 
 def _bytes_of(result: Result) -> dict[str, int]:

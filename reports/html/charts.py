@@ -400,13 +400,9 @@ def _blocks(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
 def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     import altair as alt
 
-    x = alt.X(
-        field="created",
-        type="temporal",
-        title=None,
-        axis=alt.Axis(grid=False, tickCount=6),
-        scale=alt.Scale(padding=12),
-    )
+    commits = list(dict.fromkeys(row["commit"] for row in rows))
+    axis = alt.Axis(grid=False, labelAngle=-35, labelOverlap="greedy", labelLimit=90)
+    x = alt.X(field="commit", type="ordinal", sort=commits, title=None, axis=axis)
     y = alt.Y(
         field="value",
         type="quantitative",
@@ -421,8 +417,30 @@ def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
         ("value", "value", ".4~g"),
         ("low", "from", ".4~g"),
         ("high", "to", ".4~g"),
+        ("level", "level", ".4~g"),
     )
-    return _lines(base, x, y, ("low", "high"), tips, 50).properties(height=160)
+    level = alt.Detail(field="of_level", type="nominal")
+    bands = base.mark_area(opacity=0.12).encode(
+        x=x,
+        y=alt.Y(field="band_low", type="quantitative"),
+        y2=alt.Y2(field="band_high"),
+        color=_colour(),
+        detail=level,
+    )
+    levels = base.mark_line(strokeWidth=2.5).encode(
+        x=x, y=alt.Y(field="level", type="quantitative"), color=_colour(), detail=level
+    )
+    errors = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
+        x=x, y=alt.Y(field="low", type="quantitative"), y2=alt.Y2(field="high"), color=_colour()
+    )
+    points = base.mark_point(filled=True, size=40, opacity=0.9, stroke=PAGE_COLOUR, strokeWidth=1)
+    marks = points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips)
+    begun = base.transform_filter(alt.FieldValidPredicate(field="step", valid=True))
+    steps = begun.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x=x)
+    words = begun.mark_text(align="left", dx=4, baseline="top", color=INK, fontSize=11).encode(
+        x=x, y=alt.value(2), text=alt.Text(field="step_words", type="nominal")
+    )
+    return alt.layer(bands, steps, errors, levels, marks, words).properties(height=180)
 
 
 DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {

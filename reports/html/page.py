@@ -15,8 +15,10 @@ import msgspec
 
 from llx.errors import require_modules
 from llx.files import make_folder, write_whole
+from llx.reports.compare.courses import Course, courses_of, followed_steps
 from llx.reports.compare.gates import GATES, Gate
-from llx.reports.compare.pairs import Compared, beside, sides
+from llx.reports.compare.pairs import Compared, judged_by, sides
+from llx.reports.compare.past import Past
 from llx.reports.history import Entry
 from llx.reports.html.charts import specification
 from llx.reports.html.plots import Plot, changes_plot, history_plots, plots_of
@@ -31,6 +33,7 @@ from llx.reports.html.tables import (
     plot_table,
     scores_table,
     settings_table,
+    steps_table,
     tests_table,
     texts_table,
 )
@@ -66,7 +69,9 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class BesideBaseline:
-    """The part of the page that is about the baseline."""
+    """The part of the page that is about the baseline, or the history."""
+
+    title: str
 
     changes: Table
     settings: Table
@@ -80,19 +85,22 @@ def write_page(
     *,
     baseline: Sequence[Result] = (),
     history: Sequence[Entry] = (),
+    past: Sequence[Entry] = (),
     gates: Sequence[Gate] = GATES,
 ) -> Path:
     """Write index.html into a folder, and return its path.
 
     `results` are compared with the baseline's by the gates, those that can be; `history` is what
-    earlier runs measured, of which the course is drawn.
+    runs measured, of which the course is drawn, and `past` that part of it by which these results
+    are judged.
 
     Raises `Lacking` where the packages that draw the plots are not installed.
     """
     require_modules("the page (index.html)", "report", "altair", "vl_convert")
     make_folder(folder)
     path = folder / PAGE
-    write_whole(path, page_html(results, baseline=baseline, history=history, gates=gates).encode())
+    page = page_html(results, baseline=baseline, history=history, past=past, gates=gates)
+    write_whole(path, page.encode())
     return path
 
 
@@ -101,17 +109,21 @@ def page_html(
     *,
     baseline: Sequence[Result] = (),
     history: Sequence[Entry] = (),
+    past: Sequence[Entry] = (),
     gates: Sequence[Gate] = GATES,
 ) -> str:
     """The page as text; see `write_page`."""
-    judged, before = ([_shown(one) for one in side] for side in sides(results, baseline))
-    compared = beside(judged, before, gates)
+    shown, other = ([_shown(one) for one in side] for side in (results, baseline))
+    judged, before = sides(shown, other)
+    earlier = Past([_shown(entry) for entry in past]) if past else None
+    compared = judged_by(shown, other, gates, earlier)
     pairs = compared.pairs if compared else []
     results = _in_pairs(judged, before, pairs)
     entries = [_shown(entry) for entry in history]
     everything: list[Result | Entry] = [*results, *entries]
     looks = Looks.of([one.engine for one in everything], [one.precision for one in everything])
-    models, course = _models(results, looks, pairs), _course(entries, looks)
+    courses = courses_of(entries)
+    models, course = _models(results, looks, pairs), _course(courses, looks)
     against = _against(compared, looks) if compared else None
     remarks = remarks_on([(model.name, model.runs) for model in models], compared)
     drawn = [*course, *(plot for model in models for plot in model.plots)]
@@ -131,6 +143,7 @@ def page_html(
         remarks=remarks,
         models=models,
         course=course,
+        steps=filled(steps_table("steps", followed_steps(courses), looks.colours)),
         conditions=list(_conditions(results)),
     )
 
@@ -171,6 +184,7 @@ def _against(compared: Compared, looks: Looks) -> BesideBaseline:
     changes = filled(changes_table("changes", compared.changes, looks.colours))
     plot = changes_plot(compared.changes, looks)
     return BesideBaseline(
+        title="Against the baseline" if compared.pairs else "Against the history",
         changes=changes,
         settings=settings_table("settings", compared.settings),
         notes=compared.notes,
@@ -215,9 +229,9 @@ def _models(
     return models
 
 
-def _course(history: Sequence[Entry], looks: Looks) -> list[tuple[str, Plot, Table]]:
+def _course(courses: Sequence[Course], looks: Looks) -> list[tuple[str, Plot, Table]]:
     """The plots over time, and their tables."""
-    named = [(f"course-{i}", plot) for i, plot in enumerate(history_plots(history, looks))]
+    named = [(f"course-{i}", plot) for i, plot in enumerate(history_plots(courses, looks))]
     return [(name, plot, plot_table(f"{name}-data", plot)) for name, plot in named]
 
 

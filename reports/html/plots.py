@@ -7,18 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
-from llx.reports.compare.verdicts import Change
-from llx.reports.history import Entry
+from llx.reports.compare.change import Change
+from llx.reports.compare.courses import Course
 from llx.reports.html.runs import Looks, Row, Run, headline, kind_of, model_name
 from llx.reports.measures import NORMAL_95
 from llx.reports.notes import OWN_TEXT, shown_test
+from llx.reports.steps import short_label
 from llx.reports.units import minute, significant
 from llx.result import PhaseFidelity, SpeedRow, on_text
 
 MOST_ROWS = 60  # of one plot: what more there is stands in the tables of the page
 MOST_LINES = 12  # over positions: a dozen points each
 MOST_POINTS = 500  # of a plot over time: the latest
-FOLLOWED = ("speed", "kld", "ppl-ratio", "size")  # over time, by their slugs
+FOLLOWED = ("speed", "ppl", "kld", "ppl-ratio", "score", "size")  # over time, by their slugs
 MOST_SAMPLES = 20  # that are named where a pointer rests
 QUANTILES = {"p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -91,49 +92,80 @@ def changes_plot(changes: Sequence[Change], looks: Looks) -> Plot:
     )
 
 
-def history_plots(entries: Sequence[Entry], looks: Looks) -> list[Plot]:
+def history_plots(courses: Sequence[Course], looks: Looks) -> list[Plot]:
     """A plot for each measure that has two points of time at least, speeds first.
 
     A line is of one engine, precision, artifact and device: another machine's is another line.
     """
-    rows: dict[tuple[str, str, str, str], list[Row]] = {}
-    devices = {(entry.device, entry.device_fingerprint) for entry in entries}
-    alike = [device for device, _ in devices]
-    for entry in entries:
-        # One name of several settings or machines is not one line.
-        settings = f" {entry.device_fingerprint[:6]}" if alike.count(entry.device) > 1 else ""
-        for one in entry.measures:
-            if one.slug not in FOLLOWED:
-                continue
-            low, high = one.interval or (one.value, one.value)
-            rows.setdefault((one.slug, one.of, one.name, one.unit), []).append(
-                {
-                    "series": f"{entry.engine} {entry.precision}, {entry.artifact}, {entry.device}"
-                    + settings,
-                    "label": entry.label,
-                    "created": entry.created,
-                    "at": minute(entry.created),
-                    "value": one.value,
-                    "low": low,
-                    "high": high,
-                    **looks.fields(entry.engine, entry.precision),
-                }
+    plots: dict[tuple[str, str, str, str], list[Course]] = {}
+    for one in courses:
+        measure = one.measure
+        if measure.slug in FOLLOWED:
+            key = (measure.slug, measure.of, measure.name, measure.unit)
+            plots.setdefault(key, []).append(one)
+    columns = {"at": "at", "label": "of", "series": "run", "value": "value", "low": "from"}
+    columns |= {"high": "to", "level": "level"}
+    drawn = []
+    for key in sorted(plots, key=lambda key: FOLLOWED.index(key[0])):
+        _, of, name, unit = key
+        rows = [
+            row for one in plots[key] for row in _course_rows(one, _line_of(one, courses), looks)
+        ]
+        if len({row["created"] for row in rows}) < 2:
+            continue
+        drawn.append(
+            Plot(
+                kind="history",
+                title=f"{of}, {name}",
+                caption=f"{unit}; bars: 95 % intervals. Lines: levels, each with a band that a "
+                "single run leaves where something changed; a ratio stands where a level began.",
+                columns=columns,
+                rows=rows[-MOST_POINTS:],
             )
-    columns = {"at": "at", "label": "of", "series": "run"}
-    columns |= {"value": "value", "low": "from", "high": "to"}
-    return [
-        Plot(
-            kind="history",
-            title=f"{of}, {name}",
-            caption=f"{unit}; bars: 95 % intervals.",
-            columns=columns,
-            rows=found[-MOST_POINTS:],
         )
-        for (slug, of, name, unit), found in sorted(
-            rows.items(), key=lambda item: FOLLOWED.index(item[0][0])
-        )
-        if len({row["created"] for row in found}) > 1
-    ]
+    return drawn
+
+
+def _line_of(course: Course, courses: Sequence[Course]) -> str:
+    """What a course is called: one name of several settings or machines is not one line."""
+    series = course.series
+    alike = {
+        (one.series.device_fingerprint, one.series.threads)
+        for one in courses
+        if one.device == course.device
+    }
+    settings = f" {series.device_fingerprint[:6]}" if len({a for a, _ in alike}) > 1 else ""
+    if len({threads for _, threads in alike}) > 1 and series.threads:
+        settings += f", {series.threads} threads"
+    return f"{series.engine} {series.precision}, {series.artifact}, {course.device}{settings}"
+
+
+def _course_rows(course: Course, line: str, looks: Looks) -> Iterator[Row]:
+    """A row for each run, with the level that it is of, and the step that it begins."""
+    steps = {step.at: step for step in course.steps()}
+    for i, level in enumerate(course.levels):
+        middle = course.middle(level)
+        noise = course.spread.noise(len(level)) if course.spread else 0.0
+        for point in level:
+            low, high = point.interval or (point.value, point.value)
+            step = steps.get(point) if point is level[0] else None
+            yield {
+                "series": line,
+                "of_level": f"{line} {i}",
+                "label": point.label,
+                "commit": short_label(point.label) or minute(point.created),
+                "created": point.created,
+                "at": minute(point.created),
+                "value": point.value,
+                "low": low,
+                "high": high,
+                "level": middle,
+                "band_low": middle / (1 + noise),
+                "band_high": middle * (1 + noise),
+                "step": step.ratio if step else None,
+                "step_words": f"{step.ratio:.3g} ×" if step and step.ratio else "",
+                **looks.fields(course.series.engine, course.series.precision),
+            }
 
 
 def _thinned(plot: Plot) -> Plot:

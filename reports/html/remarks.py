@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from llx.reports.compare.change import Change
 from llx.reports.compare.changes import moved, ratio_of, verdict_line, why_of
 from llx.reports.compare.pairs import Compared
-from llx.reports.compare.verdicts import Change
 from llx.reports.html.runs import Run
 from llx.reports.html.tables import KINDS
 from llx.reports.notes import shown_test

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llx.reports.compare.change import Change
 from llx.reports.compare.changes import amount, why_of
+from llx.reports.compare.courses import Step
 from llx.reports.compare.pairs import WORST_FIRST, Setting
-from llx.reports.compare.verdicts import Change
 from llx.reports.html.plots import Plot
 from llx.reports.html.runs import Run, headline, model_name
 from llx.reports.notes import OWN_TEXT, row_notes, shown_test, speed_cell, speed_words
 from llx.reports.scores import score_lines, score_words
+from llx.reports.steps import HEADINGS, step_rows
 from llx.reports.units import binary_bytes, minute, plus_minus, significant
 from llx.result import Fidelity, Result, SpeedRow, Times
 from llx.scores import Metric
@@ -309,6 +311,25 @@ def settings_table(name: str, settings: Sequence[Setting]) -> Table:
     """What was not the same beside the numbers."""
     rows = [[_text(one.name), _text(one.before), _text(one.after)] for one in settings]
     return Table(name=name, headings=["setting", "baseline", "this"], numbers=set(), rows=rows)
+
+
+def steps_table(name: str, steps: Sequence[Step], colours: dict[str, int]) -> Table:
+    """Where measures of the history went to another level, the latest first."""
+    rows = []
+    for step, cells in zip(reversed(steps), step_rows(steps), strict=True):
+        said, run, measure, moved, ratio, at, when = cells
+        rows.append(
+            [
+                Cell(text=said, kind="bad" if step.worse else "good"),
+                Cell(text=run, colour=colours[step.course.series.engine]),
+                _text(measure),
+                _text(moved),
+                _number(step.ratio, ratio),
+                Cell(text=at, hint=f"{step.at.label}, after {step.after.label}".strip(", ")),
+                _text(when),
+            ]
+        )
+    return Table(name=name, headings=list(HEADINGS), numbers={4}, rows=rows)
 
 
 def filled(table: Table) -> Table:

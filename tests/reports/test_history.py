@@ -16,6 +16,7 @@ import pytest
 
 from llx.errors import BadInput
 from llx.reports import history
+from llx.reports.compare.courses import courses_of
 from llx.reports.history import read_history
 from llx.reports.html.page import page_html
 from llx.reports.html.plots import history_plots
@@ -212,7 +213,9 @@ def test_the_page_draws_a_course_of_two_points_or_more(tmp_path):
     page = page_html([RESULT], history=entries)
     assert "Over time" in page
     assert "tg128, speed" in page
-    (plot,) = [one for one in history_plots(entries, LOOKS) if one.title == "tg128, speed"]
+    (plot,) = [
+        one for one in history_plots(courses_of(entries), LOOKS) if one.title == "tg128, speed"
+    ]
     assert [(row["label"], row["value"]) for row in plot.rows] == [("abc", 20.5), ("def", 20.5)]
 
 
@@ -220,7 +223,7 @@ def test_other_machines_and_artifacts_have_lines_of_their_own(tmp_path):
     path = tmp_path / "history.jsonl"
     elsewhere = replace(RESULT.environment, device="another", device_fingerprint="x")
     entries = remember([at("a"), at("b"), at("c", environment=elsewhere)], path)
-    plots = history_plots(entries, LOOKS)
+    plots = history_plots(courses_of(entries), LOOKS)
     assert len({row["series"] for row in plots[0].rows}) == 2
 
 

@@ -17,11 +17,20 @@ def compare(
         typer.Argument(
             metavar="[BASELINE] RESULTS",
             help="Files of `llx bench -o json` or `llx eval -o json`: what was before, and what is "
-            "judged. One alone holds both, measured in turns, or is held against --baseline.",
+            "judged. One alone holds both, measured in turns, or is held against --baseline or "
+            "--history.",
         ),
     ],
     baseline: Baseline = None,
     gate: GateFile = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            help="The branch's history, which `llx report` keeps: it tells how far separate runs "
+            "lie apart. Without a baseline it is what RESULTS are held against.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="md, json, csv or junit. [default: table]"),
@@ -49,7 +58,7 @@ def compare(
         baseline, files = files[:1], files[1:]
 
     write = changes_writer(output) if output else None
-    found = compared(files, baseline, gates=gate)
+    found = compared(files, baseline, gates=gate, history=history)
     if write:
         print_data(write(found))
     else:

@@ -34,18 +34,25 @@ def report(
         Path | None,
         typer.Option(
             help="A file that keeps a line of each result: they are added, and all are drawn over "
-            "time.",
+            "time. Without a baseline they are held against what it had before.",
             show_default=False,
         ),
     ] = None,
     label: Annotated[
         str, typer.Option(help="What was measured, for the history: a commit.", show_default=False)
     ] = "",
+    branch: Annotated[
+        str,
+        typer.Option(
+            help="Of which branch the history is: another's is refused.", show_default=False
+        ),
+    ] = "",
 ) -> None:
     """Write a report of one or several result files. What fails on a regression is compare."""
     from llx.api.report import report as write
     from llx.reports.compare.changes import show_verdict
-    from llx.reports.console import say, show_results, warn
+    from llx.reports.console import say, show, show_results, simple_table, warn
+    from llx.reports.steps import HEADINGS, step_rows
 
     if baseline and no_baseline:
         raise BadInput("--baseline and --no-baseline exclude one another", "leave one of them out")
@@ -59,6 +66,7 @@ def report(
         gates=gate,
         history=history,
         label=label,
+        branch=branch,
         tell=warn,
     )
     show_results(written.shown)
@@ -69,6 +77,10 @@ def report(
         say("")
         show_verdict(written.compared)
     say(f"\nreport: {written.markdown}")
+    if written.steps:
+        say("\nSteps in the history:\n")
+        show(simple_table("", HEADINGS, step_rows(written.steps)))
+        say("")
     if history:
         say(f"history: {history}, {written.remembered} lines, {written.added} of them new")
     say(f"page: {written.page}")

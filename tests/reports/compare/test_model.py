@@ -14,6 +14,7 @@ from junitparser import Failure, JUnitXml, Skipped
 from scipy import stats
 
 from llx.contradictions import contradictions
+from llx.reports.compare.change import Change
 from llx.reports.compare.changes import (
     changes_markdown,
     changes_writer,
@@ -21,7 +22,6 @@ from llx.reports.compare.changes import (
     verdict_line,
 )
 from llx.reports.compare.pairs import compare_results
-from llx.reports.compare.verdicts import Change
 from llx.reports.html.page import page_html
 from llx.reports.html.plots import changes_plot
 from llx.reports.html.runs import Looks
