@@ -42,5 +42,6 @@ llx report "$output/results.json" "${gate[@]}" -o "$output"
 status=0
 llx compare "$output/results.json" "${gate[@]}" -o md > "$output/comparison.md" || status=$?
 cat "$output/comparison.md"
+if [ -n "${GITHUB_ACTIONS:-}" ]; then llx compare "$output/results.json" "${gate[@]}" -o github || true; fi
 if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then cat "$output/comparison.md" >> "$GITHUB_STEP_SUMMARY"; fi
 exit "$status"

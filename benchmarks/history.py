@@ -139,9 +139,8 @@ def really(job: Job, slower: float, count: int, path: Path) -> None:
         print(f"{line} {number}")
     for step in followed_steps(courses_of(read_history(path))):
         low, high = step.ci95 or (math.nan, math.nan)
-        print(
-            f"step: {step.course.metric} {step.ratio:.3f} ({low:.3f} … {high:.3f}) at {step.at.label}"
-        )
+        said = f"{step.course.metric} {step.ratio:.3f} ({low:.3f} … {high:.3f})"
+        print(f"step: {said} at {step.at.label}")
 
 
 def main() -> None:

@@ -104,3 +104,8 @@ def _notes(row: SpeedRow) -> Iterator[str]:
             )
     if row.quick:
         yield "quick, not to be published"
+
+
+def model_name(artifact: str, precision: str) -> str:
+    """An artifact's name without its precision, which tells the rows of one table apart."""
+    return artifact.removesuffix(f"-{precision}")

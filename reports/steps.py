@@ -6,32 +6,39 @@ from collections.abc import Sequence
 
 from llx.reports.compare.changes import amount, ratio_words
 from llx.reports.compare.courses import Step
-from llx.reports.units import minute
+from llx.reports.notes import model_name
 
-HEADINGS = ("step", "run", "measure", "before → after", "ratio", "at", "when")
+UNITS = {"tok/s": "tok/s", "bytes": "B"}
+HEADINGS = ("step", "run", "measure", "before → after", "ratio", "since")
 SHORT_HASH = 10  # of a commit's 40 digits
 
 
-def step_cells(step: Step, several_devices: bool) -> tuple[str, ...]:
-    """A step in words; the worse is named so."""
-    series = step.course.series
-    unit = step.course.measure.unit.replace("bytes", "B").replace("ratio", "").replace("%", "")
-    return (
-        "worse" if step.worse else "better",
-        f"{series.engine} {series.precision}, {series.artifact}"
-        + (f", {step.course.device}" if several_devices else ""),
-        step.course.metric,
-        f"{amount(step.old, unit)} → {amount(step.new, unit)}",
-        ratio_words(step.ratio, step.ci95),
-        short_label(step.at.label),
-        minute(step.at.created),
-    )
-
-
 def step_rows(steps: Sequence[Step]) -> list[tuple[str, ...]]:
-    """All steps in words, the latest first."""
-    several = len({step.course.device for step in steps}) > 1
-    return [step_cells(step, several) for step in reversed(steps)]
+    """All steps in words, the latest first; what all have in common is left out."""
+    models = {_model(step) for step in steps}
+    devices = {step.course.device for step in steps}
+    rows: list[tuple[str, ...]] = []
+    for step in reversed(steps):
+        series, unit = step.course.series, UNITS.get(step.course.measure.unit, "")
+        run = [f"{series.engine} {series.precision}"]
+        run += [_model(step)] if len(models) > 1 else []
+        run += [step.course.device] if len(devices) > 1 else []
+        moved = f"{amount(step.old, unit)} → {amount(step.new, unit)}"
+        rows.append(
+            (
+                "worse" if step.worse else "better",
+                ", ".join(run),
+                step.course.metric,
+                moved.replace(f" {unit} →", " →") if unit != "B" else moved,
+                ratio_words(step.ratio, step.ci95),
+                f"{short_label(step.at.label)} {step.at.created[:10]}".strip(),
+            )
+        )
+    return rows
+
+
+def _model(step: Step) -> str:
+    return model_name(step.course.series.artifact, step.course.series.precision)
 
 
 def short_label(label: str) -> str:

@@ -19,6 +19,7 @@ from llx.reports.emitters import Case, Outcome, junit_of
 from llx.reports.formats import csv_of
 from llx.reports.markdown import markdown_table, safe
 from llx.reports.measures import other_numbers
+from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, significant
 from llx.result import Result
 
@@ -127,6 +128,32 @@ def changes_junit(found: Compared) -> str:
     return junit_of(suites.items())
 
 
+def changes_annotations(found: Compared) -> str:
+    """Workflow commands of GitHub Actions: an error for each measure that fails, then the verdict.
+
+    What results say is text: a colon in it would be another property, a line break a command.
+    https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
+    """
+    several = _several(found)
+    lines = [("warning", "the model", words) for words in found.unjudged]
+    for change in found.regressed:
+        title = f"{change.metric} regressed on {_engine(change, several)}"
+        said = filter(None, (moved(change), ratio_of(change), why_of(change)))
+        lines.append(("error", title, "; ".join(said)))
+    lines.append(("notice", "llx compare", verdict_line(found)))
+    return "".join(
+        f"::{level} title={_property(title)}::{_message(said)}\n" for level, title, said in lines
+    )
+
+
+def _message(text: str) -> str:
+    return visible(text).replace("%", "%25")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")
+
+
 def _cells(change: Change, several: bool) -> Iterator[str]:
     yield change.verdict
     yield _engine(change, several)
@@ -177,6 +204,7 @@ WRITERS: dict[str, Callable[[Compared], str]] = {
     "json": changes_json,
     "csv": changes_csv,
     "junit": changes_junit,
+    "github": changes_annotations,
 }
 
 

@@ -437,8 +437,10 @@ def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     marks = points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips)
     begun = base.transform_filter(alt.FieldValidPredicate(field="step", valid=True))
     steps = begun.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x=x)
-    words = begun.mark_text(align="left", dx=4, baseline="top", color=INK, fontSize=11).encode(
-        x=x, y=alt.value(2), text=alt.Text(field="step_words", type="nominal")
+    words = begun.mark_text(align="left", dx=5, dy=-9, color=INK, fontSize=11).encode(
+        x=x,
+        y=alt.Y(field="level", type="quantitative"),
+        text=alt.Text(field="step_words", type="nominal"),
     )
     return alt.layer(bands, steps, errors, levels, marks, words).properties(height=180)
 

@@ -12,9 +12,10 @@ from llx.errors import require_modules
 from llx.files import write_whole
 from llx.reports.html.charts import specification
 from llx.reports.html.plots import Plot
-from llx.reports.html.runs import Row, model_name
+from llx.reports.html.runs import Row
 from llx.reports.html.shell import rendered
 from llx.reports.html.tables import plot_table
+from llx.reports.notes import model_name
 from llx.reports.plain import visible
 
 NAME = "error-over-depth"

@@ -23,7 +23,7 @@ from llx.reports.history import Entry
 from llx.reports.html.charts import specification
 from llx.reports.html.plots import Plot, changes_plot, history_plots, plots_of
 from llx.reports.html.remarks import named, remarks_on, summary, worst_kind
-from llx.reports.html.runs import Looks, Run, model_name, runs_of
+from llx.reports.html.runs import Looks, Run, runs_of
 from llx.reports.html.shell import rendered
 from llx.reports.html.tables import (
     Table,
@@ -38,7 +38,7 @@ from llx.reports.html.tables import (
     texts_table,
 )
 from llx.reports.markdown import ENERGY, TIMED_REGION, protocol_sentence, repetitions_sentence
-from llx.reports.notes import arithmetic_words, ceiling_words, explanations
+from llx.reports.notes import arithmetic_words, ceiling_words, explanations, model_name
 from llx.reports.plain import visible
 from llx.reports.units import minute, parameters
 from llx.result import Result

@@ -9,9 +9,9 @@ from operator import itemgetter
 
 from llx.reports.compare.change import Change
 from llx.reports.compare.courses import Course
-from llx.reports.html.runs import Looks, Row, Run, headline, kind_of, model_name
+from llx.reports.html.runs import Looks, Row, Run, headline, kind_of
 from llx.reports.measures import NORMAL_95
-from llx.reports.notes import OWN_TEXT, shown_test
+from llx.reports.notes import OWN_TEXT, model_name, shown_test
 from llx.reports.steps import short_label
 from llx.reports.units import minute, significant
 from llx.result import PhaseFidelity, SpeedRow, on_text

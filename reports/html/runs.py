@@ -98,11 +98,6 @@ def _part(result: Result, pair: tuple[Result, Result]) -> str:
     return "baseline" if result is before else "candidate" if result is after else ""
 
 
-def model_name(artifact: str, precision: str) -> str:
-    """An artifact's name without its precision, which tells the rows of one table apart."""
-    return artifact.removesuffix(f"-{precision}")
-
-
 def kind_of(row: SpeedRow) -> str:
     """What a test measures: prefill, decode, or a request, which is both."""
     return "prefill" if not row.osl else "request" if row.isl else "decode"

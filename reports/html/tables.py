@@ -10,8 +10,8 @@ from llx.reports.compare.changes import amount, why_of
 from llx.reports.compare.courses import Step
 from llx.reports.compare.pairs import WORST_FIRST, Setting
 from llx.reports.html.plots import Plot
-from llx.reports.html.runs import Run, headline, model_name
-from llx.reports.notes import OWN_TEXT, row_notes, shown_test, speed_cell, speed_words
+from llx.reports.html.runs import Run, headline
+from llx.reports.notes import OWN_TEXT, model_name, row_notes, shown_test, speed_cell, speed_words
 from llx.reports.scores import score_lines, score_words
 from llx.reports.steps import HEADINGS, step_rows
 from llx.reports.units import binary_bytes, minute, plus_minus, significant
@@ -317,7 +317,7 @@ def steps_table(name: str, steps: Sequence[Step], colours: dict[str, int]) -> Ta
     """Where measures of the history went to another level, the latest first."""
     rows = []
     for step, cells in zip(reversed(steps), step_rows(steps), strict=True):
-        said, run, measure, moved, ratio, at, when = cells
+        said, run, measure, moved, ratio, since = cells
         rows.append(
             [
                 Cell(text=said, kind="bad" if step.worse else "good"),
@@ -325,8 +325,7 @@ def steps_table(name: str, steps: Sequence[Step], colours: dict[str, int]) -> Ta
                 _text(measure),
                 _text(moved),
                 _number(step.ratio, ratio),
-                Cell(text=at, hint=f"{step.at.label}, after {step.after.label}".strip(", ")),
-                _text(when),
+                Cell(text=since, hint=f"{step.at.label}, after {step.after.label}".strip(", ")),
             ]
         )
     return Table(name=name, headings=list(HEADINGS), numbers={4}, rows=rows)

@@ -33,7 +33,11 @@ def compare(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="md, json, csv or junit. [default: table]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="md, json, csv, junit, or github for annotations of a workflow. [default: table]",
+        ),
     ] = None,
     measures: Annotated[
         bool, typer.Option("--measures", help="List what a gate may be about, and compare nothing.")

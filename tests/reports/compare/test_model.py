@@ -16,6 +16,7 @@ from scipy import stats
 from llx.contradictions import contradictions
 from llx.reports.compare.change import Change
 from llx.reports.compare.changes import (
+    WRITERS,
     changes_markdown,
     changes_writer,
     show_changes,
@@ -131,7 +132,7 @@ def test_costs_that_nobody_measured_end_in_a_verdict(cost):
     ruined = replace(ruined, fidelity=replace(ruined.fidelity, prefill=phase))
     found, changes = changes_of(of_model(count=3), ruined)
     assert changes["PPL prefill"].verdict in ("inconclusive", "regressed", "no change")
-    assert all(writer(found) for writer in map(changes_writer, ("md", "json", "csv", "junit")))
+    assert all(writer(found) for writer in map(changes_writer, WRITERS))
     next(contradictions([ruined]), None)
 
 
@@ -170,3 +171,28 @@ def test_csv_has_all_that_is_known_of_a_change():
     assert set(row) == {f.name for f in fields(Change)} - {"ci95"} | {"ci95_low", "ci95_high"}
     assert float(row["ci95_low"]) < float(row["ratio"]) < float(row["ci95_high"])
     assert row["verdict"] == "regressed"
+
+
+def test_a_workflow_is_told_each_regression_and_the_verdict():
+    found = compare_results([judged()], [judged(kld=0.5)])
+    *errors, notice = changes_writer("github")(found).splitlines()
+    assert [line.split("::")[1] for line in errors] == [
+        "error title=KLD prefill regressed on ort",
+        "error title=KLD decode regressed on ort",
+    ]
+    assert "0.01 nats → 0.5 nats" in errors[0]
+    assert "by more than 10 %25" in errors[0]
+    assert notice.startswith("::notice title=llx compare::REGRESSED")
+
+
+def test_what_results_say_is_no_command_to_a_workflow():
+    name = "x::y\n::stop-commands::z%0A,title=q"
+    one, other = (replace(judged(kld), engine=name) for kld in (0.01, 0.5))
+    lines = changes_writer("github")(compare_results([one], [other])).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        _, head, _ = line.split("::", 2)
+        title = head.split("title=")[1]
+        assert ":" not in title
+        assert "," not in title
+        assert "%0A" not in line.replace("%250A", "")
