@@ -11,12 +11,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
 from llx.reports.compare.gates import USUAL, Gate, Kind, gate_for
-from llx.reports.compare.judged import Judged, by_chance
+from llx.reports.compare.judged import FASTEST, SLOWEST, Judged, by_chance
 from llx.reports.history import Entry
 from llx.reports.levels import Spread, level_starts, split
 from llx.reports.measures import Measure
@@ -133,7 +134,7 @@ class Course:
     @staticmethod
     def middle(level: Sequence[Point]) -> float:
         """The number of a level: its median."""
-        return float(np.median([point.value for point in level]))
+        return median(point.value for point in level)
 
     @property
     def now(self) -> float:
@@ -143,7 +144,7 @@ class Course:
     @cached_property
     def spread(self) -> Spread | None:
         """How far runs of one level lie apart; None where they do not vary, or are too few."""
-        if self.kind == "deterministic" or not self._positive:
+        if self.kind == "deterministic" or not self.of_speeds:
             return None
         return Spread.of([_logs(level) for level in self.levels])
 
@@ -155,10 +156,12 @@ class Course:
         return by_chance(before.value, after.value, half, gate, self.measure.more_is_better)
 
     def steps(self) -> Iterator[Step]:
-        """Where the course went to another level."""
+        """Where the course went to another level: by more than the levels may be off."""
         for before, after in zip(self.levels, self.levels[1:], strict=False):
             old, new = self.middle(before), self.middle(after)
             half = self.spread.half_width_of_medians(len(before), len(after)) if self.spread else 0
+            if half and abs(math.log(new / old)) < half:
+                continue
             yield Step(
                 course=self,
                 after=before[-1],
@@ -168,9 +171,10 @@ class Course:
                 ci95=(new / old / math.exp(half), new / old * math.exp(half)) if half else None,
             )
 
-    @property
-    def _positive(self) -> bool:
-        return all(0 < point.value < math.inf for point in self.points)
+    @cached_property
+    def of_speeds(self) -> bool:
+        """Whether its numbers can be: a line is anybody's."""
+        return all(SLOWEST <= point.value <= FASTEST for point in self.points)
 
     def _starts(self) -> Iterator[int]:
         """By noise: of each commit the median of its runs."""
@@ -178,7 +182,7 @@ class Course:
         for i, (before, point) in enumerate(zip(self.points, self.points[1:], strict=False), 1):
             if not point.label or point.label != before.label:
                 commits.append(i)
-        if not self._positive:
+        if not self.of_speeds:
             yield 0
             return
         runs = split(_logs(self.points), commits)

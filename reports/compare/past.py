@@ -79,6 +79,8 @@ class AgainstPast(Judging):
     def _by_runs(self, course: Course, row: SpeedRow) -> Judge:
         if invalid := invalid_row(row):
             return always(Judged("inconclusive", invalid))
+        if not course.of_speeds:
+            return always(Judged("inconclusive", "INVALID: the history's numbers are no speeds"))
         low, high = (end / course.now for end in row.ci95)
         found = Comparison(
             ratio=row.speed / course.now, low=low, high=high, method=f"{row.ci_method}, of this run"

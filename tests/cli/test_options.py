@@ -25,6 +25,7 @@ from llx.cli import app
 from llx.corpus import evaluation_text
 from llx.engine import engines_of
 from llx.manifest import REFERENCE
+from llx.reports.history import remember
 from llx.result import encode_results, read_results
 from tests.checkpoints import TINY, write_checkpoint
 from tests.conftest import Ended, Llx, export_tiny
@@ -354,13 +355,15 @@ CALLS = (
         codes=(0, 1),
     ),
     Call(
-        "report results.json before.json --output out --gate gates.toml --history past --label v1",
+        "report results.json before.json --output out --gate gates.toml --history past --label v1 "
+        "--branch main",
         {
             "RESULTS": lambda seen: "The baseline:" in seen.ended.stdout,
             "--output": lambda seen: {"report.md", "index.html"} <= set(os.listdir("out")),
             "--gate": matters("--gate"),
             "--history": lambda seen: "history: past, 1 lines, 1 of them new" in seen.out,
             "--label": lambda seen: '"v1"' in (seen.folder / "past").read_text(),
+            "--branch": lambda seen: '"main"' in (seen.folder / "past").read_text(),
         },
     ),
     Call(
@@ -377,6 +380,11 @@ CALLS = (
             "--gate": matters("--gate"),
             "--output": lambda seen: seen.json["schema"] == "llx.comparison/1",
         },
+        codes=(1,),
+    ),
+    Call(
+        "compare results.json --history past.jsonl",
+        {"--history": lambda seen: "REGRESSED" in seen.out and "history of 8 runs" in seen.out},
         codes=(1,),
     ),
     Call("compare before.json before.json -o md", {"-o": lambda seen: "| " in seen.ended.stdout}),
@@ -529,6 +537,9 @@ def house(judged, tmp_path_factory):
     (house / "gates.toml").write_text(GATES)
     for name, speed in (("before", 50.0), ("results", 40.0)):
         (house / f"{name}.json").write_bytes(encode_results([result(speed=speed)]))
+    for i in range(8):
+        one = replace(result(speed=50 + i / 10), created=f"2026-11-{10 + i}T00:00:00+00:00")
+        remember([one], house / "past.jsonl")
     return house
 
 

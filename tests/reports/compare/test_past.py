@@ -7,18 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import llx
 from llx.errors import BadInput
+from llx.reports import history as history_module
+from llx.reports.compare.changes import changes_json
 from llx.reports.compare.courses import courses_of, followed_steps
 from llx.reports.compare.gates import GATES, Gate
 from llx.reports.compare.pairs import against_past, compare_results, judged_by
 from llx.reports.compare.past import Past
 from llx.reports.history import read_history, remember
 from llx.reports.html.page import page_html
+from llx.reports.html.plots import history_plots
+from llx.reports.html.runs import Looks
+from llx.reports.steps import step_rows
 from llx.result import encode_results
 from llx.scores import EvalSettings, Metric, Scores, TaskScore
-from tests.reports.made import ERROR, RESULT
+from tests.reports.made import ERROR, HOSTILE, RESULT
 from tests.reports.pairs import judged, on, result, turned
 
 RUNS = 16
@@ -329,3 +336,45 @@ def test_the_api_takes_a_history(history):
     found = llx.compare(run(90, 16.0), history=history)
     assert [one.metric for one in found.regressed] == ["tg128"]
     assert not llx.compare(result(), result(), history=history).regressed
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, -0.0, 5e-324, 1e-300, 1e308, -1e308, 20.0]
+)
+
+
+@given(
+    values=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, st.sampled_from(HOSTILE)), max_size=14),
+    stays=st.booleans(),
+)
+def test_whatever_numbers_and_words_a_history_has_it_is_judged_and_drawn(values, stays):
+    """A line is anybody's: no number in it ends a program, and no word is more than a word."""
+    template = history_module._entry(run(0), "", "")
+    entries = [
+        replace(
+            template,
+            label=label if not stays else "one",
+            created=f"{i}",
+            measures=[replace(one, value=value, interval=(low, high)) for one in template.measures],
+        )
+        for i, (value, low, high, label) in enumerate(values)
+    ]
+    found = against_past([run(90)], Past(entries))
+    assert (found is None) == (not values)
+    table = changes_json(found) if found else ""
+    assert "Infinity" not in table
+    rows = step_rows(followed_steps(courses_of(entries)))
+    assert len(rows) <= len(values) * len(template.measures)
+    assert history_plots(courses_of(entries), Looks.of(["ort"], ["fp32"])) is not None
+
+
+def test_hostile_labels_are_text_in_every_report(llx, history, tmp_path):
+    for i in range(5):
+        label = f"x\x1b[2J\u202e<script>|`{i}"
+        remember([run(30 + i, 14.0)], history, label, branch="main")
+    (tmp_path / "now.json").write_bytes(encode_results([run(90, 14.0)]))
+    ended = llx("report", "now.json", "-o", "site", "--history", "main.jsonl")
+    for text in (ended.stdout, (tmp_path / "site" / "report.md").read_text()):
+        assert "script" in text
+        assert "\x1b[2J" not in text
+        assert "\u202e" not in text
