@@ -56,8 +56,8 @@ def compare(
         found = against_past(after, past, meant)
         if found is None:
             raise BadInput(
-                f"{history} has nothing that these results go on with: no run of the same engine, "
-                "precision, artifact, device and threads",
+                f"{history} has nothing that these results go on with: no other run of the same "
+                "engine, precision, artifact, device and threads",
                 "add them first: `llx report RESULTS --history FILE`, or name a --baseline",
             )
         return found
