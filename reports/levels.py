@@ -5,10 +5,11 @@ squares (Killick et al. 2012, PELT, as ruptures has it), in units of the noise, 
 differences tell whatever steps there are. What a running median calls a spike is cut off before: a
 level has three runs at least, and a spike makes none.
 
-Of 400 histories each of 12, 30 and 80 runs, this finds a step where there is none in, %: normal 0.5
-0 0; 5 % spikes of ten deviations 0 1 0.8; correlated by a half from run to run 3.8 7.8 6.8; Student's
-t of three degrees 1 0 0.2. A loss of five deviations is found at its run or beside it three runs later
-in 74, 87 and 88 % of the normal ones, ten runs later in all (`benchmarks/history.py --runs 400`).
+Of 400 histories each of 12, 30 and 80 runs, this finds a step where there is none in, %: normal
+0.5 0 0; 5 % spikes of ten deviations 0 1 0.8; correlated by a half from run to run 3.8 7.8 6.8;
+Student's t of three degrees 1 0 0.2. A loss of five deviations is found at its run or beside it
+three runs later in 74, 87 and 88 % of the normal ones, ten runs later in all
+(`benchmarks/history.py --runs 400`).
 """
 
 from __future__ import annotations
