@@ -32,7 +32,7 @@ MOST_RUNS = 1_000_000
 
 @door
 def bench(
-    artifact: AnyArtifact = None,
+    artifact: AnyArtifact | Sequence[Artifact | str | Path] = None,
     *,
     engines: str | Sequence[str] = "ort",
     provider: str | None = None,
@@ -65,7 +65,7 @@ def bench(
     A script needs no `if __name__ == "__main__":` for it: the processes do not run the script.
 
     Args:
-        artifact: An artifact or its folder. None: the one exported last.
+        artifact: An artifact or its folder, or several. None: the one exported last.
         engines: Names, such as ["torch", "ort"]; on a GPU "torch-cuda", "ort-cuda", "trt-rtx", ….
         provider: Of ONNX Runtime, with "ort" alone: "cpu", "cuda" or "tensorrt".
         inference_precision: Of OpenVINO, with "openvino" alone: "f32", "bf16", or "auto", its own.
@@ -95,9 +95,9 @@ def bench(
         command: What stands in the results as the way to repeat them. None: this call.
 
     Returns:
-        A result for each engine; with `against`, for each baseline and candidate. Speeds are in
-        tokens per second, KLD in nats per token. An engine that this machine lacks and a test that
-        crashed are parts of it: see `Results.errors`.
+        A result for each artifact and engine; with `against`, for each baseline and candidate.
+        Speeds are in tokens per second, KLD in nats per token. An engine that this machine lacks
+        and a test that crashed are parts of it: see `Results.errors`.
 
     Raises:
         BadInput: Unknown engines, lengths that do not fit the artifact, options at odds.
@@ -145,8 +145,14 @@ def bench(
         most_repetitions=most,
         quick=quick,
     )
-    found = opened(artifact)
-    workload.require_fit(found.manifest.contract.limits)
+    several: list[AnyArtifact] = (
+        [artifact]
+        if artifact is None or isinstance(artifact, Artifact | str | Path)
+        else [*artifact]
+    )
+    found = [opened(one) for one in several or [None]]
+    for one in found:
+        workload.require_fit(one.manifest.contract.limits)
     settings = {"limit_s": limit, "roofline": roofline, "resume": resume}
 
     def jobs(of: Artifact, engines: list[str]) -> list[Job]:
@@ -159,13 +165,13 @@ def bench(
             f"fewer than {MIN_REPETITIONS} repetitions have no interval that holds: every row "
             f"will be INVALID; write -r {MIN_REPETITIONS} or more"
         )
-    candidates = jobs(found, names)
+    candidates = [(one, job) for one in found for job in jobs(one, names)]
     if against is None:
-        return run_all(candidates, progress, tell)
+        return run_all([job for _, job in candidates], progress, tell)
     pairs = [
         (job, jobs(of, [name])[0])
-        for job in candidates
-        for of, name in [baseline_of(against, found, job.engine)]
+        for one, job in candidates
+        for of, name in [baseline_of(against, one, job.engine)]
     ]
     return _run_in_turns(pairs, threshold or THRESHOLD, progress, tell)
 

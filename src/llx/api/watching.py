@@ -63,4 +63,6 @@ def call_in_words(function: Callable[..., object], given: Mapping[str, object]) 
 def _typed(value: object) -> str:
     if isinstance(value, Artifact):
         return repr(str(value.folder))
+    if isinstance(value, (list, tuple)) and any(isinstance(one, (Artifact, Path)) for one in value):
+        return f"[{', '.join(map(_typed, value))}]"
     return repr(str(value) if isinstance(value, Path) else value)

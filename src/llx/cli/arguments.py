@@ -19,6 +19,13 @@ ArtifactFolder = Annotated[
     ),
 ]
 
+ArtifactFolders = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Folders of artifacts. [default: the one exported last]", show_default=False
+    ),
+]
+
 GateFile = Annotated[
     Path | None,
     typer.Option(

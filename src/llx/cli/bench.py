@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llx.cli.arguments import (
-    ArtifactFolder,
+    ArtifactFolders,
     Texts,
     command_line,
     length_pairs,
@@ -21,7 +21,7 @@ from llx.cli.printed import printed
 
 
 def bench(
-    folder: ArtifactFolder = None,
+    folder: ArtifactFolders = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -134,7 +134,7 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure speed and fidelity of one or several engines."""
+    """Measure speed and fidelity of one or several artifacts and engines."""
     from llx.api.bench import bench as measure
     from llx.api.results import Interrupted
     from llx.reports.console import warn

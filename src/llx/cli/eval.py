@@ -9,17 +9,12 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import command_line, names
+from llx.cli.arguments import ArtifactFolders, command_line, names
 from llx.cli.printed import printed
 
 
 def eval_tasks(
-    folder: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Folders of artifacts. [default: the one exported last]", show_default=False
-        ),
-    ] = None,
+    folder: ArtifactFolders = None,
     tasks: Annotated[
         str, typer.Option(help="Tasks of lm-eval, with commas: wikitext,hellaswag; also mmlu_*.")
     ] = "",
