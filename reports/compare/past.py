@@ -88,7 +88,8 @@ class AgainstPast(Judging):
         return by_spread(course.spread, found, len(course.levels[-1]))
 
     def _exact(self, course: Course, now: Measure | None) -> Change:
-        before, after = course.levels[-1][-1], point_of(now, self._after.created) if now else None
+        # The level's first run, so that many small losses add up to one.
+        before, after = course.levels[-1][0], point_of(now, self._after.created) if now else None
         unlike = now is not None and now.protocol != course.measure.protocol
         return self.deterministic(
             course.metric,

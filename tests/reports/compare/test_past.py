@@ -149,6 +149,18 @@ def test_a_worse_model_is_caught_by_its_perplexity(tmp_path):
     assert "the history's" in against_past([unjudged], past(path)).unjudged[0]
 
 
+def test_many_small_losses_are_one(tmp_path):
+    path, worse = tmp_path / "main.jsonl", judged()
+    for i in range(3):
+        remember([worse], path, str(i))
+        phase = replace(worse.fidelity.prefill, ppl=1.002 * worse.fidelity.prefill.ppl)
+        fidelity = replace(worse.fidelity, prefill=phase)
+        worse = replace(worse, fidelity=fidelity, created=f"2026-12-0{i + 1}")
+    assert [one.metric for one in against_past([worse], past(path)).regressed] == ["PPL prefill"]
+    remember([worse], path, "3")
+    assert step_of(path, "ppl").at.label == "3"
+
+
 @pytest.mark.parametrize(("same", "verdict"), [(0.97, "regressed"), (0.978, "no change")])
 def test_shares_are_judged_as_gates_have_them(tmp_path, same, verdict):
     path = tmp_path / "main.jsonl"
