@@ -64,6 +64,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill the markers of a page, and turn its links out of docs/ to the site's copies."""
     if page.file.src_uri.startswith(f"{BESIDE}/"):
+        page.meta["search"] = {"boost": 0.3}  # who searches wants a guide first
         return markdown.replace("](README.md)", "](../index.md)")
     markdown = markdown.replace("](../", f"]({BESIDE}/")
     if "<!-- commands -->" in markdown:
@@ -86,9 +87,9 @@ def commands_reference() -> str:
         context = command.make_context(name, [], resilient_parsing=True)
         context.info_name = f"llx {name}"
         records = [param.get_help_record(context) for param in command.get_params(context)]
-        rows = [f"| `{cell(words)}` | {cell(text)} |" for words, text in filter(None, records)]
+        rows = [f"| {code(words)} | {cell(text)} |" for words, text in filter(None, records)]
         parts.append(f"## llx {name}\n\n{command.help or ''}\n\n```text\n{usage(context)}\n```")
-        parts.append("\n".join(["| | |", "|---|---|", *rows]))
+        parts.append("\n".join(["| option | |", "|---|---|", *rows]))
     return "\n\n".join(parts)
 
 
@@ -96,6 +97,12 @@ def usage(context: Any) -> str:
     """The line of usage, as `--help` prints it."""
     pieces = context.command.collect_usage_pieces(context)
     return " ".join([context.info_name, *pieces])
+
+
+def code(text: str) -> str:
+    """Code that stands in a cell of a table of Markdown, where a bar alone is more than itself."""
+    words = " ".join(text.split())
+    return "`" + words.replace("|", "\\|") + "`"
 
 
 def cell(text: str) -> str:
@@ -179,6 +186,6 @@ def fields_table(kind: type) -> str:
     head = ["| field | type | where it is left out | |", "|---|---|---|---|"]
     rows = []
     for name, annotation, default, comment in declared(kind):
-        left_out = f"`{cell(default)}`" if default else "required"
+        left_out = code(default) if default else "required"
         rows.append(f"| `{name}` | {linked(annotation)} | {left_out} | {cell(comment)} |")
     return "\n".join(head + rows)

@@ -28,11 +28,10 @@ BLOCKS = [
     for block in re.findall(r"```console\n(.*?)```", text, re.S)
 ]
 # Each block once, wherever else it stands.
-RUN = {
-    tuple(block): name
-    for name, block in reversed(BLOCKS)
-    if any(line.startswith("llx ") for line in block)
-}
+RUN: dict[tuple[str, ...], str] = {}
+for _name, _block in BLOCKS:
+    if any(line.startswith("llx ") for line in _block):
+        RUN.setdefault(tuple(_block), _name)
 # A model of the size that is typed would take minutes and gigabytes.
 STAND_INS = (
     (r"--size 7b --weights random", "--size 135m --weights random --context 64"),
