@@ -34,7 +34,10 @@ BLOCKS = [
     block for text in TEXTS.values() for block in re.findall(r"```console\n(.*?)```", text, re.S)
 ]
 TYPED = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
-COMMANDS = [line for line in TYPED if line.startswith("llx ")]
+RUN_BY_WORKFLOWS = [
+    line for text in TEXTS.values() for line in re.findall(r"^ *- run: (llx .*)$", text, re.M)
+]
+COMMANDS = [line for line in TYPED if line.startswith("llx ")] + RUN_BY_WORKFLOWS
 TARGETS = sorted({line.split()[1] for line in TYPED if line.startswith("make ")})
 
 
@@ -119,31 +122,34 @@ def test_every_file_of_gates_in_the_documents_is_one(block, tmp_path):
 @pytest.mark.parametrize("block", blocks_of("yaml"))
 def test_every_workflow_in_the_documents_is_one(block, tmp_path):
     content = yaml.load(block, Loader=yaml.BaseLoader)
-    steps = content if isinstance(content, list) else content["jobs"]["bench"]["steps"]
     inputs = yaml.safe_load((ROOT / "action.yml").read_text())["inputs"]
-    for step in steps:
-        if "run" in step:
-            assert (ROOT / step["run"]).is_file()
+    for step in (step for job in content["jobs"].values() for step in job["steps"]):
+        for script in re.findall(r"\baction/\w+\.sh", step.get("run", "")):
+            asked = set(re.findall(r"^#   ([A-Z_, ]+?)  ", (ROOT / script).read_text(), re.M))
+            assert {name for names in asked for name in names.split(", ")} >= set(step["env"])
+        if "uses" not in step:
             continue
         used, _, version = step["uses"].partition("@")
         assert version
         if used == "OWNER/llx":
             assert set(step["with"]) <= set(inputs)
+            for name in ("export", "bench"):
+                words = shlex.split(step["with"][name])
+                assert get_command(app).commands[name].make_context(name, words)
             assert {name for name, one in inputs.items() if one.get("required")} <= set(
                 step["with"]
             )
         else:
             assert f"uses: {used}@" in WORKFLOWS
-    if isinstance(content, dict):
-        (tmp_path / "workflow.yml").write_text(block)
-        command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
-        ended = subprocess.run(
-            [*command, "vendor.github-workflows", str(tmp_path / "workflow.yml")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+    (tmp_path / "workflow.yml").write_text(block)
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    ended = subprocess.run(
+        [*command, "vendor.github-workflows", str(tmp_path / "workflow.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_the_example_is_the_page_of_the_results_beside_it():
