@@ -4,7 +4,8 @@
 # make test-kernels  the tests that compute, with other CPUs' kernels, threads and made-up numbers
 # make check   ruff, mypy and the tests: what a change must pass
 # make example write reports/example/index.html anew from the results beside it
-# make readme  write the README's table of families anew from the presets
+# make readme  write the table of families in docs/checkpoint.md anew from the presets
+# make docs    build the site of docs/ into build/site, with no network
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -17,7 +18,7 @@ SOURCES  := $(shell find src exporter graphs bench reports -name '*.py' -o -path
 FILELIST := $(VENV)/.files
 $(shell mkdir -p $(VENV); echo '$(SOURCES)' | cmp -s - $(FILELIST) || echo '$(SOURCES)' > $(FILELIST))
 
-.PHONY: install demo test test-slow test-faults test-gpu test-kernels check lint types example readme clean
+.PHONY: install demo test test-slow test-faults test-gpu test-kernels check lint types example readme docs clean
 
 install: $(STAMP)
 
@@ -74,7 +75,11 @@ example: install
 	@cp artifacts/example/index.html reports/example/
 
 readme: install
-	$(BIN)/python -m llx.reports.families README.md
+	$(BIN)/python -m llx.reports.families docs/checkpoint.md
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "$(CURDIR)/build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build artifacts .pytest_cache .mypy_cache .ruff_cache

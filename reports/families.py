@@ -1,6 +1,6 @@
-"""The models known by name, as tables: of the terminal, and of the README.
+"""The models known by name, as tables: of the terminal, and of the documents.
 
-`python -m llx.reports.families README.md` writes the README's table anew between its markers.
+`python -m llx.reports.families docs/checkpoint.md` writes its table anew between the markers.
 """
 
 from __future__ import annotations

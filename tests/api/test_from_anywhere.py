@@ -13,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.checkpoints import write_checkpoint
+from tests.test_documents import TEXTS
 from tests.test_imports import ROOT
 
 EXAMPLE = ROOT / "examples" / "python.py"
@@ -118,13 +119,22 @@ def test_the_example_runs_on_a_small_checkpoint(tmp_path):
     assert "orin-nx-16 True" in ended.stdout
 
 
+PYTHON = {
+    name: "".join(found)
+    for name, text in TEXTS.items()
+    if (found := re.findall(r"```python\n(.*?)```", text, re.S))
+}
+
+
 @pytest.mark.slow
-def test_the_readmes_python_runs_on_a_small_checkpoint(tmp_path):
+@pytest.mark.parametrize("name", PYTHON)
+def test_the_python_of_a_page_runs_on_a_small_checkpoint(name, tmp_path):
     write_checkpoint(tmp_path / "tiny")
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert small(block).count('weights="tiny"') == 2
-    ended = run_script(small(block), tmp_path)
+    ended = run_script(small(PYTHON[name]), tmp_path)
     assert ended.returncode == 0, ended.stderr
+    if name != "docs/python.md":
+        return
+    assert small(PYTHON[name]).count('weights="tiny"') == 2
     assert (tmp_path / "site" / "index.html").is_file()
     assert len(list((tmp_path / "artifacts" / "tiny-fp16" / "engines").iterdir())) == 1
 

@@ -1,7 +1,7 @@
-"""Every command of the README, run as it is typed, block by block, on a small checkpoint.
+"""Every command of the README and of docs/, run as it is typed, block by block.
 
-Only the checkpoint is a stand-in, by `STAND_INS`; what needs a GPU, a Jetson or the hub ends as it
-does for a user without one.
+Only the checkpoint is a stand-in, a small one, by `STAND_INS`; what needs a GPU, a Jetson or the
+hub ends as it does for a user without one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ from tests.test_documents import TEXTS
 from tests.test_imports import ROOT, tomllib
 
 BLOCKS = [
-    [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-    for block in re.findall(r"```console\n(.*?)```", TEXTS["README.md"], re.S)
+    (name, [line[2:] for line in block.splitlines() if line.startswith("$ ")])
+    for name, text in TEXTS.items()
+    if name == "README.md" or name.startswith("docs/")
+    for block in re.findall(r"```console\n(.*?)```", text, re.S)
 ]
-RUN = [block for block in BLOCKS if any(line.startswith("llx ") for line in block)]
+# Each block once, wherever else it stands.
+RUN: dict[tuple[str, ...], str] = {}
+for _name, _block in BLOCKS:
+    if any(line.startswith("llx ") for line in _block):
+        RUN.setdefault(tuple(_block), _name)
 # A model of the size that is typed would take minutes and gigabytes.
 STAND_INS = (
     (r"--size 7b --weights random", "--size 135m --weights random --context 64"),
     (r"--size 135m(?! --weights)", "--weights tiny"),
     (r"path/to/checkpoint", "tiny"),
     (r"(--against \S+|--until 1%)", r"\1 -p 16 -n 8"),  # rounds of the usual lengths take minutes
-    (r"llx bench(?= --text| *$)", "llx bench -p 16 -n 8"),
+    (r"llx bench(?= --text| --engine torch,ort -o| *$)", "llx bench -p 16 -n 8"),
     (r"--window 2048", "--window 256"),
     (r"--requests 128:32,512:128", "--requests 32:8,64:16"),
     (r"llx bench --resume", "llx bench --resume -p 16 -n 8"),
@@ -63,7 +69,7 @@ def lacks(line: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Where the README's reader is: two artifacts, results of before and now, and a history."""
+    """Where the reader is: two artifacts, results of before and now, and a history."""
     folder = tmp_path_factory.mktemp("reader")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -82,7 +88,10 @@ def place(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore")  # lm-eval and datasets warn of much
-@pytest.mark.parametrize("block", RUN, ids=lambda block: block[0].partition("  ")[0])
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, id=f"{name} {block[0][:40].strip()}") for block, name in RUN.items()],
+)
 def test_the_commands_of_a_block_run_as_they_are_typed(llx, place, monkeypatch, block):
     monkeypatch.chdir(place)
     for line in (line for line in block if line.startswith("llx ")):
@@ -94,7 +103,7 @@ def test_the_commands_of_a_block_run_as_they_are_typed(llx, place, monkeypatch, 
             assert ended.code == 3, (line, ended.stderr)
             assert missing in ended.stdout + ended.stderr, (line, ended.stderr)
             continue
-        # What two runs are is not the README's to promise: 1 is "slower".
+        # What two runs are is not the page's to promise: 1 is "slower".
         measured = "--against" in line or "compare" in line
         assert ended.code in ((0, 1) if measured else (0,)), (line, ended.stderr)
         if target:
@@ -107,11 +116,11 @@ def test_every_stand_in_stands_for_something():
     assert all(any(part in f"{line} " for line in text.splitlines()) for part in LACKING)
 
 
-def test_every_extra_that_the_readme_installs_exists():
+def test_every_extra_that_is_installed_exists():
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {
         extra
-        for line in (line for block in BLOCKS for line in block)
+        for line in (line for _, block in BLOCKS for line in block)
         for extras in re.findall(r"pip install '[.\w]*\[([\w,]+)\]'", line)
         for extra in extras.split(",")
     }
@@ -120,6 +129,6 @@ def test_every_extra_that_the_readme_installs_exists():
 
 
 def test_every_other_command_is_one_of_a_shell():
-    """Nothing of the README is left out because nobody knew how to run it."""
-    first = {line.split()[0] for block in BLOCKS for line in block}
+    """Nothing is left out because nobody knew how to run it."""
+    first = {line.split()[0] for _, block in BLOCKS for line in block}
     assert first <= {"llx", "make", "git", "pip", "source"}

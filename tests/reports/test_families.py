@@ -1,4 +1,4 @@
-"""The tables of models: the README's is the presets', and the terminal's fits it."""
+"""The tables of models: the documents' is the presets', and the terminal's fits it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from llx.llama.presets import PRESETS, families
 from llx.reports.families import BEGIN, END, families_table, with_families_table
 from tests.test_imports import ROOT
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "checkpoint.md").read_text()
 
 
-def test_the_readmes_table_is_that_of_the_presets():
-    table = README.split(BEGIN)[1].split(END)[0].strip()
+def test_the_pages_table_is_that_of_the_presets():
+    table = PAGE.split(BEGIN)[1].split(END)[0].strip()
     assert table == families_table(), "run `make readme`"
 
 
 def test_the_table_is_written_between_its_markers_only(tmp_path):
-    document = tmp_path / "README.md"
+    document = tmp_path / "page.md"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     subprocess.run([sys.executable, "-m", "llx.reports.families", document], check=True)
     assert document.read_text() == f"before\n{BEGIN}\n{families_table()}\n{END}\nafter\n"

@@ -30,7 +30,7 @@ GateFile = Annotated[
     Path | None,
     typer.Option(
         "--gate",
-        help="A TOML file that says what may get how much worse. [default: as in the README]",
+        help="A TOML file that says what may get how much worse. [default: as in docs/gates.md]",
         show_default=False,
     ),
 ]
