@@ -46,7 +46,51 @@ logits are wanted, $capacity positions in the cache.
 copies a cache. `ort.onnx` computes in float32, whatever `past` is in the others. What lies behind
 the filled positions counts for nothing: a cache need not be cleared.
 $program""")
-PROGRAM = Template("""
+# The same stands in docs/program.md, and a test runs it.
+PYTHON = """\
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+STEP = 256  # tokens that a step is given: a longer prompt goes in parts
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+session = onnxruntime.InferenceSession("ort.onnx", providers=["CPUExecutionProvider"])
+binding = session.io_binding()
+binding.bind_output("logits")
+caches = session.get_inputs()[3:]  # past.0.key, past.0.value, past.1.key, …
+capacity = caches[0].shape[2]
+for past in caches:  # past and present are one buffer: a step writes what is new into it
+    slots = np.zeros((1, *past.shape[1:]), np.float32)
+    cache = onnxruntime.OrtValue.ortvalue_from_numpy(slots)
+    binding.bind_ortvalue_input(past.name, cache)
+    binding.bind_ortvalue_output(past.name.replace("past", "present"), cache)
+
+
+def step(tokens, filled):
+    \"\"\"Run tokens behind those that are in the cache; the logits after the last one.\"\"\"
+    count = len(tokens)
+    if filled + count > capacity:  # which no runtime looks at
+        raise ValueError(f"the cache has {capacity} positions")
+    positions = np.arange(filled, filled + count, dtype=np.int64)
+    binding.bind_cpu_input("input_ids", np.array([tokens], np.int64))
+    binding.bind_cpu_input("position_ids", positions[None])
+    binding.bind_cpu_input("logit_index", np.array([[count - 1]], np.int64))
+    session.run_with_iobinding(binding)
+    return binding.get_outputs()[0].numpy()[0, 0]
+
+
+tokens = tokenizer.encode("The capital of France is").ids
+filled = 0
+for _ in range(16):
+    while filled < len(tokens):
+        part = tokens[filled : filled + STEP]
+        logits = step(part, filled)
+        filled += len(part)
+    tokens.append(int(logits.argmax()))
+print(tokenizer.decode(tokens))
+"""
+PROGRAM = f"""
 On Linux two environment variables make `ort.onnx` faster, as llx's own engine is:
 `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (weights of 4 and 8 bits in large pages) and
 `ORT_GQA_DISABLE_FLASH_ATTENTION=1` (attention of one token, behind a thousand others and more).
@@ -54,38 +98,8 @@ On Linux two environment variables make `ort.onnx` faster, as llx's own engine i
 ## With ONNX Runtime alone
 
 ```python
-import numpy as np
-import onnxruntime
-from tokenizers import Tokenizer
-
-tokenizer = Tokenizer.from_file("tokenizer.json")
-session = onnxruntime.InferenceSession("ort.onnx", providers=["CPUExecutionProvider"])
-binding = session.io_binding()
-binding.bind_output("logits")
-for past in session.get_inputs()[3:]:
-    slots = np.zeros((1, $kv_heads, $capacity, $head_dim), np.float32)
-    cache = onnxruntime.OrtValue.ortvalue_from_numpy(slots)
-    binding.bind_ortvalue_input(past.name, cache)
-    binding.bind_ortvalue_output(past.name.replace("past", "present"), cache)
-
-
-def step(tokens, filled):
-    count = len(tokens)
-    binding.bind_cpu_input("input_ids", np.array([tokens]))
-    binding.bind_cpu_input("position_ids", np.arange(filled, filled + count)[None])
-    binding.bind_cpu_input("logit_index", np.array([[count - 1]]))
-    session.run_with_iobinding(binding)
-    return binding.get_outputs()[0].numpy()[0, 0]  # of the last token, [$vocab]
-
-
-tokens = tokenizer.encode("The capital of France is").ids
-logits = step(tokens, 0)
-for _ in range(16):
-    tokens.append(int(logits.argmax()))
-    logits = step(tokens[-1:], len(tokens) - 1)
-print(tokenizer.decode(tokens))
-```
-""")
+{PYTHON}```
+"""
 
 
 def readme_of(manifest: Manifest) -> str:
@@ -108,7 +122,7 @@ def readme_of(manifest: Manifest) -> str:
     runs = {WEIGHTS, TOKENIZER} <= set(manifest.files)
     return TEXT.substitute(
         sizes,
-        program=PROGRAM.substitute(sizes) if runs else "",
+        program=PROGRAM if runs else "",
         name=manifest.name,
         parameters=f"{spec.parameters:,}",
         label=manifest.source.label.replace("`", "'"),

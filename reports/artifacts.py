@@ -106,7 +106,7 @@ def bundle_in_words(folder: Path, total_bytes: int, recipe: Recipe, made: bool) 
         f"{recipe.dialect}"
         + ("" if made else "; it is there already")
         + "\nnot built: a bundle was written; copy it and run `python3 run.py`, or add --remote "
-        "user@host"
+        f"user@host\nthen bring out/ back into it: `llx collect {folder}`; its README.md says more"
     )
 
 

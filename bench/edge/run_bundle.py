@@ -2,9 +2,18 @@
 
     python3 run.py [check | build | bench] [--json]
 
-Without a command: all three. Needs the TensorRT that the recipe names, numpy, and Python 3.10. What
-it makes is in `out/`. Every file that the recipe lists is compared with it before any of them is
-imported.
+    check   look whether this machine is what the bundle is for
+    build   build the engine, unless it is there already: minutes, and once
+    bench   measure it: raw samples, from which `llx collect` makes results
+
+Without a command: all three. With --json, each line of what it says is JSON, for programs.
+
+Needs the TensorRT that the recipe names, numpy, and Python 3.10 or newer; nothing is installed and
+nothing is downloaded. What it makes is in `out/`: copy that folder home. Every file that the recipe
+lists is compared with it before any of them is imported. README.md beside this file has more.
+
+It exits with 0 when done, 1 where the engine's numbers are no numbers, 2 where a file or a word is
+wrong, and 3 where this machine lacks something.
 """
 
 from __future__ import annotations
@@ -22,15 +31,19 @@ import subprocess
 from pathlib import Path
 
 COMMANDS = ("check", "build", "bench")
+CHOICE = "choose one of check, build, bench, or none for all; --help says more"
 EXIT_BAD_INPUT, EXIT_LACKING, EXIT_INTERRUPTED = 2, 3, 130
 
 
 def main() -> int:
     """Run the commands, each in a process of its own: its peak memory is its own."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return 0
     names = [name for name in sys.argv[1:] if name != "--json"]
     as_json = "--json" in sys.argv
     if len(names) > 1 or not set(names) <= set(COMMANDS):
-        return fail("choose one of check, build, bench, or none for all", EXIT_BAD_INPUT, as_json)
+        return fail(f"{' '.join(names)} is no command: {CHOICE}", EXIT_BAD_INPUT, as_json)
     if not names:
         for name in COMMANDS:
             code = subprocess.call([sys.executable, __file__, name, *sys.argv[1:]])

@@ -22,10 +22,11 @@ import msgspec
 
 import llx
 from llx.artifact import Artifact
-from llx.bundle import LIB, RECIPE, SCRIPT, WEIGHTS, Recipe
+from llx.bundle import LIB, README, RECIPE, SCRIPT, WEIGHTS, Recipe
 from llx.engine import EngineKey
 from llx.errors import BadInput, require_modules
 from llx.exporter.engines.build import BuildRequest, checked_graph, engine_contract
+from llx.exporter.engines.told import readme_of
 from llx.files import require_space, sha256_of
 from llx.graphs.capacity import stamped
 from llx.probe import Needs
@@ -63,10 +64,13 @@ class Bundle:
 
     @property
     def contents(self) -> dict[str, tuple[int, str]]:
-        """Size and hash of every file, the recipe's own among them."""
-        data = self.files[RECIPE]
-        assert isinstance(data, bytes)
-        return self.recipe.files | {RECIPE: (len(data), sha256(data).hexdigest())}
+        """Size and hash of every file, those that the recipe does not name among them."""
+        others = {name: self.files[name] for name in (README, RECIPE)}
+        return self.recipe.files | {
+            name: (len(data), sha256(data).hexdigest())
+            for name, data in others.items()
+            if isinstance(data, bytes)
+        }
 
     def require_intact(self, name: str) -> None:
         """Raise `BadInput` where a file that is copied is not what the artifact vouches for."""
@@ -135,6 +139,7 @@ def make_bundle(
         workload=dict(workload),
         files=hashes,
     )
+    files[README] = readme_of(recipe, place.device).encode()
     files[RECIPE] = msgspec.json.format(msgspec.json.encode(recipe), indent=1) + b"\n"
     return Bundle(recipe, files)
 
@@ -184,7 +189,7 @@ def _stands(bundle: Bundle, folder: Path) -> bool:
         and recipe.read_bytes() == bundle.files[RECIPE]
         and all(
             (folder / name).is_file() and (folder / name).stat().st_size == size
-            for name, (size, _) in bundle.contents.items()
+            for name, (size, _) in bundle.recipe.files.items()
         )
     )
 

@@ -27,7 +27,9 @@ from llx.bundle import (
     OBSERVED,
     PLAN,
     RECIPE,
+    RECORD_BYTES,
     SAMPLES,
+    SAMPLES_BYTES,
     SCRIPT,
     TIMING,
     WEIGHTS,
@@ -64,7 +66,7 @@ from llx.tensorrt import MODULES
 from llx.whole import clear_leftovers_in, whole_folder
 
 HOME = ".cache/llx/bundles"
-RECORD_BYTES, SAMPLES_BYTES, TIMING_BYTES = 1 << 20, 64 << 20, 256 << 20
+TIMING_BYTES = 256 << 20
 ENGINE_SLACK_BYTES = 256 << 20
 VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){1,4}")
 LARGE_BYTES = 8 << 20

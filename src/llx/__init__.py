@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llx.api.bench import bench as bench
     from llx.api.build import build as build
     from llx.api.check import check as check
+    from llx.api.collect import collect as collect
     from llx.api.compare import compare as compare
     from llx.api.evaluate import evaluate as evaluate
     from llx.api.export import export as export
@@ -57,6 +58,7 @@ __getattr__, __dir__, __all__ = hand_on(
         "api.bench": "bench",
         "api.build": "build",
         "api.check": "check",
+        "api.collect": "collect",
         "api.compare": "compare",
         "api.evaluate": "evaluate",
         "api.export": "export",

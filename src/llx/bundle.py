@@ -23,12 +23,13 @@ from llx.tensorrt import BuildOptions
 
 RECIPE = "recipe.json"
 SCRIPT = "run.py"
+README = "README.md"  # for who copies it; no file that anything reads
 LIB = "lib"
 WEIGHTS = "weights.safetensors"  # as in the artifact
 # Under `out/`, made where the bundle ran.
 MACHINE, PLAN, TIMING, BUILD = "device.json", "engine.plan", "timing.cache", "build.json"
 SAMPLES, OBSERVED = "samples.json", "fidelity.safetensors"
-
+RECORD_BYTES, SAMPLES_BYTES = 1 << 20, 64 << 20  # the most that is read of what came back
 
 SHOWN_CHARACTERS = 300
 

@@ -23,6 +23,7 @@ from llx.graphs.contract import GraphContract
 from llx.manifest import FileRecord
 from llx.runtime import Runtime
 from llx.tensorrt import BuildOptions
+from llx.typed import newer_schema
 
 ENGINES = "engines"
 MANIFEST = "manifest.json"
@@ -143,15 +144,25 @@ class Engine:
         return plan
 
 
+class NewerEngine(BadInput):
+    """An engine's manifest is one of a version of llx to come. Exit code 2."""
+
+
 def open_engine(folder: Path) -> Engine:
     """Open an engine's folder. Raises `BadInput` for anything but a whole one."""
     path = folder / MANIFEST
     remedy = "build it again with `llx build --overwrite`"
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=EngineManifest)
+        data = path.read_bytes()
+        manifest = msgspec.json.decode(data, type=EngineManifest)
     except OSError:
         raise BadInput(f"{folder} is not an engine: it has no {MANIFEST}", remedy) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if newer := newer_schema(data, "llx.engine", 1):
+            raise NewerEngine(
+                f"{path} was written by a newer llx ({newer})",
+                "upgrade: `pip install --upgrade llx`",
+            ) from None
         raise BadInput(f"{path} is not an engine's manifest ({error})", remedy) from None
     for name, record in manifest.files.items():
         file = folder / name
@@ -165,12 +176,15 @@ def open_engine(folder: Path) -> Engine:
 def engines_of(artifact: Artifact, runtime: Runtime | None = None) -> list[Engine]:
     """The engines that were built from an artifact as it is now, newest first.
 
-    One that is damaged is left out: it is none, and is built again when it is asked for.
+    One that is damaged is left out: it is none, and is built again when it is asked for. Raises
+    `BadInput` for one that a newer llx has built.
     """
     found = []
     for path in (artifact.folder / ENGINES).glob(f"[!.]*/{MANIFEST}"):
         try:
             engine = open_engine(path.parent)
+        except NewerEngine:
+            raise
         except BadInput:
             continue
         key = engine.manifest.key

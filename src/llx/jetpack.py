@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from llx.devices import Device
 from llx.errors import BadInput
+from llx.precision import Precision
 
 OLDEST_TENSORRT = (10, 3)
 
@@ -20,7 +21,8 @@ class JetPack:
     """A release. `boards` are parts of the catalogue's device names.
 
     `shipped`: its TensorRT is there after flashing; otherwise it has to be installed beside the
-    one that is, and such a JetPack is never chosen by default.
+    one that is, and such a JetPack is never chosen by default. `usual`: what most of its boards
+    run, although there are newer ones.
     """
 
     version: str
@@ -30,6 +32,7 @@ class JetPack:
     l4t: str | None
     boards: tuple[str, ...]
     shipped: bool = True
+    usual: bool = False
 
     @property
     def tensorrt_version(self) -> tuple[int, int]:
@@ -44,7 +47,16 @@ class JetPack:
 
 # version, TensorRT, CUDA, Python, Jetson Linux, boards
 JETPACKS = tuple(
-    JetPack(version=v, tensorrt=t, cuda=c, python=p, l4t=l4t, boards=boards, shipped=v != "7.2.2")
+    JetPack(
+        version=v,
+        tensorrt=t,
+        cuda=c,
+        python=p,
+        l4t=l4t,
+        boards=boards,
+        shipped=v != "7.2.2",
+        usual=v == "6.2",
+    )
     for v, t, c, p, l4t, boards in (
         ("5.1", "8.5", "11.4", "3.8", "35.2", ("orin",)),
         ("6.0", "8.6", "12.2", "3.10", "36.3", ("orin",)),
@@ -59,8 +71,9 @@ JETPACKS = tuple(
 
 
 def jetpack_for(device: Device, version: str | None = None) -> JetPack:
-    """The JetPack that `--jetpack VERSION` means; by default the newest with a TensorRT of its own.
+    """The JetPack that `--jetpack VERSION` means.
 
+    By default the one that most boards of the kind run, else the newest with a TensorRT of its own.
     Raises `BadInput` where the device is no Jetson, has no such JetPack, or gets from it a TensorRT
     that is too old for these graphs.
     """
@@ -72,7 +85,8 @@ def jetpack_for(device: Device, version: str | None = None) -> JetPack:
     fitting = [release for release in JETPACKS if release.runs_on(device)]
     usable = [release for release in fitting if release.tensorrt_version >= OLDEST_TENSORRT]
     if version is None:
-        return [release for release in usable if release.shipped][-1]
+        shipped = [release for release in usable if release.shipped]
+        return next((release for release in shipped if release.usual), shipped[-1])
     named = next((release for release in fitting if release.version == version), None)
     choice = f"choose among {', '.join(release.version for release in usable)}"
     if named is None:
@@ -85,3 +99,18 @@ def jetpack_for(device: Device, version: str | None = None) -> JetPack:
             f"update the Jetson, and {choice}",
         )
     return named
+
+
+def reported_not_to_build(device: Device, release: JetPack, precision: Precision) -> str | None:
+    """What others report of a precision on a Jetson, a line to say before anything is sent there.
+
+    None where nothing is known. It was not seen here: no Jetson was.
+    """
+    scales_in_fp16 = precision.linear in ("int8", "int8-wo") and precision.compute == "fp16"
+    if "orin" in device.name and release.version == "7.2" and scales_in_fp16:
+        return (
+            "int8 with fp16 scales for JetPack 7.2 on an Orin is reported not to build "
+            "(NVIDIA/TensorRT#4832): name --jetpack 6.2 where the Orin has it, or export with "
+            "--precision fp16"
+        )
+    return None

@@ -66,16 +66,25 @@ def checked(value: object, kind: Any, name: str, remedy: str) -> Any:
 def newer_schema(data: bytes, name: str, known: int) -> str | None:
     """The schema that JSON says it is of, where that is one to come: `llx.result/2` after 1.
 
-    Of an object, or of the first of a list.
+    Of an object, or of any of a list or of lines.
     """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
+        value = [_loaded(line) for line in data.splitlines()]
+    for one in value if isinstance(value, list) else [value]:
+        schema = one.get("schema") if isinstance(one, dict) else None
+        version = re.fullmatch(re.escape(name) + r"/([0-9]{1,9})", str(schema), re.ASCII)
+        if version and int(version[1]) > known:
+            return str(schema)
+    return None
+
+
+def _loaded(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    value = value[0] if isinstance(value, list) and value else value
-    schema = value.get("schema") if isinstance(value, dict) else None
-    version = re.fullmatch(re.escape(name) + r"/([0-9]{1,9})", str(schema), re.ASCII)
-    return str(schema) if version and int(version[1]) > known else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

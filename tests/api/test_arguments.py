@@ -50,6 +50,7 @@ CALLS = {
     "bench": lambda on: {"artifact": on, "fidelity": False, "roofline": False},
     "build": lambda on: {"artifact": on},
     "check": lambda on: {"artifact": on},
+    "collect": lambda on: {"bundle": "bundle", "artifact": on},
     "compare": lambda on: {"results": RESULT, "baseline": RESULT},
     "evaluate": lambda on: {"artifact": on, "tasks": "none_such"},
     "export": lambda on: {"weights": "checkpoint", "output": "there"},

@@ -262,10 +262,12 @@ def test_a_bundle_for_a_jetson_is_written_and_said_to_be_no_engine(llx, artifact
     assert (ended.code, ended.stderr) == (0, "")
     assert "bundles/tiny-fp16-agx-orin-64-jetpack6.2: " in ended.stdout
     assert "TensorRT 10.3 by dialect primitive" in ended.stdout
-    assert ended.stdout.splitlines()[-1] == (
+    assert ended.stdout.splitlines()[-2:] == [
         "not built: a bundle was written; copy it and run `python3 run.py`, or add --remote "
-        "user@host"
-    )
+        "user@host",
+        "then bring out/ back into it: `llx collect bundles/tiny-fp16-agx-orin-64-jetpack6.2`; "
+        "its README.md says more",
+    ]
     assert without_engines(artifact)
     recipe = json.loads(
         (tmp_path / "bundles/tiny-fp16-agx-orin-64-jetpack6.2/recipe.json").read_text()

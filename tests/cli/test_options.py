@@ -258,6 +258,12 @@ CALLS = (
         codes=(3,),
     ),
     Call(
+        "collect bundle --artifact artifact --output json",
+        {"BUNDLE": lacks("bundle"), "--artifact": anything, "--output": anything},
+        codes=(2,),
+    ),
+    Call("collect bundle -o fly", {"-o": lacks("fly")}, codes=(2,)),
+    Call(
         "generate artifact Hello --engine torch --tokens 12 --temperature 2 --top-p 0.5 --seed 5"
         " --trust-engine",
         {

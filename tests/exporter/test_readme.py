@@ -38,11 +38,14 @@ def greedy(session, tokens, count):
     return tokens
 
 
-@pytest.mark.parametrize("compute", ["fp32", "fp16"])
-def test_its_program_gives_the_references_tokens_and_imports_no_llx(tmp_path, compute):
+@pytest.mark.parametrize(("compute", "parts"), [("fp32", None), ("fp32", 10), ("fp16", None)])
+def test_its_program_gives_the_references_tokens_and_imports_no_llx(tmp_path, compute, parts):
     precision = Precision(compute=compute, linear="dense", vocab="dense")
     artifact = export_tiny(tmp_path, precision, WHOLE)
     (program,) = programs(artifact)
+    if parts:  # a prompt of 24 tokens, in three of them
+        program = program.replace("STEP = 256", f"STEP = {parts}")
+        assert f"STEP = {parts}" in program
     blocked = "import sys\nsys.modules['llx'] = sys.modules['torch'] = None\n"
     ended = subprocess.run(
         [sys.executable, "-c", blocked + program],

@@ -22,7 +22,7 @@ from llx.exporter.engines.remote import RemoteRequest, build_remotely
 from llx.exporter.engines.ssh import remote_named
 from llx.files import write_whole
 from llx.graphs.contract import Limits
-from llx.jetpack import JETPACKS, jetpack_for
+from llx.jetpack import JETPACKS, jetpack_for, reported_not_to_build
 from llx.probe import Machine, Needs, unmet
 from llx.progress import Progress
 from llx.result import Result, encode_results
@@ -112,15 +112,21 @@ def bundle_for(
     where: Elsewhere,
     overwrite: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> WrittenBundle:
     """Write the bundle that builds on the Jetson which `where` names, and measures there.
+
+    `tell` is called before, with what is reported of such a build.
 
     Raises `BadInput` where it is none or sizes do not fit, `Lacking` where something to be carried
     is not here.
     """
     device, workload = _checked(artifact, request, where)
     assert device is not None
-    place = _on_jetpack(device, jetpack_for(device, where.jetpack).version)
+    release = jetpack_for(device, where.jetpack)
+    place = _on_jetpack(device, release.version)
+    if reported := reported_not_to_build(device, release, artifact.manifest.precision):
+        tell(reported)
     bundle = make_bundle(artifact, request, place, workload)
     name = f"{artifact.folder.resolve().name}-{device.name}-jetpack{place.jetpack}"
     folder = where.output or DEFAULT_ROOT / name

@@ -17,6 +17,7 @@ import llx
 from llx.cli.bench import bench
 from llx.cli.build import build
 from llx.cli.check import check
+from llx.cli.collect import collect
 from llx.cli.compare import compare
 from llx.cli.convert import convert
 from llx.cli.doctor import doctor
@@ -45,6 +46,7 @@ for command in (
     check,
     inspect,
     build,
+    collect,
     generate,
     reference,
     bench,

@@ -66,7 +66,7 @@ def build(
     jetpack: Annotated[
         str | None,
         typer.Option(
-            help="The Jetson's. [default: the newest that ships TensorRT]",
+            help="The Jetson's. [default: 6.2 of an Orin; of a Thor the newest with a TensorRT]",
             show_default=False,
         ),
     ] = None,
@@ -138,7 +138,7 @@ def build(
             say(engine_in_words(found, made))
     elif remote is None:
         for request in requests:
-            written = bundle_for(artifact, request, where, overwrite)
+            written = bundle_for(artifact, request, where, overwrite, tell=warn)
             say(bundle_in_words(written.folder, written.total_bytes, written.recipe, written.made))
     else:
         results = Results()
