@@ -16,6 +16,7 @@ import typer
 import llx
 from llx.cli.bench import bench
 from llx.cli.build import build
+from llx.cli.chat import chat
 from llx.cli.check import check
 from llx.cli.compare import compare
 from llx.cli.convert import convert
@@ -46,6 +47,7 @@ for command in (
     inspect,
     build,
     generate,
+    chat,
     reference,
     bench,
     report,

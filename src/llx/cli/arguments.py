@@ -59,6 +59,35 @@ Vocab = Annotated[
     ),
 ]
 
+# Of text that a model continues.
+TextEngine = Annotated[
+    str | None,
+    typer.Option(help="One of `llx bench`, such as ort, torch or trt. [default: ort, else torch]"),
+]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        metavar="YYYY-MM-DD", help="The day that the chat template is told. [default: today]"
+    ),
+]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling.")]
+TopK = Annotated[int, typer.Option(help="Draw from the likeliest so many; 0: from all.")]
+Penalty = Annotated[float, typer.Option(help="Above 1: what was said already becomes less likely.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Stops = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        help="End before this text; may be given again.",
+        show_default=False,
+    ),
+]
+TrustEngine = Annotated[
+    bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
+]
+
 
 Value = TypeVar("Value")
 More = ParamSpec("More")
