@@ -51,7 +51,7 @@ llx: evaluation
 
 llx.exporter: differences direct locate quantize rescaled graph vocabulary engines
 llx.exporter: sources
-llx.exporter: weights
+llx.exporter: weights sizes
 llx.exporter: load
 llx.exporter: original quantization
 llx.exporter: readback request readme

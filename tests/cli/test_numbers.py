@@ -44,7 +44,7 @@ BASES = {
     "export": "--weights checkpoint -o out --overwrite --precision int4 --calibration-windows 2"
     " --context 32",
     "build": "fp16 --device agx-orin-64 --jetpack 6.2 -o bundle --overwrite",
-    "plan": "7b",
+    "plan": "--size 7b",
     "eval": "artifact --tasks llx_choice --limit 1 --include-path own",
 }
 

@@ -143,6 +143,7 @@ CALLS = (
             "--output": lambda seen: seen.json["schema"] == "llx.plan/1",
         },
     ),
+    Call("plan artifact -o json", {"WEIGHTS": lambda seen: seen.json["precision"] == "fp32"}),
     Call(
         "plan --model llama-3.2-1b -o json",
         {
@@ -275,12 +276,15 @@ CALLS = (
     ),
     Call(
         "generate artifact Hello --engine torch -n 12 --temperature 2 --top-k 3"
-        " --repetition-penalty 3 --stop \N{REPLACEMENT CHARACTER}",
+        " --repetition-penalty 3",
         {
             "--top-k": matters("--top-k"),
             "--repetition-penalty": matters("--repetition-penalty"),
-            "--stop": matters("--stop"),
         },
+    ),
+    Call(
+        "generate artifact Hello --engine torch -n 40 --temperature 2 --stop \N{REPLACEMENT CHARACTER}",
+        {"--stop": matters("--stop")},
     ),
     Call(
         "generate artifact Hello --chat -n 5",
@@ -310,8 +314,13 @@ CALLS = (
         typed="Hello\n",
     ),
     Call(
-        "chat artifact --engine torch -n 12 --stop \N{REPLACEMENT CHARACTER}",
-        {"-n": matters("-n"), "--stop": matters("--stop")},
+        "chat artifact --engine torch -n 40 --temperature 2 --stop \N{REPLACEMENT CHARACTER}",
+        {"--stop": matters("--stop")},
+        typed="Hello\n",
+    ),
+    Call(
+        "chat artifact --engine torch -n 5",
+        {"-n": matters("-n")},
         typed="Hello\n",
     ),
     Call("generate artifact Hello --engine trt", {"--engine": lacks("trt")}, codes=(3,)),
