@@ -283,7 +283,7 @@ CALLS = (
         },
     ),
     Call(
-        "generate artifact Hello --engine torch -n 40 --temperature 2 --stop \N{REPLACEMENT CHARACTER}",
+        "generate artifact Hello --engine torch -n 40 --temperature 2 --stop \ufffd",
         {"--stop": matters("--stop")},
     ),
     Call(
@@ -314,7 +314,7 @@ CALLS = (
         typed="Hello\n",
     ),
     Call(
-        "chat artifact --engine torch -n 40 --temperature 2 --stop \N{REPLACEMENT CHARACTER}",
+        "chat artifact --engine torch -n 40 --temperature 2 --stop \ufffd",
         {"--stop": matters("--stop")},
         typed="Hello\n",
     ),
@@ -405,7 +405,7 @@ CALLS = (
             "RESULTS": lambda seen: "The baseline:" in seen.ended.stdout,
             "--output": lambda seen: {"report.md", "index.html"} <= set(os.listdir("out")),
             "--gate": matters("--gate"),
-            "--history": lambda seen: "history: past, 1 lines, 1 of them new" in seen.out,
+            "--history": lambda seen: "history: past, 1 line, 1 new" in seen.out,
             "--label": lambda seen: '"v1"' in (seen.folder / "past").read_text(),
             "--branch": lambda seen: '"main"' in (seen.folder / "past").read_text(),
         },

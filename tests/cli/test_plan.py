@@ -114,7 +114,7 @@ def test_a_checkpoint_is_planned_by_its_config_alone(llx, tmp_path):
 
 
 def test_a_gguf_file_is_planned_by_its_header(llx, tmp_path):
-    write_gguf(tmp_path / "own.gguf", random_tensors(TINY))
+    write_gguf(tmp_path / "own.gguf", TINY, random_tensors(TINY))
     assert planned(llx, tmp_path / "own.gguf").parameters == TINY.parameters
 
 

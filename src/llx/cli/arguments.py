@@ -103,6 +103,17 @@ def path_named(text: str | Path) -> Path:
     return Path(text)
 
 
+def positions(text: str | int) -> int:
+    """A number of positions: 8192, or 8k for 8 × 1024. Raises `BadInput` for anything else."""
+    word = str(text).strip().lower()
+    try:
+        return int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1)
+    except ValueError:
+        raise BadInput(
+            f"--context {text!r} is no number of positions", "write --context 8192, or 8k"
+        ) from None
+
+
 def file_named(text: str | Path) -> Path:
     """The same for a file, whose name ends in no slash."""
     if str(text).endswith("/"):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import Block, Vocab, command_line, names
+from llx.cli.arguments import Block, Vocab, command_line, names, positions
 
 
 def plan(
@@ -43,7 +43,9 @@ def plan(
     context: Annotated[
         int | None,
         typer.Option(
-            help="Cache capacity. [default: an artifact's own, or the model's, at most 2048]"
+            parser=positions,
+            metavar="N",
+            help="Cache capacity. [default: an artifact's own, or the model's, at most 2048]",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Rows that are decoded together.")] = 1,
