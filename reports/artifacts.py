@@ -9,7 +9,7 @@ from llx.artifact import Artifact
 from llx.bundle import Recipe
 from llx.engine import Engine
 from llx.manifest import TOKENIZER, UNREAD, WEIGHTS, QuantizationRecord
-from llx.reports.units import binary_bytes, parameters
+from llx.reports.units import binary_bytes, counted, parameters
 
 
 def quantization_in_words(record: QuantizationRecord) -> str:
@@ -56,13 +56,13 @@ def _of_casts(artifact: Artifact) -> Iterator[str]:
     if casts.overflowed:
         option = "--precision" if precision.linear == "dense" else "--compute"
         yield (
-            f"warning: {precision.compute} cannot hold {casts.overflowed} weights: they are "
+            f"warning: {precision.compute} cannot hold {counted(casts.overflowed, 'weight')}, "
             f"infinite now, and results may be NaN or inf: export with {option} bf16 or fp32"
         )
     if casts.underflowed:
         yield (
-            f"warning: {precision.compute} cannot hold {casts.underflowed} weights that are too "
-            "small: they are 0 now; `llx bench` judges what that costs"
+            f"warning: {precision.compute} cannot hold {counted(casts.underflowed, 'weight')}, too "
+            "small for it and 0 now; `llx bench` judges what that costs"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import msgspec
 from rich.table import Table
@@ -13,22 +14,122 @@ from llx.reports.console import WIDTH, say, show, simple_table
 from llx.reports.units import decimal_bytes, parameters, significant
 
 
-def plans_json(plans: Plans) -> str:
-    """All of them as `llx.plan/1`."""
-    return msgspec.json.format(msgspec.json.encode(plans), indent=1).decode()
+def plans_json(plans: Sequence[Plans]) -> str:
+    """All of them as `llx.plan/1`: of several precisions a list."""
+    told = plans[0] if len(plans) == 1 else plans
+    return msgspec.json.format(msgspec.json.encode(told), indent=1).decode()
 
 
-def show_plans(plans: Plans) -> None:
-    """Print predictions: a line for each device, or everything about the only one."""
+def show_plans(all_plans: Sequence[Plans]) -> None:
+    """Print predictions: a line for each device or precision, or everything about the only one."""
+    plans = all_plans[0]
     sizes = plans.sizes
-    say(f"{plans.model} · {parameters(plans.parameters)} · {plans.precision}")
+    precisions = ", ".join(one.precision for one in all_plans)
+    say(f"{plans.model} · {parameters(plans.parameters)} · {precisions}")
     say(f"cache of {sizes.capacity} positions, batch {sizes.rows}, prompt of {sizes.prompt} tokens")
     say("A prediction from sizes and specifications: nothing was measured.\n")
     single = len(plans.plans) == 1
-    show(_single_table(plans, plans.plans[0]) if single else _table(plans))
+    if len(all_plans) > 1:
+        show(_of_one_device(all_plans) if single else _of_precisions(all_plans))
+        notes = _notes_of_several(all_plans)
+    else:
+        show(_single_table(plans, plans.plans[0]) if single else _table(plans))
+        notes = _notes(plans, single)
     say("")
-    for note in _notes(plans, single):
+    for note in notes:
         say(_wrapped(note))
+
+
+MOST_IN_FULL = 3  # precisions beside one another in 80 columns with what is left of the memory
+
+
+def _of_precisions(all_plans: Sequence[Plans]) -> Table:
+    """A line for each device: of each precision what is left of the memory, and how it decodes."""
+    full = len(all_plans) <= MOST_IN_FULL
+    headings = ["device", ">GB"]
+    for one in all_plans:
+        short = one.precision.replace("-vocab-int8", "+v")
+        headings += [f">{short}\nleft"] * full + [f">{short if not full else ''}\ntg"]
+    rows = []
+    for i, first in enumerate(all_plans[0].plans):
+        cells = [first.device.name, f"{first.device.memory_gb.value:g}"]
+        for one in all_plans:
+            plan = one.plans[i]
+            rate = _rate(plan.decode.tok_per_s_realistic, "?")
+            fits = f"no {plan.lacks}" if plan.lacks else rate
+            cells += [f"{plan.memory.left_bytes / 1e9:.1f}"] * full
+            cells += [fits if plan.memory.fits else "–"]
+        rows.append(cells)
+    return simple_table("", headings, rows)
+
+
+def _of_one_device(all_plans: Sequence[Plans]) -> Table:
+    """A line for each precision, on the only device."""
+    device = all_plans[0].plans[0].device
+    prefill = f">pp{all_plans[0].sizes.prompt}"
+    headings = ("precision", ">needed", ">left", "fits", f"{prefill}\nspec", f"{prefill}\nreal.")
+    rows = []
+    for one in all_plans:
+        (plan,) = one.plans
+        _, _, fits, left, *speeds, _ = _row(plan)
+        rows.append((one.precision, f"{plan.memory.needed_bytes / 1e9:.1f}", left, fits, *speeds))
+    title = f"{device.title}, {device.memory_gb.value:g} GB"
+    return simple_table(title, (*headings, ">tg\nspec", ">tg\nreal."), rows)
+
+
+def _notes_of_several(all_plans: Sequence[Plans]) -> list[str]:
+    """What the figures mean, where there are several precisions."""
+    plans = all_plans[0]
+    single = len(plans.plans) == 1
+    needed = ", ".join(
+        f"{one.precision} {decimal_bytes(one.plans[0].memory.weights_bytes)}" for one in all_plans
+    )
+    return [
+        f"Weights: {needed}; KV cache {decimal_bytes(plans.plans[0].memory.cache_bytes)}. left: "
+        "GB, after cache, activations and what is set aside, an assumption.",
+        f"tok/s of all rows; {'real.' if single else 'tg'}: at {100 * plans.bandwidth_share:.0f} % "
+        f"of the specified bandwidth and {100 * plans.compute_share:.0f} % of the compute. –: it "
+        "does not fit; ?: a figure that it needs is unknown.",
+        "Fewer bits cost accuracy, which is not predicted: judge an artifact with `llx bench`.",
+        *(plans.plans[0].notes if single else ()),
+        *_unchecked(plans),
+        _build_note(max(all_plans, key=lambda one: one.build.disk_bytes)),
+        _disk_note(max((one.disk for one in all_plans), key=lambda disk: disk.needed_bytes)),
+    ]
+
+
+def _unchecked(plans: Plans) -> list[str]:
+    """Which devices' figures, of those that these predictions rest on, nobody has looked up."""
+    names = []
+    for plan in plans.plans:
+        device = plan.device
+        used = (
+            device.memory_gb,
+            device.bandwidth_gb_per_s,
+            device.fp16_tflops,
+            device.int8_tops,
+        )
+        if any(figure is not None and figure.source == "M" for figure in used):
+            names.append(device.name)
+    if not names:
+        return []
+    if len(plans.plans) == 1:
+        return [
+            f"Not every figure of {names[0]} was checked against a source: those marked [M] are "
+            "from memory."
+        ]
+    return [
+        f"Not checked against a source, but from memory, are figures of {', '.join(names)}: which, "
+        "--device NAME says."
+    ]
+
+
+def _build_note(plans: Plans) -> str:
+    return (
+        f"engine: to build one takes up to {decimal_bytes(plans.build.disk_bytes)} of disk beside "
+        f"the artifact and {decimal_bytes(plans.build.memory_bytes)} of memory at least; TensorRT "
+        "builds where the GPU is, TensorRT-RTX anywhere. How long it takes is not predicted."
+    )
 
 
 def _table(plans: Plans) -> Table:
@@ -151,7 +252,9 @@ def _notes(plans: Plans, single: bool) -> list[str]:
         notes += plans.plans[0].notes
     else:
         notes += _common_notes(plans)
+    notes += _unchecked(plans)
     notes.append("; ".join(f"[{letter}] {meaning}" for letter, meaning in plans.sources.items()))
+    notes.append(_build_note(plans))
     notes.append(_disk_note(plans.disk))
     return notes
 

@@ -134,6 +134,12 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
         _shown.remove(bars)
 
 
+def remark(text: str) -> None:
+    """A dim line to stderr, for whoever sits there: where it is no terminal there is none."""
+    if STDERR.is_terminal:
+        STDERR.print(Text(visible(text), style="dim"))
+
+
 def make_way() -> None:
     """Take all bars out of the terminal, before something is printed there."""
     if STDOUT.is_terminal:

@@ -62,3 +62,8 @@ def share_of(text: str) -> float:
 def minute(created: str) -> str:
     """A time of ISO 8601 to the minute."""
     return created[:16].replace("T", " ")
+
+
+def counted(count: int, thing: str) -> str:
+    """A count of things in words: 1 line, 2 lines."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

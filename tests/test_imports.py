@@ -51,19 +51,20 @@ llx: evaluation
 
 llx.exporter: differences direct locate quantize rescaled graph vocabulary engines
 llx.exporter: sources
-llx.exporter: weights
+llx.exporter: weights sizes
 llx.exporter: load
 llx.exporter: original quantization
 llx.exporter: readback request readme
 llx.exporter: export
 
-llx.bench: session cuda text chat
+llx.bench: session cuda text chat sampling
 llx.bench: clock
 llx.bench: machine
 llx.bench: sessions
 llx.bench: roofline
 llx.bench: speed
 llx.bench: generate fidelity
+llx.bench: conversation
 llx.bench: tasks edge worker
 llx.bench: kept
 llx.bench: run
@@ -213,8 +214,8 @@ COMMANDS = sorted((FOLDERS["llx"] / "cli").glob("*.py"))
 def test_a_command_parses_calls_and_prints(file):
     """A file of `cli/` is one command: it decides nothing, and knows nothing of the folders.
 
-    Beside it, shapes that a user types are parsed in `arguments.py`, and what was measured is kept
-    by `printed.py` where it cannot be printed.
+    Beside it, shapes that a user types are parsed in `arguments.py`, what was measured is kept by
+    `printed.py` where it cannot be printed, and `talk.py` sits at the terminal of a conversation.
     """
     if file.stem in ("__init__", *BESIDE_COMMANDS):
         return
@@ -234,7 +235,7 @@ def test_a_command_parses_calls_and_prints(file):
 
 
 MOST_STATEMENTS = 32
-BESIDE_COMMANDS = ("arguments", "printed")
+BESIDE_COMMANDS = ("arguments", "printed", "talk")
 
 
 @pytest.mark.parametrize("file", [file for folder, file in PLACES if needs_no_torch(folder, file)])

@@ -13,7 +13,7 @@ from llx.devices import SOURCES, Device
 from llx.errors import BadInput
 from llx.graphs.contract import contract_for
 from llx.llama.spec import LlamaSpec
-from llx.plans import Bound, Disk, Memory, Phase, Plan, Plans, Sizes
+from llx.plans import Bound, Build, Disk, Memory, Phase, Plan, Plans, Sizes
 from llx.precision import PRECISIONS, Precision
 
 # The share of the specified bandwidth that a good engine reaches when it decodes at batch 1. By
@@ -38,6 +38,9 @@ OWN_RESERVE_BYTES = 1_000_000_000
 # From the one that loses least. fp32 and bf16 are left out: checkpoints are 16 bits wide, and bf16
 # is as large as fp16. int8 is as large as int8-wo and loses more.
 BY_FIDELITY = ("fp16", "int8-wo", "int4")
+
+# An engine of two profiles stores dense weights twice, which `llx build` wants room for.
+ENGINE_BYTES_PER_WEIGHT = 2
 
 DEFAULT_PROMPT = 512
 INT4_LEAST_SM = 80  # TensorRT builds no int4 for Turing, as `llx.graphs.tensorrt_rules` has it
@@ -74,6 +77,7 @@ def plans_for(
 ) -> Plans:
     """Predictions for each device, and the disk space that an export needs here."""
     needed = roofline.stored_bytes(spec, precision, sizes.capacity)
+    build = Build(disk_bytes=ENGINE_BYTES_PER_WEIGHT * needed, memory_bytes=needed)
     return Plans(
         command=command,
         model=model,
@@ -82,6 +86,7 @@ def plans_for(
         precision=precision.name,
         sizes=sizes,
         disk=Disk(needed_bytes=needed, free_bytes=free_bytes, enough=needed <= free_bytes),
+        build=build,
         bandwidth_share=BANDWIDTH_SHARE,
         compute_share=COMPUTE_SHARE,
         sources={str(letter): meaning for letter, meaning in SOURCES.items()},

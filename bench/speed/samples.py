@@ -85,19 +85,29 @@ class Workload:
         fewer = itertools.takewhile(lambda count: count < self.most_repetitions, doubled)
         return [*fewer, self.most_repetitions]
 
-    def require_fit(self, limits: Limits, of: str = "artifact", make: str = "export") -> None:
+    def require_fit(
+        self,
+        limits: Limits,
+        of: str = "artifact",
+        make: str = "export",
+        context: int | None = None,
+    ) -> None:
         """Raise `BadInput` where there is no test, or one does not fit the limits.
 
-        `of` says whose they are, `make` what makes others.
+        `of` says whose they are, `make` what makes others; `context`: the positions that the model
+        knows, beyond which nothing does.
         """
         if not self.prompts and not self.generated and not self.requests:
             raise BadInput("there is nothing to measure", "give -p or -n a length above 0")
         for test in self.tests():
             needed = test.depth + test.fed
             if needed > limits.capacity:
+                larger = context is None or needed <= context
                 raise BadInput(
                     f"{test.name} fills {needed} positions and the cache holds {limits.capacity}",
-                    f"shorten it, or {make} with --context {needed} or more",
+                    f"shorten it, or {make} with --context {needed} or more"
+                    if larger
+                    else f"shorten it: the model itself knows {context} positions, and no more",
                 )
             if test.batch > limits.max_rows:
                 raise BadInput(

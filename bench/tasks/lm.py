@@ -193,7 +193,7 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
             raise BadInput(
                 f"a continuation has {len(wanted)} tokens, and the cache {self.max_length} "
                 "positions",
-                "export with a larger --context",
+                "export with a larger --context, where the model knows more positions",
             )
         whole = (context or [self.prefix_token_id]) + wanted
         self.truncated += len(whole) > self.max_length + 1
@@ -226,7 +226,7 @@ class SessionLM(TemplateLM):  # type: ignore[misc]
         if room < 1:
             raise BadInput(
                 f"a task generates {most} tokens, and the cache has {self.max_length} positions",
-                "export with a larger --context",
+                "export with a larger --context, where the model knows more positions",
             )
         prompt = self.tok_encode(context) or [self.prefix_token_id]
         self.truncated += len(prompt) > room

@@ -169,7 +169,8 @@ def engine_contract(contract: GraphContract, request: BuildRequest) -> GraphCont
         raise BadInput(
             f"--context {context} is outside the artifact's capacity of 1…{limits.capacity} "
             "positions",
-            f"choose at most {limits.capacity}, or export again with --context {context}",
+            f"choose at most {limits.capacity}, or export again with a larger "
+            "--context, where the model knows more positions",
         )
     if not 1 <= most <= context:
         raise BadInput(

@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # as in `llx.lazy`
 if TYPE_CHECKING:
     from llx.api.bench import bench as bench
     from llx.api.build import build as build
+    from llx.api.chat import chat as chat
     from llx.api.check import check as check
     from llx.api.collect import collect as collect
     from llx.api.compare import compare as compare
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from llx.api.session import OpenSession as OpenSession
     from llx.artifact import Artifact as Artifact
     from llx.artifact import open_artifact as open_artifact
+    from llx.bench.conversation import Conversation as Conversation
     from llx.engine import Engine as Engine
     from llx.errors import BadInput as BadInput
     from llx.errors import GateFailed as GateFailed
@@ -57,6 +59,7 @@ __getattr__, __dir__, __all__ = hand_on(
     {
         "api.bench": "bench",
         "api.build": "build",
+        "api.chat": "chat",
         "api.check": "check",
         "api.collect": "collect",
         "api.compare": "compare",
@@ -69,6 +72,7 @@ __getattr__, __dir__, __all__ = hand_on(
         "api.results": "Interrupted Results",
         "api.session": "OpenSession",
         "artifact": "Artifact open_artifact",
+        "bench.conversation": "Conversation",
         "engine": "Engine",
         "errors": "BadInput GateFailed Lacking LlxError",
         "evaluation": "Evaluation",

@@ -35,6 +35,35 @@ def pressed() -> bool:
     return _pressed
 
 
+class Remembered:
+    """Within it the first Ctrl-C is remembered and ends nothing: whoever works asks by calling it.
+
+    The second ends the program as ever. Nothing is interrupted in the middle of an engine's step,
+    which might not be able to go on from there.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self) -> bool:
+        """Whether it was pressed."""
+        return self._told
+
+    def __enter__(self) -> Remembered:
+        self._before: Any = signal.getsignal(signal.SIGINT)
+        self._installed = _install(self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self._told:
+            _raise(number, frame)
+        self._told = True
+
+
 def end_quietly() -> None:
     """All is done, and the interpreter is about to end: from now on Ctrl-C only ends it sooner."""
     _install(lambda *_: os._exit(EXIT_INTERRUPTED))

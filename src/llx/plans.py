@@ -80,6 +80,17 @@ class Disk:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Build:
+    """What is known of building an engine: most bytes that it takes on disk, least of memory.
+
+    The disk's are beside the artifact. How long it takes is not predicted.
+    """
+
+    disk_bytes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plans:
     """All that `llx plan` says, as `-o json` writes it."""
 
@@ -92,6 +103,7 @@ class Plans:
     precision: str
     sizes: Sizes
     disk: Disk
+    build: Build
     bandwidth_share: float
     compute_share: float
     sources: dict[str, str]

@@ -51,6 +51,7 @@ CALLS = {
     "build": lambda on: {"artifact": on},
     "check": lambda on: {"artifact": on},
     "collect": lambda on: {"bundle": "bundle", "artifact": on},
+    "chat": lambda on: {"artifact": on, "tokens": 1},
     "compare": lambda on: {"results": RESULT, "baseline": RESULT},
     "evaluate": lambda on: {"artifact": on, "tasks": "none_such"},
     "export": lambda on: {"weights": "checkpoint", "output": "there"},
@@ -83,7 +84,8 @@ def done_at_once(monkeypatch):
     monkeypatch.setattr("llx.api.export.export_whole", lambda *_: (None, False))
     monkeypatch.setattr("llx.api.report.write_page", lambda *_, **__: Path("page"))
     monkeypatch.setattr("llx.api.check._check_fidelity", lambda *_: iter(()))
-    monkeypatch.setattr("llx.api.generate.default_engine", lambda: llx_engine("torch"))
+    for name in ("generate", "chat"):
+        monkeypatch.setattr(f"llx.api.{name}.default_engine", lambda: llx_engine("torch"))
     tasks = SimpleNamespace(run_tasks=nothing)
     monkeypatch.setitem(sys.modules, "llx.bench.tasks.run", tasks)
     monkeypatch.setattr("llx.exporter.locate._from_hub", lambda *_: Path("hub"))
@@ -100,7 +102,7 @@ def test_every_public_function_is_held_to_it():
     assert of_llx == {*CALLS, "silent"}
 
 
-SECONDS = ("generate", "reference")  # of which many calls run the model
+SECONDS = ("chat", "generate", "reference")  # of which many calls run the model
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,9 @@ def test_no_argument_of_any_kind_ends_in_an_error_from_inside(
             answer = FUNCTIONS[name](**call)
             if name == "generate":
                 list(answer)
+            if name == "chat":
+                with answer:
+                    list(answer.ask("a"))
         except llx.LlxError:
             continue
         except Exception as error:

@@ -29,6 +29,7 @@ RENAMED = {
         "most_repetitions": "max_repetitions",
     },
     "generate": {"most": "tokens"},
+    "chat": {"most": "tokens"},
     "report": {"gate": "gates", "no_baseline": "baseline"},
     "compare": {"gate": "gates", "files": "results"},
 }
@@ -41,10 +42,19 @@ ELSEWHERE = {
 
 def test_the_public_names_are_these():
     assert set(llx.__all__) == {
-        *("bench", "build", "check", "collect", "compare", "evaluate", "export", "generate"),
-        "open_artifact",
+        *("bench", "build", "chat", "check", "collect", "compare", "evaluate", "export"),
+        *("generate", "open_artifact"),
         *("plan", "reference", "report", "silent"),
-        *("Artifact", "Compared", "Engine", "Evaluation", "OpenSession", "Plans", "Report"),
+        *(
+            "Artifact",
+            "Compared",
+            "Conversation",
+            "Engine",
+            "Evaluation",
+            "OpenSession",
+            "Plans",
+            "Report",
+        ),
         *("Result", "Results"),
         *("BadInput", "GateFailed", "Interrupted", "Lacking", "LlxError"),
     }

@@ -100,7 +100,7 @@ def test_a_report_keeps_of_two_files_the_first_in_the_history(llx, files, tmp_pa
     (line,) = (tmp_path / "h.jsonl").read_text().splitlines()
     assert json.loads(line)["label"] == "abc"
     again = llx("report", *pair, "-o", "site", "--history", "h.jsonl", "--label", "abc")
-    assert "history: h.jsonl, 1 lines, 0 of them new" in again.stdout
+    assert "history: h.jsonl, 1 line, 0 new" in again.stdout
 
 
 def test_files_that_cannot_be_compared_say_so(llx, files):

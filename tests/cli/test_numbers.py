@@ -21,7 +21,8 @@ NEVER = ("nan", "inf", "-inf", "1e308", "0x10", "")  # are what no option may be
 BUT = {
     ("bench", "--limit", "inf"),
     ("bench", "--limit", "1e308"),
-    ("generate", "--temperature", "1e308"),
+    *((name, "--temperature", "1e308") for name in ("generate", "chat")),
+    *((name, "--repetition-penalty", "1e308") for name in ("generate", "chat")),
 }
 COMMANDS = get_command(app).commands
 # Options of text that is a number, or a list of some, by how the text is put together.
@@ -38,11 +39,12 @@ TEXTS = {
 BASES = {
     "bench": "artifact --engine ort -p 4 -n 2 -r 2 --no-fidelity --no-roofline",
     "generate": "artifact hi -n 2",
+    "chat": "artifact -n 2",
     "reference": "artifact --window 48 --windows 2",
     "export": "--weights checkpoint -o out --overwrite --precision int4 --calibration-windows 2"
     " --context 32",
     "build": "fp16 --device agx-orin-64 --jetpack 6.2 -o bundle --overwrite",
-    "plan": "7b",
+    "plan": "--size 7b",
     "eval": "artifact --tasks llx_choice --limit 1 --include-path own",
 }
 

@@ -7,6 +7,7 @@ fails, and so does one that is no option any more.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import re
@@ -96,13 +97,15 @@ def lacks(*parts: str) -> See:
 class Call:
     """A command line and, by option or argument as it is typed in it, what is seen of it.
 
-    `codes`: how it may end; with 1 or 3 it ends in one line. `slow`: it takes long.
+    `codes`: how it may end; with 1 or 3 it ends in one line. `slow`: it takes long. `typed`: what
+    it reads from standard input.
     """
 
     line: str
     see: dict[str, See] = field(default_factory=dict)
     codes: tuple[int, ...] = (0,)
     slow: bool = False
+    typed: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -140,6 +143,7 @@ CALLS = (
             "--output": lambda seen: seen.json["schema"] == "llx.plan/1",
         },
     ),
+    Call("plan artifact -o json", {"WEIGHTS": lambda seen: seen.json["precision"] == "fp32"}),
     Call(
         "plan --model llama-3.2-1b -o json",
         {
@@ -277,6 +281,18 @@ CALLS = (
         },
     ),
     Call(
+        "generate artifact Hello --engine torch -n 12 --temperature 2 --top-k 3"
+        " --repetition-penalty 3",
+        {
+            "--top-k": matters("--top-k"),
+            "--repetition-penalty": matters("--repetition-penalty"),
+        },
+    ),
+    Call(
+        "generate artifact Hello --engine torch -n 40 --temperature 2 --stop \ufffd",
+        {"--stop": matters("--stop")},
+    ),
+    Call(
         "generate artifact Hello --chat -n 5",
         {"--chat": matters("--chat", 0), "-n": matters("-n")},
     ),
@@ -284,6 +300,34 @@ CALLS = (
         "generate artifact Hello --chat --date 2026-02-30",
         {"--date": lacks("2026-02-30")},
         codes=(2,),
+    ),
+    Call(
+        "chat artifact --engine torch --system be --date 2026-01-31 --tokens 12 --temperature 2"
+        " --top-p 0.5 --top-k 9 --repetition-penalty 3 --seed 5 --trust-engine",
+        {
+            "FOLDER": lambda seen: len(seen.ended.stdout.splitlines()) > 0,
+            "--engine": lambda seen: seen.without("--engine") == seen.ended.stdout,
+            "--system": matters("--system"),
+            "--date": anything,
+            "--tokens": matters("--tokens"),
+            "--temperature": matters("--temperature"),
+            "--top-p": matters("--top-p"),
+            "--top-k": matters("--top-k"),
+            "--repetition-penalty": matters("--repetition-penalty"),
+            "--seed": matters("--seed"),
+            "--trust-engine": anything,
+        },
+        typed="Hello\n",
+    ),
+    Call(
+        "chat artifact --engine torch -n 40 --temperature 2 --stop \ufffd",
+        {"--stop": matters("--stop")},
+        typed="Hello\n",
+    ),
+    Call(
+        "chat artifact --engine torch -n 5",
+        {"-n": matters("-n")},
+        typed="Hello\n",
     ),
     Call("generate artifact Hello --engine trt", {"--engine": lacks("trt")}, codes=(3,)),
     Call(
@@ -367,7 +411,7 @@ CALLS = (
             "RESULTS": lambda seen: "The baseline:" in seen.ended.stdout,
             "--output": lambda seen: {"report.md", "index.html"} <= set(os.listdir("out")),
             "--gate": matters("--gate"),
-            "--history": lambda seen: "history: past, 1 lines, 1 of them new" in seen.out,
+            "--history": lambda seen: "history: past, 1 line, 1 new" in seen.out,
             "--label": lambda seen: '"v1"' in (seen.folder / "past").read_text(),
             "--branch": lambda seen: '"main"' in (seen.folder / "past").read_text(),
         },
@@ -569,6 +613,10 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
     [pytest.param(call, marks=SLOW if call.slow else (), id=call.line) for call in CALLS],
 )
 def test_every_option_does_what_it_says(call, inside, llx, monkeypatch):
+    def run(*words):
+        monkeypatch.setattr("sys.stdin", io.StringIO(call.typed))
+        return llx(*words)
+
     selftest = importlib.import_module("llx.api.selftest")
     small = {
         "PROMPT": 8,
@@ -579,11 +627,11 @@ def test_every_option_does_what_it_says(call, inside, llx, monkeypatch):
         monkeypatch.setattr(selftest, name, value)
     if "out" not in call.words or "--overwrite" not in call.words:
         shutil.rmtree(inside / "out")
-    ended = llx(*call.words)
+    ended = run(*call.words)
     assert ended.code in call.codes, ended.stderr
     if ended.code:
         assert_one_line(ended)
-    seen = Seen(call.words, ended, inside, llx)
+    seen = Seen(call.words, ended, inside, run)
     for option, see in call.see.items():
         assert see(seen), (option, ended)
 

@@ -9,11 +9,16 @@ import sys
 import msgspec
 import pytest
 
+from llx.bench.roofline import plan as roofline_plan
 from llx.bench.roofline.plan import Plans
 from llx.devices import DEVICES
+from llx.exporter.engines import bundle
 from llx.llama.presets import PRESETS
 from llx.precision import PRECISIONS
+from llx.reports.units import significant
+from tests.checkpoints import TINY, random_tensors, write_checkpoint, write_gguf
 from tests.cli.test_bad_input import assert_refused
+from tests.conftest import export_tiny
 
 NAMES = [device.name for device in DEVICES]
 
@@ -94,7 +99,90 @@ def test_plan_is_quiet_about_the_defaults_that_it_takes(llx, monkeypatch):
     )
 
 
+def planned(llx, *arguments):
+    return msgspec.json.decode(llx("plan", *arguments, "-o", "json").stdout, type=Plans)
+
+
+def test_a_checkpoint_is_planned_by_its_config_alone(llx, tmp_path):
+    folder = write_checkpoint(tmp_path / "Own-Model")
+    for file in folder.iterdir():
+        if file.name != "config.json":
+            file.unlink()
+    plans = planned(llx, folder)
+    assert (plans.model, plans.spec, plans.precision) == ("own-model", TINY, "fp16")
+    assert plans.sizes.capacity == TINY.context
+
+
+def test_a_gguf_file_is_planned_by_its_header(llx, tmp_path):
+    write_gguf(tmp_path / "own.gguf", TINY, random_tensors(TINY))
+    assert planned(llx, tmp_path / "own.gguf").parameters == TINY.parameters
+
+
+def test_an_artifact_is_planned_as_it_was_exported_unless_another_precision_is_asked_for(
+    llx, tmp_path
+):
+    artifact = export_tiny(tmp_path, "int4", context=48)
+    own = planned(llx, artifact.folder)
+    assert own.precision == artifact.manifest.precision.name
+    assert own.sizes.capacity == 48
+    other = planned(llx, artifact.folder, "--precision", "fp16", "--context", "64")
+    assert (other.precision, other.sizes.capacity) == ("fp16", 64)
+
+
+def test_the_hubs_config_is_all_that_is_asked_for(llx, tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot(hub_id, allow_patterns, local_files_only):
+        asked.append((hub_id, allow_patterns))
+        return str(write_checkpoint(tmp_path / "hub"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert planned(llx, "owner/Model-1B").model == "model-1b"
+    assert asked == [("owner/Model-1B", ["config.json"])]
+
+
+@pytest.mark.parametrize("device", ["all", "orin-nx-16"])
+@pytest.mark.parametrize("precisions", ["fp16,int8,int4", ",".join(PRECISIONS)])
+def test_several_precisions_stand_in_one_table_with_the_figures_of_each(llx, precisions, device):
+    ended = llx("plan", "--size", "7b", "--precision", precisions, "--device", device)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+    table = ended.stdout.split("\n\n")[1]
+    for name in precisions.split(","):
+        (plan,) = planned(llx, "--size", "7b", "--precision", name, "--device", "orin-nx-16").plans
+        rate = plan.decode.tok_per_s_realistic
+        if plan.memory.fits and rate is not None:
+            assert significant(rate, 3) in table
+    told = msgspec.json.decode(
+        llx("plan", "--size", "7b", "--precision", precisions, "-o", "json").stdout,
+        type=list[Plans],
+    )
+    assert [one.precision for one in told] == precisions.split(",")
+
+
+def test_figures_that_nobody_looked_up_are_said_to_be(llx):
+    said = " ".join(llx("plan", "--size", "7b").stdout.split())
+    listed = said.split("are figures of ")[1].split(": which")[0].split(", ")
+    assert {"a10", "rtx-4090"} <= set(listed)
+    assert not {"t4", "h100-sxm", "gb10"} & set(listed)
+    assert "checked against a source" in llx("plan", "--size", "7b", "--device", "a10").stdout
+    assert "checked against" not in llx("plan", "--size", "7b", "--device", "t4").stdout
+
+
+def test_what_an_engine_takes_is_what_a_build_asks_for(llx):
+    assert roofline_plan.ENGINE_BYTES_PER_WEIGHT == bundle.ENGINE_BYTES_PER_WEIGHT
+    plans = planned(llx, "--size", "7b")
+    assert plans.build.disk_bytes == 2 * plans.build.memory_bytes == 2 * plans.disk.needed_bytes
+    assert "up to 26.95 GB of disk" in llx("plan", "--size", "7b").stdout
+
+
 ARGUMENTS = {
+    "a size without its option": (("7b",), ("--size 7b",)),
+    "a name without its option": (("llama-2-7b",), ("--model llama-2-7b",)),
+    "nothing of that name": (("no-such",), ("no-such does not exist", "--size")),
+    "an empty name": (("",), ("empty", "--size")),
+    "a model twice": ((".", "--size", "7b"), ("two models",)),
+    "no precision": (("--size", "7b", "--precision", ","), ("--precision",)),
     "no model": ((), ("--size", "--model")),
     "two models": (("--size", "7b", "--model", "llama-2-7b"), ("one of them",)),
     "an unknown size": (("--size", "9b"), ("9b", "135m")),

@@ -21,8 +21,11 @@ def test_weights_that_overflow_are_told_with_what_follows_and_what_helps(tiny, m
     assert "NaN or inf" in said
     assert "--precision bf16 or fp32" in said
     small = artifact_in_words(changed(tiny, casts=CastCounts(underflowed=3)), made)
-    assert "they are 0 now" in small
+    assert "cannot hold 3 weights, too small for it and 0 now" in small
     assert "NaN" not in small
+    one = artifact_in_words(changed(tiny, casts=CastCounts(underflowed=1)), made)
+    assert "cannot hold 1 weight, too small for it and 0 now" in one
+    assert "cannot hold" not in artifact_in_words(changed(tiny, casts=CastCounts()), made)
 
 
 @pytest.mark.parametrize("made", [True, False])

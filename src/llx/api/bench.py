@@ -21,6 +21,7 @@ from llx.bench.speed.samples import Workload
 from llx.bench.worker import LIMIT_S, Job
 from llx.errors import BadInput
 from llx.progress import Progress
+from llx.reports.units import counted
 from llx.result import Result
 from llx.statistics import THRESHOLD
 
@@ -152,7 +153,7 @@ def bench(
     )
     found = [opened(one) for one in several or [None]]
     for one in found:
-        workload.require_fit(one.manifest.contract.limits)
+        workload.require_fit(one.manifest.contract.limits, context=one.manifest.spec.context)
     settings = {"limit_s": limit, "roofline": roofline, "resume": resume}
 
     def jobs(of: Artifact, engines: list[str]) -> list[Job]:
@@ -244,8 +245,12 @@ def run_all(jobs: list[Job], progress: Progress | None = None, tell: Tell | None
         except KeyboardInterrupt:
             if measurement.unkept:
                 told(f"what was measured is below, and not kept for --resume: {measurement.unkept}")
-            elif measurement.rows:
-                told("the same command with --resume goes on from what is below")
+            elif measurement.counts[0]:
+                done, asked = measurement.counts
+                told(
+                    f"{done} of {counted(asked, 'test')} {'is' if done == 1 else 'are'} kept: the "
+                    "same command with --resume goes on from there"
+                )
             raise Interrupted(Results([*results, measurement.result()])) from None
         if measurement.unkept:
             told(f"nothing was kept for --resume while it ran: {measurement.unkept}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,32 @@ class BuiltThere:
     results: Path
 
 
+def for_card(
+    requests: list[BuildRequest], where: Elsewhere
+) -> tuple[list[BuildRequest], Elsewhere]:
+    """A card of the catalogue as the chip to build for here, where one was named without a machine.
+
+    Raises `BadInput` where TensorRT would have to run on it, or a chip was named as well.
+    """
+    if where.device is None or where.remote is not None:
+        return requests, where
+    device = _named(where.device)
+    if device.kind == "jetson":
+        return requests, where
+    if any(request.runtime == "trt" for request in requests):
+        raise BadInput(
+            f"{device.name} is no Jetson, and TensorRT builds on the GPU itself",
+            "run `llx build` on the machine that has it, name that with --remote user@host, or "
+            "choose --engine trt-rtx",
+        )
+    if any(request.sm is not None for request in requests):
+        raise BadInput(
+            f"--device {device.name} is a chip of SM {device.sm}, and --sm names some as well",
+            "leave one of them out",
+        )
+    return [replace(request, sm=device.sm) for request in requests], replace(where, device=None)
+
+
 def bundle_for(
     artifact: Artifact,
     request: BuildRequest,
@@ -201,16 +227,20 @@ def _checked(
     return device, where.workload(limits)
 
 
+def _named(name: str) -> Device:
+    named = devices_named(name)
+    if len(named) != 1:
+        raise BadInput("an engine is built for one device", "name one with --device")
+    return named[0]
+
+
 def _device(where: Elsewhere) -> Device | None:
     """The device that was named. Raises `BadInput` where it is several, or can only be reached."""
     if where.device is None:
         if where.jetpack:
             raise BadInput("--jetpack is of a Jetson", "name it with --device, such as agx-orin-64")
         return None
-    named = devices_named(where.device)
-    if len(named) != 1:
-        raise BadInput("an engine is built for one device", "name one with --device")
-    (device,) = named
+    device = _named(where.device)
     if device.kind != "jetson" and where.remote is None:
         raise BadInput(
             f"{device.name} is no Jetson: a bundle is for machines that llx is not installed on",

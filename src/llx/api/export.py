@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llx.api.watching import Tell, call_in_words, telling, watched
 from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
+from llx.errors import require_modules
 from llx.exporter.export import export as export_whole
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import Budget, QuantizationRequest
@@ -119,6 +120,7 @@ def export_request(
     command: str,
 ) -> ExportRequest:
     """What the words of `export` mean: the checkpoint found, the folder named, options checked."""
+    require_modules("an export", "export", "torch", "gguf")  # before anything is downloaded
     preset = chosen_preset(size, model, family)
     chosen = precision_named(precision, compute, block, vocab)
     quantization = QuantizationRequest(

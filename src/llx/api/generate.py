@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llx.api.engines import require_intact
 from llx.api.watching import AnyArtifact, Tell, opened, telling
@@ -26,7 +26,10 @@ def generate(
     tokens: int = 128,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int = 0,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
+    stop: Sequence[str] = (),
     trust_engine: bool = False,
     tell: Tell | None = None,
 ) -> Iterator[str]:
@@ -41,7 +44,10 @@ def generate(
         tokens: Most new tokens.
         temperature: 0 is greedy.
         top_p: Nucleus sampling: the share of the probability that is drawn from, 0…1.
+        top_k: Draw from the likeliest so many tokens. 0: from all.
+        repetition_penalty: Above 1, tokens that stand in the text already are less likely.
         seed: Seed of the sampling.
+        stop: Texts, before the first of which the continuation ends.
         trust_engine: Load a built engine that is not this user's own.
         tell: Called with a line where the text ends because the cache is full. None: the logger
             `llx`.
@@ -59,7 +65,13 @@ def generate(
     """
     if date is not None and not chat:
         raise BadInput("--date is what a chat template is told", "add --chat, or leave it out")
-    sampling = generation.Sampling(temperature=temperature, top_p=top_p, seed=seed)
+    sampling = generation.Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
     found = opened(artifact)
     tokenizer = tokenizer_of(found)
     words = chat_prompt(found, prompt, date) if chat else prompt
@@ -75,6 +87,8 @@ def generate(
             *(session, tokenizer, words, ends, tokens, sampling),
             add_special_tokens=not chat,
             tell=telling(tell),
+            stops=stop,
+            context=found.manifest.spec.context,
         )
     except BaseException:
         session.close()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from llx.api.watching import call_in_words
 from llx.arguments import door
+from llx.artifact import Artifact, is_artifact, open_artifact
 from llx.bench.roofline.plan import plans_for, sizes_for
 from llx.devices import devices_named
 from llx.errors import BadInput
 from llx.llama.presets import chosen_preset
+from llx.llama.spec import LlamaSpec
 from llx.plans import Plans
-from llx.precision import precision_named
+from llx.precision import Precision, precision_named
 
 
 @door
@@ -21,7 +24,8 @@ def plan(
     *,
     model: str | None = None,
     family: str | None = None,
-    precision: str = "fp16",
+    weights: str | Path | Artifact | None = None,
+    precision: str | None = None,
     compute: str | None = None,
     block: int | None = None,
     vocab: str | None = None,
@@ -37,11 +41,14 @@ def plan(
         size: A size that picks its model, such as "7b".
         model: A model by name instead.
         family: The family that the size is of, where it is not the usual one: "llama1", ….
-        precision: "fp32", "fp16", "bf16", "int8", "int8-wo" or "int4".
+        weights: Of a model that has no name here, a checkpoint's folder or file, an id of the hub,
+            of which its config.json is read and nothing else, or an artifact.
+        precision: "fp32", "fp16", "bf16", "int8", "int8-wo" or "int4". None: an artifact's own,
+            else "fp16".
         compute: What an integer precision leaves as it is: "fp16" (the default), "fp32", "bf16".
         block: Weights of int4 that share a scale: 32 (the default), 64 or 128.
         vocab: The vocabulary's tables in an integer precision: "dense" (the default) or "int8".
-        context: Cache capacity in positions. None: the model's, at most 2048.
+        context: Cache capacity in positions. None: an artifact's own, or the model's, at most 2048.
         batch: Rows that are decoded together, B.
         prompt: Prompt tokens. None: 512, at most the context.
         device: "all", or names of the catalogue.
@@ -52,20 +59,81 @@ def plan(
 
     Raises:
         BadInput: No such model, precision or device; sizes that an export would not hold.
+        Lacking: The hub cannot be reached, or a package that reads such a checkpoint is missing.
 
     """
     command = command or call_in_words(plan, locals())
-    preset = chosen_preset(size, model, family)
-    if preset is None:
-        raise BadInput(
-            "a plan needs a model", "give --size SIZE or --model NAME; `llx models` lists them"
-        )
-    return plans_for(
-        preset.name,
-        preset.spec,
-        precision_named(precision, compute, block, vocab),
-        sizes_for(preset.spec, context, batch, prompt),
-        devices_named(device if isinstance(device, str) else ",".join(device)),
-        free_bytes=shutil.disk_usage(".").free,
+    (one,) = plans_in(
+        [precision],
+        size=size,
+        model=model,
+        family=family,
+        weights=weights,
+        compute=compute,
+        block=block,
+        vocab=vocab,
+        context=context,
+        batch=batch,
+        prompt=prompt,
+        device=device,
         command=command,
     )
+    return one
+
+
+def plans_in(
+    precisions: Sequence[str | None],
+    *,
+    size: str | None,
+    model: str | None,
+    family: str | None,
+    weights: str | Path | Artifact | None,
+    compute: str | None,
+    block: int | None,
+    vocab: str | None,
+    context: int | None,
+    batch: int,
+    prompt: int | None,
+    device: str | Sequence[str],
+    command: str,
+) -> list[Plans]:
+    """The same in several precisions, each as `plan` has it."""
+    preset = chosen_preset(size, model, family)
+    own: Precision | None = None
+    if weights is not None:
+        if preset is not None:
+            raise BadInput(f"{weights} and {preset.name} are two models", "name one of them alone")
+        name, spec, artifact = _of_weights(weights)
+        if artifact is not None:
+            own = artifact.manifest.precision
+            context = context or artifact.manifest.contract.limits.capacity
+    elif preset is not None:
+        name, spec = preset.name, preset.spec
+    else:
+        raise BadInput(
+            "a plan needs a model",
+            "give --size or --model, which `llx models` lists, a checkpoint or an artifact",
+        )
+    devices = devices_named(device if isinstance(device, str) else ",".join(device))
+    sizes, free_bytes = sizes_for(spec, context, batch, prompt), shutil.disk_usage(".").free
+    options = (compute, block, vocab)
+    chosen = [
+        own
+        if own is not None and precision is None and options == (None, None, None)
+        else precision_named(precision or (own.name if own else "fp16"), *options)
+        for precision in dict.fromkeys(precisions)
+    ]
+    return [
+        plans_for(name, spec, one, sizes, devices, free_bytes=free_bytes, command=command)
+        for one in chosen
+    ]
+
+
+def _of_weights(weights: str | Path | Artifact) -> tuple[str, LlamaSpec, Artifact | None]:
+    """A model by what lies somewhere: its name, its sizes, and the artifact where it is one."""
+    if isinstance(weights, Artifact) or is_artifact(Path(weights)):
+        found = weights if isinstance(weights, Artifact) else open_artifact(weights)
+        return found.folder.resolve().name, found.manifest.spec, found
+    from llx.exporter.sizes import sizes_of
+
+    return *sizes_of(weights), None

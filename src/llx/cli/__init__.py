@@ -16,6 +16,7 @@ import typer
 import llx
 from llx.cli.bench import bench
 from llx.cli.build import build
+from llx.cli.chat import chat
 from llx.cli.check import check
 from llx.cli.collect import collect
 from llx.cli.compare import compare
@@ -48,6 +49,7 @@ for command in (
     build,
     collect,
     generate,
+    chat,
     reference,
     bench,
     report,

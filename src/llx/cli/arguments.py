@@ -66,6 +66,35 @@ Vocab = Annotated[
     ),
 ]
 
+# Of text that a model continues.
+TextEngine = Annotated[
+    str | None,
+    typer.Option(help="One of `llx bench`, such as ort, torch or trt. [default: ort, else torch]"),
+]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        metavar="YYYY-MM-DD", help="The day that the chat template is told. [default: today]"
+    ),
+]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling.")]
+TopK = Annotated[int, typer.Option(help="Draw from the likeliest so many; 0: from all.")]
+Penalty = Annotated[float, typer.Option(help="Above 1: what was said already becomes less likely.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Stops = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TEXT",
+        help="End before this text; may be given again.",
+        show_default=False,
+    ),
+]
+TrustEngine = Annotated[
+    bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
+]
+
 
 Value = TypeVar("Value")
 More = ParamSpec("More")
@@ -79,6 +108,17 @@ def path_named(text: str | Path) -> Path:
     if not str(text).strip():
         raise BadInput("an empty path is none to write to", "name one with -o")
     return Path(text)
+
+
+def positions(text: str | int) -> int:
+    """A number of positions: 8192, or 8k for 8 × 1024. Raises `BadInput` for anything else."""
+    word = str(text).strip().lower()
+    try:
+        return int(word.removesuffix("k")) * (1024 if word.endswith("k") else 1)
+    except ValueError:
+        raise BadInput(
+            f"--context {text!r} is no number of positions", "write --context 8192, or 8k"
+        ) from None
 
 
 def file_named(text: str | Path) -> Path:

@@ -15,6 +15,7 @@ from llx.cli.arguments import (
     numbers,
     optional,
     path_named,
+    positions,
 )
 
 
@@ -30,7 +31,10 @@ def build(
         ),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(help="Cache capacity. [default: the artifact's]")
+        int | None,
+        typer.Option(
+            parser=positions, metavar="N", help="Cache capacity. [default: the artifact's]"
+        ),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Most rows of a step.")] = 1,
     max_prefill: Annotated[
@@ -61,7 +65,10 @@ def build(
     overwrite: Annotated[bool, typer.Option(help="Build again what is there already.")] = False,
     device: Annotated[
         str | None,
-        typer.Option(help="A Jetson of `llx plan`: write a bundle that builds there."),
+        typer.Option(
+            help="Of `llx plan`. A Jetson: write a bundle that builds there. A card: with "
+            "--engine trt-rtx, build here for its chip."
+        ),
     ] = None,
     jetpack: Annotated[
         str | None,
@@ -100,7 +107,7 @@ def build(
 ) -> None:
     """Build a TensorRT engine of an artifact: fp16, int8, bf16 or fp32, as its graph says."""
     from llx.api.build import build_requests, built
-    from llx.api.elsewhere import Elsewhere, build_there, bundle_for
+    from llx.api.elsewhere import Elsewhere, build_there, bundle_for, for_card
     from llx.api.results import Results
     from llx.artifact import open_artifact
     from llx.reports.artifacts import bundle_in_words, engine_in_words
@@ -132,6 +139,7 @@ def build(
         requests=optional(length_pairs, request_lengths, "--requests") or (),
         repetitions=repetitions,
     )
+    requests, where = for_card(requests, where)
     artifact = open_artifact(folder)
     if not where.asked:
         for found, made in built(artifact, requests, overwrite, tell=warn):

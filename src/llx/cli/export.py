@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import Block, Vocab, command_line, path_named
+from llx.cli.arguments import Block, Vocab, command_line, path_named, positions
 
 
 def export(
@@ -74,7 +74,12 @@ def export(
         ),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
+        int | None,
+        typer.Option(
+            parser=positions,
+            metavar="N",
+            help="Cache capacity. [default: the model's, at most 2048]",
+        ),
     ] = None,
     output: Annotated[
         Path | None,

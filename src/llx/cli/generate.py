@@ -7,32 +7,35 @@ from typing import Annotated
 
 import typer
 
+from llx.cli.arguments import (
+    Date,
+    Penalty,
+    Seed,
+    Stops,
+    Temperature,
+    TextEngine,
+    TopK,
+    TopP,
+    TrustEngine,
+)
+
 
 def generate(
     words: Annotated[
         list[str],
         typer.Argument(metavar="[DIR] PROMPT", help="An artifact's folder, and what to continue."),
     ],
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="One of `llx bench`, such as ort, torch or trt. [default: ort, else torch]"
-        ),
-    ] = None,
+    engine: TextEngine = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the chat template.")] = False,
-    date: Annotated[
-        str | None,
-        typer.Option(
-            metavar="YYYY-MM-DD", help="The day that the chat template is told. [default: today]"
-        ),
-    ] = None,
+    date: Date = None,
     most: Annotated[int, typer.Option("--tokens", "-n", min=1, help="Most new tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    trust_engine: Annotated[
-        bool, typer.Option("--trust-engine", help="Load a built engine that is not your own.")
-    ] = False,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = 0,
+    stop: Stops = None,
+    trust_engine: TrustEngine = False,
 ) -> None:
     """Continue a prompt, or answer a question with --chat."""
     from llx.api.generate import generate as continued
@@ -56,7 +59,10 @@ def generate(
         tokens=most,
         temperature=temperature,
         top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
         seed=seed,
+        stop=stop or (),
         trust_engine=trust_engine,
         tell=news.append,
     )

@@ -6,18 +6,31 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import Block, Vocab, command_line
+from llx.cli.arguments import Block, Vocab, command_line, names, positions
 
 
 def plan(
+    weights: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A checkpoint's folder or file, an id of the hub, or an artifact.",
+            show_default=False,
+        ),
+    ] = None,
     size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
     model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
     family: Annotated[
         str | None, typer.Option(help="The family that the size is of: llama1, codellama, ….")
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, bf16, int8, int8-wo or int4.")
-    ] = "fp16",
+        str | None,
+        typer.Option(
+            help="fp32, fp16, bf16, int8, int8-wo, int4, or several with commas. [default: an "
+            "artifact's own, else fp16]",
+            show_default=False,
+        ),
+    ] = None,
     compute: Annotated[
         str | None,
         typer.Option(
@@ -28,7 +41,12 @@ def plan(
     block: Block = None,
     vocab: Vocab = None,
     context: Annotated[
-        int | None, typer.Option(help="Cache capacity. [default: the model's, at most 2048]")
+        int | None,
+        typer.Option(
+            parser=positions,
+            metavar="N",
+            help="Cache capacity. [default: an artifact's own, or the model's, at most 2048]",
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Rows that are decoded together.")] = 1,
     prompt: Annotated[
@@ -40,18 +58,21 @@ def plan(
     ] = None,
 ) -> None:
     """Predict without a GPU: does a model fit a device, and how fast could it be there."""
-    from llx.api.plan import plan as predict
+    from llx.api.plan import plans_in
     from llx.errors import BadInput
     from llx.reports.plans import plans_json, show_plans
     from llx.streams import print_data
 
+    if precision is not None and not names(precision):
+        raise BadInput("--precision names none", "name some, such as fp16,int8")
     if output not in (None, "json"):
         raise BadInput(f"unknown format {output!r}", "choose json, or leave -o out for a table")
-    plans = predict(
-        size,
+    plans = plans_in(
+        names(precision) if precision is not None else [None],
+        size=size,
         model=model,
         family=family,
-        precision=precision,
+        weights=weights,
         compute=compute,
         block=block,
         vocab=vocab,

@@ -53,6 +53,7 @@ def report(
     from llx.reports.compare.changes import show_verdict
     from llx.reports.console import say, show, show_results, simple_table, warn
     from llx.reports.steps import HEADINGS, step_rows
+    from llx.reports.units import counted
 
     if baseline and no_baseline:
         raise BadInput("--baseline and --no-baseline exclude one another", "leave one of them out")
@@ -82,5 +83,5 @@ def report(
         show(simple_table("", HEADINGS, step_rows(written.steps)))
         say("")
     if history:
-        say(f"history: {history}, {written.remembered} lines, {written.added} of them new")
+        say(f"history: {history}, {counted(written.remembered or 0, 'line')}, {written.added} new")
     say(f"page: {written.page}")

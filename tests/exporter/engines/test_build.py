@@ -194,7 +194,7 @@ REFUSED = {
     "a context over the capacity": (
         replace(SM86, context=97),
         BadInput,
-        r"--context 97 is outside the artifact's capacity of 1…96.*export again with --context 97",
+        r"--context 97 is outside the artifact's capacity of 1…96.*with a larger --context",
     ),
     "no context": (replace(SM86, context=0), BadInput, "--context 0 is outside"),
     "a prefill over the context": (replace(SM86, max_prefill=65), BadInput, "--max-prefill 65"),
