@@ -45,7 +45,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 # What is broken on purpose: killed, cut, full, damaged, interrupted; eight minutes on two cores.
 FAULTS := faults fuzz surroundings interrupts any_value
