@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import llx
 from llx.result import encode_results, read_results
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import TINY, write_checkpoint
 from tests.reports.pairs import judged, turned
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,6 +274,73 @@ def git(folder, *arguments):
         ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
     )
     return ended.stdout
+
+
+def workflow_of_the_documents(name):
+    """A workflow that docs/ci.md gives to the owner of another repository."""
+    text = (ROOT / "docs" / "ci.md").read_text()
+    found = [
+        yaml.load(block, Loader=yaml.BaseLoader)
+        for block in re.findall(r"```yaml\n(.*?)```", text, re.S)
+    ]
+    return next(one for one in found if one["name"] == name)["jobs"]
+
+
+def step_that_uses(job, part):
+    return next(step for step in job["steps"] if part in step.get("uses", step.get("run", "")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_another_repository_measures_its_pull_requests_and_keeps_a_history_as_documented(
+    path_with_llx, clone, tmp_path
+):
+    folder, remote = clone
+    write_checkpoint(folder / "models" / "chat", replace(TINY, context=2048))
+    (gates,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.S)
+    (folder / "gates.toml").write_text(gates.replace("0.02", "10"))  # random weights are worse
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "a model")
+    git(folder, "push", "--quiet", "origin", "HEAD:main")
+    work = tmp_path / "work"
+    for name in ("head", "base"):
+        git(tmp_path, "clone", "--quiet", "--branch", "main", str(remote), str(work / name))
+
+    asked = step_that_uses(workflow_of_the_documents("bench")["bench"], "/llx@")["with"]
+    ended = run(
+        "measure.sh",
+        path_with_llx,
+        work,
+        **{f"LLX_{name.upper()}": value for name, value in asked.items()},
+        LLX_OUTPUT="llx-report",
+        GITHUB_ACTIONS="true",
+    )
+    assert ended.returncode in (0, 1), ended.stdout + ended.stderr  # 1: speeds of a busy machine
+    found = llx.compare(work / "llx-report" / "results.json")
+    assert not [one for one in found.regressed if one.kind == "deterministic"]
+    assert "::notice title=llx compare::" in ended.stdout
+
+    jobs = workflow_of_the_documents("history")
+    (folder / "llx").symlink_to(ROOT)
+    values = {"${{ github.ref_name }}": "main", "${{ github.sha }}": "ab" * 20}
+    for step in [*jobs["measure"]["steps"], *jobs["page"]["steps"]]:
+        if "run" not in step or "pip install" in step["run"]:
+            continue
+        command = step["run"].replace("llx bench", "llx bench -p 16 -n 8")  # usual lengths: minutes
+        settings = {name: values.get(value, value) for name, value in step.get("env", {}).items()}
+        settings["RESULTS"] = "results.json"
+        ended = subprocess.run(
+            ["bash", "-ec", command],
+            cwd=folder,
+            env=os.environ | {"PATH": path_with_llx} | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, (command, ended.stderr)
+    (line,) = git(remote, "show", "llx-history:main.jsonl").splitlines()
+    assert (json.loads(line)["label"], json.loads(line)["branch"]) == ("ab" * 20, "main")
+    assert (folder / "site" / "index.html").is_file()
 
 
 def remember(path, folder, made, label, branch="main"):
