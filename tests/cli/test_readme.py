@@ -52,6 +52,9 @@ LACKING = {
 }
 
 
+KEPT = ("before.json", "results.json", "main.jsonl")
+
+
 def typed(line: str) -> tuple[list[str], str | None]:
     """The words of a line without its comment, and the file that its output goes to."""
     for pattern, stand_in in STAND_INS:
@@ -82,6 +85,9 @@ def place(tmp_path_factory):
         for name in ("before.json", "results.json"):
             door.bench(prompts=[16], generated=[8], roofline=False).write(name)
         door.report("before.json", "site", history="main.jsonl", branch="main")
+        (folder / "kept").mkdir()
+        for name in KEPT:
+            shutil.copy(name, "kept")
     return folder
 
 
@@ -94,6 +100,8 @@ def place(tmp_path_factory):
 )
 def test_the_commands_of_a_block_run_as_they_are_typed(llx, place, monkeypatch, block):
     monkeypatch.chdir(place)
+    for name in KEPT:  # a page's blocks do not build on another page's
+        shutil.copy(f"kept/{name}", name)
     for line in (line for line in block if line.startswith("llx ")):
         words, target = typed(line)
         ended = llx(*words)
