@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tests.cli.test_bad_input import assert_refused
 from tests.conftest import export_tiny
 from tests.exporter.test_readme import greedy
 from tests.graphs.test_ort import WHOLE
+from tests.test_imports import ROOT
 
 needs_genai = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime_genai") is None,
@@ -140,3 +142,23 @@ def test_what_it_cannot_be_written_for_is_one_line(llx, tmp_path):
     assert_refused(llx(*none), 2, "--weights none", "name a checkpoint")
     with pytest.raises(BadInput, match=r"has no tokenizer.*leave --for out"):
         door.export(weights=tmp_path / "checkpoint", output=tmp_path / "out", for_library="genai")
+
+
+@needs_genai
+def test_the_pages_program_runs_and_goes_on_with_its_prompt(tmp_path):
+    artifact = export_tiny(tmp_path, spec=WHOLE)
+    write_genai(artifact)
+    page = (ROOT / "docs" / "program.md").read_text()
+    (program,) = (p for p in re.findall(r"```python\n(.*?)```", page, re.S) if "_genai" in p)
+    named = "artifacts/smollm2-135m-instruct-fp32"
+    assert named in program
+    ended = subprocess.run(
+        [sys.executable, "-c", program.replace(named, str(artifact.folder))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = "The capital of France is"
+    assert ended.stdout.startswith(said)
+    assert len(ended.stdout) > len(said) + 1
