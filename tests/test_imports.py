@@ -54,7 +54,7 @@ llx.exporter: sources
 llx.exporter: weights sizes
 llx.exporter: load
 llx.exporter: original quantization
-llx.exporter: readback request readme
+llx.exporter: readback request readme genai
 llx.exporter: export
 
 llx.bench: session cuda text chat sampling

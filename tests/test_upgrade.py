@@ -45,7 +45,7 @@ def test_they_are_what_was_written_then():
     assert files - named.keys() == {"README.md", "SHA256SUMS"}
     for name, digest in named.items():
         assert sha256((V1 / name).read_bytes()).hexdigest() == digest, name
-    assert sum((V1 / name).stat().st_size for name in files) < 800_000
+    assert sum((V1 / name).stat().st_size for name in files) < 850_000
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)
@@ -91,6 +91,17 @@ def test_its_engine_is_known_and_inspected(llx, v1):
     assert "sm86" in llx("inspect", "fp32").stdout
 
 
+def test_a_bundle_that_was_run_is_collected(llx, v1):
+    ended = llx("collect", "bundle", "--artifact", "fp32", "-o", "json")
+    assert (ended.code, ended.stderr) == (0, "")
+    (found,) = json.loads(ended.stdout)
+    assert [(row["test"], len(row["samples"])) for row in found["speed"]] == [
+        ("pp20", 5),
+        ("tg6", 5),
+    ]
+    assert found["fidelity"]["tokens"] == 46
+
+
 def test_results_are_compared_as_they_were(llx, v1):
     ended = llx("compare", "results.json", "again.jsonl", "-o", "json")
     assert ended.code == 0
@@ -129,6 +140,7 @@ def test_a_plan_and_a_check_are_what_their_types_say():
 
 SEEN_BEFORE = "bytes: 7 files are what the manifest vouches for\n"
 COMMANDS = {
+    "a bundle": ("bundle/recipe.json", "collect bundle --artifact fp32"),
     "an artifact": ("fp32/manifest.json", "check fp32"),
     "an artifact that is run": ("fp32/manifest.json", "generate fp32 Hello"),
     "an artifact that is measured": ("int8/manifest.json", "bench int8"),

@@ -190,6 +190,10 @@ CALLS = (
         "export --model smollm2-135m --weights none",
         {"--model": lambda seen: "smollm2-135m-graphs-fp32" in seen.out},
     ),
+    Call(
+        "export --weights checkpoint --for genai -o out --overwrite",
+        {"--for": lambda seen: (seen.folder / "out" / "genai_config.json").is_file()},
+    ),
     Call("check int4", {"FOLDER": lambda seen: "parity of ort: 8 int4 layers" in seen.out}),
     Call(
         "check artifact --engine ort --verbose",

@@ -41,6 +41,7 @@ def export(
     calibration_text: str | Path | None = None,
     calibration_windows: int | None = None,
     context: int | None = None,
+    for_library: str | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -67,6 +68,7 @@ def export(
         calibration_text: A UTF-8 text file to calibrate on.
         calibration_windows: Windows of it, of up to 512 tokens; 0 rounds to nearest.
         context: Cache capacity in positions. None: the model's, at most 2048.
+        for_library: "genai": write what onnxruntime-genai needs beside the graphs.
         output: The folder. None: artifacts/MODEL-PRECISION.
         overwrite: Replace another artifact there.
         progress: Called with what is done, how much of how much, and the unit. None: bars.
@@ -94,10 +96,14 @@ def export(
         calibration_text=calibration_text,
         calibration_windows=calibration_windows,
         context=context,
+        for_library=for_library,
         output=output,
         command=call_in_words(export, locals()),
     )
-    return exported(request, overwrite, progress, tell)[0]
+    artifact = exported(request, overwrite, progress, tell)[0]
+    if for_library:
+        written_for(artifact, for_library)
+    return artifact
 
 
 def export_request(
@@ -116,11 +122,16 @@ def export_request(
     calibration_text: str | Path | None,
     calibration_windows: int | None,
     context: int | None,
+    for_library: str | None,
     output: str | Path | None,
     command: str,
 ) -> ExportRequest:
     """What the words of `export` mean: the checkpoint found, the folder named, options checked."""
     require_modules("an export", "export", "torch", "gguf")  # before anything is downloaded
+    if for_library is not None:
+        from llx.exporter.genai import require_library
+
+        require_library(for_library, graphs_only=weights == "none")
     preset = chosen_preset(size, model, family)
     chosen = precision_named(precision, compute, block, vocab)
     quantization = QuantizationRequest(
@@ -159,6 +170,14 @@ def exported(
     """The artifact of a request, and whether it was made anew; see `export`."""
     with watched(progress) as news:
         return export_whole(request, overwrite, news, telling(tell), run_windows)
+
+
+def written_for(artifact: Artifact, library: str) -> Path:
+    """The folder that a library opens, with what was written for it; see `export`."""
+    from llx.exporter.genai import require_library, write_genai
+
+    require_library(library)
+    return write_genai(artifact)
 
 
 def run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:

@@ -81,6 +81,14 @@ def export(
             help="Cache capacity. [default: the model's, at most 2048]",
         ),
     ] = None,
+    for_library: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="genai: write what onnxruntime-genai needs beside the graphs.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -94,7 +102,7 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace another artifact there.")] = False,
 ) -> None:
     """Export a checkpoint into an artifact: weights, graphs, tokenizer, manifest."""
-    from llx.api.export import export_request, exported
+    from llx.api.export import export_request, exported, written_for
     from llx.reports.artifacts import artifact_in_words
     from llx.reports.console import say, warn
 
@@ -113,8 +121,12 @@ def export(
         calibration_text=calibration_text,
         calibration_windows=calibration_windows,
         context=context,
+        for_library=for_library,
         output=output,
         command=command_line(),
     )
     artifact, made = exported(request, overwrite, tell=warn)
     say(artifact_in_words(artifact, made))
+    if for_library:
+        config = written_for(artifact, for_library) / "genai_config.json"
+        say(f"{config}: for onnxruntime-genai, one row at a time")
