@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from llx.artifact import Artifact, is_artifact, open_artifact, remember_latest
 from llx.corpus import WINDOW
 from llx.errors import BadInput, LlxError, one_line, require_modules
+from llx.exporter.configs import configs_of
 from llx.exporter.differences import another_export, hash_of, hashed
-from llx.exporter.locate import RandomWeights
+from llx.exporter.locate import RandomWeights, Weights
 from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
     ExportRequest,
@@ -177,7 +178,10 @@ def _write_artifact(
         text=text.record if text else None,
         casts=CastCounts(),
         versions=_versions(),
-        files=_write_text(folder, text) if text else {},
+        files={
+            **(_write_text(folder, text) if text else {}),
+            **_write_configs(folder, request.weights if source else None),
+        },
     )
     quantized = request.precision.linear != "dense"
     if source:
@@ -401,6 +405,14 @@ def _write_text(folder: Path, text: Text) -> dict[str, FileRecord]:
         (folder / CHAT_TEMPLATE).write_bytes(text.chat_template.encode())
         files[CHAT_TEMPLATE] = record_of(folder / CHAT_TEMPLATE)
     return files
+
+
+def _write_configs(folder: Path, weights: Weights) -> dict[str, FileRecord]:
+    """The checkpoint's own settings, of one in Hugging Face's format."""
+    configs = configs_of(weights) if isinstance(weights, Path) else {}
+    for name, data in configs.items():
+        (folder / name).write_bytes(data)
+    return {name: record_of(folder / name) for name in configs}
 
 
 def _versions() -> dict[str, str]:
