@@ -42,7 +42,7 @@ from llx.manifest import (
     record_of,
     write_manifest,
 )
-from llx.progress import Progress, silent
+from llx.progress import Progress, foretold, silent
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from llx.exporter.sources import TensorSource, Text
     from llx.exporter.weights import Layout
 
+CALIBRATION = "calibration"  # what the progress of the longest part of a quantization is called
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 # Of the budget, to keep to where the graph costs more than its values in PyTorch: tried in turn.
 MARGINS = (0.9, 0.8)
@@ -106,7 +107,8 @@ def export(
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
         if _standing(request.folder, key, asked, overwrite, progress) is None:
-            _write_artifact(folder, request, key, source, text, record, progress, run_windows)
+            news = foretold(progress, tell, CALIBRATION, source.spec.layers) if source else progress
+            _write_artifact(folder, request, key, source, text, record, news, run_windows)
             require_opens(folder, progress)  # what cannot be read again takes nothing's place
         else:
             made = False
