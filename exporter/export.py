@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from llx.artifact import Artifact, is_artifact, open_artifact, remember_latest
 from llx.corpus import WINDOW
 from llx.errors import BadInput, LlxError, one_line, require_modules
+from llx.exporter.configs import configs_of
 from llx.exporter.differences import another_export, hash_of, hashed
-from llx.exporter.locate import RandomWeights
+from llx.exporter.locate import RandomWeights, Weights
 from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
     ExportRequest,
@@ -41,7 +42,7 @@ from llx.manifest import (
     record_of,
     write_manifest,
 )
-from llx.progress import Progress, silent
+from llx.progress import Progress, foretold, silent
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from llx.exporter.sources import TensorSource, Text
     from llx.exporter.weights import Layout
 
+CALIBRATION = "calibration"  # what the progress of the longest part of a quantization is called
 OTHER_FILES_BYTES = 64 << 20  # graphs, tokenizer and manifest, generously
 # Of the budget, to keep to where the graph costs more than its values in PyTorch: tried in turn.
 MARGINS = (0.9, 0.8)
@@ -105,7 +107,8 @@ def export(
     with whole_folder(request.folder, tell) as folder:
         # Another run may have written it before this one held the lock.
         if _standing(request.folder, key, asked, overwrite, progress) is None:
-            _write_artifact(folder, request, key, source, text, record, progress, run_windows)
+            news = foretold(progress, tell, CALIBRATION, source.spec.layers) if source else progress
+            _write_artifact(folder, request, key, source, text, record, news, run_windows)
             require_opens(folder, progress)  # what cannot be read again takes nothing's place
         else:
             made = False
@@ -177,7 +180,10 @@ def _write_artifact(
         text=text.record if text else None,
         casts=CastCounts(),
         versions=_versions(),
-        files=_write_text(folder, text) if text else {},
+        files={
+            **(_write_text(folder, text) if text else {}),
+            **_write_configs(folder, request.weights if source else None),
+        },
     )
     quantized = request.precision.linear != "dense"
     if source:
@@ -401,6 +407,14 @@ def _write_text(folder: Path, text: Text) -> dict[str, FileRecord]:
         (folder / CHAT_TEMPLATE).write_bytes(text.chat_template.encode())
         files[CHAT_TEMPLATE] = record_of(folder / CHAT_TEMPLATE)
     return files
+
+
+def _write_configs(folder: Path, weights: Weights) -> dict[str, FileRecord]:
+    """The checkpoint's own settings, of one in Hugging Face's format."""
+    configs = configs_of(weights) if isinstance(weights, Path) else {}
+    for name, data in configs.items():
+        (folder / name).write_bytes(data)
+    return {name: record_of(folder / name) for name in configs}
 
 
 def _versions() -> dict[str, str]:

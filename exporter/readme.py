@@ -6,7 +6,7 @@ from string import Template
 
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.dialects.ort import groups
-from llx.manifest import CHAT_TEMPLATE, TOKENIZER, WEIGHTS, Manifest
+from llx.manifest import CHAT_TEMPLATE, CONFIGS, TOKENIZER, WEIGHTS, Manifest
 
 README = "README.md"
 FILLED = "Attention reads as much of the cache as is filled"
@@ -111,6 +111,7 @@ def readme_of(manifest: Manifest) -> str:
     uses[WEIGHTS] = "the weights, once for all graphs"
     uses[TOKENIZER] = "Hugging Face's `tokenizers`"
     uses[CHAT_TEMPLATE] = "how a conversation is spelled, in Jinja"
+    uses |= dict.fromkeys(CONFIGS, "the checkpoint's own, which llx does not read here")
     if not groups(contract.head_dim):
         uses["ort.onnx"] = uses["ort.onnx"].replace(FILLED, WHOLE)
     sizes = {

@@ -49,7 +49,7 @@ llx: engine
 llx: result
 llx: evaluation
 
-llx.exporter: differences direct locate quantize rescaled graph vocabulary engines
+llx.exporter: configs differences direct locate quantize rescaled graph vocabulary engines
 llx.exporter: sources
 llx.exporter: weights sizes
 llx.exporter: load

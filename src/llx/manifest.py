@@ -21,6 +21,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+CONFIGS = ("config.json", "generation_config.json")  # the checkpoint's own
 REFERENCE = "reference.safetensors"
 REFERENCES = f"{REFERENCE.removesuffix('.safetensors')}-*.safetensors"  # all but the first
 UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none

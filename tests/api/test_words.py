@@ -127,6 +127,24 @@ def test_an_interrupt_carries_what_was_measured(tiny, monkeypatch):
     assert stopped.value.results[0].speed
 
 
+def test_an_interrupt_says_how_much_is_kept_for_resume(tiny, monkeypatch):
+    one = running.Measurement._run
+
+    def once(self, scenario, kept, progress):
+        if self._outcomes:
+            raise KeyboardInterrupt
+        one(self, scenario, kept, progress)
+
+    monkeypatch.setattr(measuring.Measurement, "_run", once)
+    news = []
+    with pytest.raises(Interrupted):
+        llx.bench(tiny, engines="torch", **SHORT, fidelity=False, tell=news.append)
+    assert news[1:] == ["1 of 2 tests is kept: the same command with --resume goes on from there"]
+    monkeypatch.undo()
+    done = llx.bench(tiny, engines="torch", **SHORT, fidelity=False, resume=True)
+    assert len(done[0].speed) == 2
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

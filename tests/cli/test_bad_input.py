@@ -221,6 +221,11 @@ def test_an_export_without_pytorch(llx, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
     ended = llx("export", "--weights", "checkpoint", "-o", "out")
     assert_refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
+    asked = []
+    monkeypatch.setattr("llx.exporter.locate._from_hub", lambda *_: asked.append(1))
+    ended = llx("export", "--weights", "owner/name")
+    assert_refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
+    assert not asked, "nothing is downloaded that cannot be exported"
 
 
 def test_a_test_that_does_not_fit_the_cache(llx, tiny):

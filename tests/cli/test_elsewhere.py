@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from llx.api.build import build_requests
+from llx.api.elsewhere import Elsewhere, for_card
+from llx.devices import devices_named
 from llx.engine import engines_of
 from llx.errors import BadInput
 from llx.result import read_results
@@ -286,6 +289,15 @@ def test_a_bundle_for_a_jetson_is_written_and_said_to_be_no_engine(llx, artifact
         (("--device", "toaster"), 2, "unknown device", "agx-orin-64"),
         (("--device", "all"), 2, "built for one device", "name one"),
         (("--device", "h100-sxm"), 2, "is no Jetson", "run `llx build` on the machine"),
+        (("--device", "rtx-4090"), 2, "on the GPU itself", "choose --engine trt-rtx"),
+        (
+            ("--device", "rtx-4090", "--engine", "trt-rtx", "--sm", "86"),
+            *(2, "SM 89", "leave one of them out"),
+        ),
+        (
+            ("--device", "rtx-4090", "--engine", "trt-rtx", "-p", "8"),
+            *(2, "-p is of a build for another machine", "--device"),
+        ),
         (("--device", "agx-orin-64", "--jetpack", "5.1"), 2, "TensorRT 8.5", "update the Jetson"),
         (("--device", "agx-orin-64", "--strip"), 2, "stripped", "leave --strip out"),
         (("--device", "agx-orin-64", "--timing-cache", "x"), 2, "of this machine", "leave it out"),
@@ -296,3 +308,21 @@ def test_what_cannot_be_typed(llx, artifact, tmp_path, arguments, code, says, re
     ended = llx("build", artifact.folder, *arguments)
     assert_refused(ended, code, says, remedy)
     assert not (tmp_path / "bundles").exists()
+
+
+UNASKED = {
+    **dict.fromkeys(("context", "max_prefill", "dialect", "workspace", "opt_level")),
+    **dict.fromkeys(("timing_cache",)),
+    **{"batch": 1, "profiles": 1, "strip": False, "version_compatible": False, "command": ""},
+}
+
+
+@pytest.mark.parametrize("card", ["rtx-4090", "l4", "a10"])
+def test_a_card_by_name_is_the_chip_to_build_for_here(card):
+    (request,) = build_requests("trt-rtx", sm=None, **UNASKED)
+    (device,) = devices_named(card)
+    requests, where = for_card([request], Elsewhere(device=card))
+    assert requests == build_requests("trt-rtx", sm=[device.sm], **UNASKED)
+    assert not where.asked
+    for other in (Elsewhere(device="agx-orin-64"), Elsewhere(device=card, remote="a@b")):
+        assert for_card([request], other) == ([request], other)
