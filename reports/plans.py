@@ -9,7 +9,7 @@ import msgspec
 from rich.table import Table
 
 from llx.devices import Figure
-from llx.plans import Disk, Phase, Plan, Plans
+from llx.plans import Build, Disk, Phase, Plan, Plans
 from llx.reports.console import WIDTH, say, show, simple_table
 from llx.reports.units import decimal_bytes, parameters, significant
 
@@ -93,7 +93,7 @@ def _notes_of_several(all_plans: Sequence[Plans]) -> list[str]:
         "Fewer bits cost accuracy, which is not predicted: judge an artifact with `llx bench`.",
         *(plans.plans[0].notes if single else ()),
         *_unchecked(plans),
-        _build_note(max(all_plans, key=lambda one: one.build.disk_bytes)),
+        *_build_notes([one.build for one in all_plans if one.build]),
         _disk_note(max((one.disk for one in all_plans), key=lambda disk: disk.needed_bytes)),
     ]
 
@@ -124,12 +124,15 @@ def _unchecked(plans: Plans) -> list[str]:
     ]
 
 
-def _build_note(plans: Plans) -> str:
-    return (
-        f"engine: to build one takes up to {decimal_bytes(plans.build.disk_bytes)} of disk beside "
-        f"the artifact and {decimal_bytes(plans.build.memory_bytes)} of memory at least; TensorRT "
+def _build_notes(builds: list[Build]) -> list[str]:
+    if not builds:
+        return []
+    most = max(builds, key=lambda one: one.disk_bytes)
+    return [
+        f"engine: to build one takes up to {decimal_bytes(most.disk_bytes)} of disk beside "
+        f"the artifact and {decimal_bytes(most.memory_bytes)} of memory at least; TensorRT "
         "builds where the GPU is, TensorRT-RTX anywhere. How long it takes is not predicted."
-    )
+    ]
 
 
 def _table(plans: Plans) -> Table:
@@ -254,7 +257,7 @@ def _notes(plans: Plans, single: bool) -> list[str]:
         notes += _common_notes(plans)
     notes += _unchecked(plans)
     notes.append("; ".join(f"[{letter}] {meaning}" for letter, meaning in plans.sources.items()))
-    notes.append(_build_note(plans))
+    notes += _build_notes([plans.build] if plans.build else [])
     notes.append(_disk_note(plans.disk))
     return notes
 

@@ -103,7 +103,7 @@ class Plans:
     precision: str
     sizes: Sizes
     disk: Disk
-    build: Build
+    build: Build | None = None  # which those of llx 0.1.0 lack
     bandwidth_share: float
     compute_share: float
     sources: dict[str, str]

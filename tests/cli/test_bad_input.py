@@ -230,7 +230,10 @@ def test_an_export_without_pytorch(llx, tmp_path, monkeypatch):
 
 def test_a_test_that_does_not_fit_the_cache(llx, tiny):
     assert_refused(
-        llx("bench", tiny.folder, "-p", "80", "-d", "40"), 2, "120 positions", "--context 120"
+        llx("bench", tiny.folder, "-p", "80", "-d", "40"),
+        2,
+        "120 positions",
+        "itself knows 96",
     )
 
 
