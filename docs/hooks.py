@@ -31,6 +31,7 @@ DOCUMENTS = (
 FILES = (
     "LICENSE",
     "action.yml",
+    "examples/ort_generate.cpp",
     "examples/python.py",
     "reports/example/index.html",
     "reports/example/page.png",
@@ -65,7 +66,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill the markers of a page, and turn its links out of docs/ to the site's copies."""
     if page.file.src_uri.startswith(f"{BESIDE}/"):
         page.meta["search"] = {"boost": 0.3}  # who searches wants a guide first
-        return markdown.replace("](README.md)", "](../index.md)")
+        return markdown.replace("](README.md)", "](../index.md)").replace("](docs/", "](../")
     markdown = markdown.replace("](../", f"]({BESIDE}/")
     if "<!-- commands -->" in markdown:
         markdown = markdown.replace("<!-- commands -->", commands_reference())

@@ -133,6 +133,7 @@ def _serve() -> None:
     _trace_once()
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody types anything
     # Of writable memory, not of addresses: V8, which draws the plots, reserves many of those.
     most = _written("self") + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))

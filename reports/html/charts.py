@@ -435,14 +435,19 @@ def _history(base: alt.Chart, rows: list[Row]) -> alt.LayerChart:
     )
     points = base.mark_point(filled=True, size=40, opacity=0.9, stroke=PAGE_COLOUR, strokeWidth=1)
     marks = points.encode(x=x, y=y, color=_colour(), shape=_shape(), tooltip=tips)
-    begun = base.transform_filter(alt.FieldValidPredicate(field="step", valid=True))
-    steps = begun.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x=x)
-    words = begun.mark_text(align="left", dx=5, dy=-9, color=INK, fontSize=11).encode(
-        x=x,
-        y=alt.Y(field="level", type="quantitative"),
-        text=alt.Text(field="step_words", type="nominal"),
-    )
-    return alt.layer(bands, steps, errors, levels, marks, words).properties(height=180)
+    layers = [bands, errors, levels, marks]
+    if any(row["step"] is not None for row in rows):
+        begun = base.transform_filter(alt.FieldValidPredicate(field="step", valid=True))
+        layers.insert(1, begun.mark_rule(strokeDash=[3, 3], color=INK, opacity=0.6).encode(x=x))
+        words = begun.mark_text(align="left", dx=5, dy=-9, color=INK, fontSize=11)
+        layers.append(
+            words.encode(
+                x=x,
+                y=alt.Y(field="level", type="quantitative"),
+                text=alt.Text(field="step_words", type="nominal"),
+            )
+        )
+    return alt.layer(*layers).properties(height=180)
 
 
 DRAWN: dict[str, Callable[[alt.Chart, list[Row]], alt.LayerChart]] = {

@@ -122,7 +122,8 @@ def test_the_example_runs_on_a_small_checkpoint(tmp_path):
 PYTHON = {
     name: "".join(found)
     for name, text in TEXTS.items()
-    if (found := re.findall(r"```python\n(.*?)```", text, re.S))
+    if name != "docs/program.md"  # which needs no llx: tests/test_program.py
+    and (found := re.findall(r"```python\n(.*?)```", text, re.S))
 }
 
 

@@ -6,6 +6,7 @@ hub ends as it does for a user without one.
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import shutil
@@ -100,6 +101,7 @@ def place(tmp_path_factory):
 )
 def test_the_commands_of_a_block_run_as_they_are_typed(llx, place, monkeypatch, block):
     monkeypatch.chdir(place)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Why?\n"))  # of llx chat
     for name in KEPT:  # a page's blocks do not build on another page's
         shutil.copy(f"kept/{name}", name)
     for line in (line for line in block if line.startswith("llx ")):
