@@ -25,7 +25,7 @@ import msgspec
 from llx.errors import BadInput, one_line, utf8
 from llx.reports.measures import Measure, followed, measures
 from llx.result import Result
-from llx.typed import newer_schema
+from llx.typed import refuse_newer
 
 BEGINNING = b'{"schema":"llx.history/1"'  # of every line
 Tell = Callable[[str], None]
@@ -146,12 +146,7 @@ def _entries(path: Path, data: bytes) -> tuple[int, list[Entry]]:
         if not rest.startswith(BEGINNING):
             msgspec.json.decode(rest, type=Entry)  # says what is wrong with it
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        for line in data.splitlines():
-            if newer := newer_schema(line, "llx.history", 1):
-                raise BadInput(
-                    f"{path} was written by a newer llx ({newer})",
-                    "upgrade: `pip install --upgrade llx`",
-                ) from None
+        refuse_newer(path, data, "llx.history")
         raise BadInput(
             f"{path} is no history ({one_line(error)})",
             "name a file that `llx report --history` wrote",

@@ -15,8 +15,10 @@ three runs later in 74, 87 and 88 % of the normal ones, ten runs later in all
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,7 @@ from llx.errors import require_modules
 from llx.statistics import LEVEL, QUARTILE, Comparison, Verdict, verdict
 
 Logs = NDArray[np.float64]
+Runs = TypeVar("Runs", Logs, list[Any])
 
 SHORTEST = 3  # runs of a level
 PENALTY = 10.0  # of a step, in the noise's variance, for each e-fold of runs
@@ -115,6 +118,6 @@ class Spread:
         return Comparison(ratio=ratio, low=ratio / half, high=ratio * half, method=method)
 
 
-def split(values: Logs, starts: list[int]) -> list[Logs]:
-    """The values of each level."""
+def split(values: Runs, starts: Iterable[int]) -> list[Runs]:
+    """The values, or the runs, of each level."""
     return [values[first:last] for first, last in pairwise([*starts, len(values)])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llx.reports.compare.changes import amount, ratio_words
+from llx.reports.compare.changes import moved_words, ratio_words
 from llx.reports.compare.courses import Step
 from llx.reports.notes import model_name
 
@@ -23,13 +23,12 @@ def step_rows(steps: Sequence[Step]) -> list[tuple[str, ...]]:
         run = [f"{series.engine} {series.precision}"]
         run += [_model(step)] if len(models) > 1 else []
         run += [step.course.device] if len(devices) > 1 else []
-        moved = f"{amount(step.old, unit)} → {amount(step.new, unit)}"
         rows.append(
             (
                 "worse" if step.worse else "better",
                 ", ".join(run),
                 step.course.metric,
-                moved.replace(f" {unit} →", " →") if unit != "B" else moved,
+                moved_words(step.old, step.new, unit),
                 ratio_words(step.ratio, step.ci95),
                 f"{short_label(step.at.label)} {step.at.created[:10]}".strip(),
             )

@@ -28,7 +28,7 @@ from llx.bundle import (
 from llx.errors import BadInput
 from llx.probe import OUT, Machine
 from llx.result import Result
-from llx.typed import newer_schema
+from llx.typed import refuse_newer
 
 RUN = "run `python3 run.py` there, and copy its out/ into"
 UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -112,11 +112,7 @@ def open_home(folder: Path) -> Home:
     try:
         recipe = msgspec.json.decode(data, type=Recipe)
     except UNDECODED as error:
-        if newer := newer_schema(data, "llx.bundle", 1):
-            raise BadInput(
-                f"{folder / RECIPE} was written by a newer llx ({newer})",
-                "upgrade: `pip install --upgrade llx`",
-            ) from None
+        refuse_newer(folder / RECIPE, data, "llx.bundle")
         raise BadInput(f"{folder / RECIPE} is not a recipe ({clean(error)})", REMEDY) from None
     return Home(folder, replace(recipe, llx=clean(recipe.llx)), sha256(data).hexdigest())
 

@@ -177,7 +177,12 @@ def amount(value: float | None, unit: str) -> str:
 
 def moved(change: Change) -> str:
     """A number before and after."""
-    return f"{amount(change.before, change.unit)} → {amount(change.after, change.unit)}"
+    return moved_words(change.before, change.after, change.unit)
+
+
+def moved_words(before: float | None, after: float | None, unit: str) -> str:
+    """Two numbers of a unit, the one before and the one after."""
+    return f"{amount(before, unit)} → {amount(after, unit)}"
 
 
 def ratio_of(change: Change) -> str:

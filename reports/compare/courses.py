@@ -27,7 +27,8 @@ MOST_RUNS = 500  # of a course: the latest
 SAME_TOP1 = "same-top1"
 SCORE = "score"
 SPEED = "speed"  # the slug of what a test is named for
-EXACT = {  # slugs of what is the same in each run of one thing, and what a gate calls it
+NAMES = {  # by their slugs, what a gate calls the measures: all but speeds are the same in each run
+    SPEED: "{of}",
     "kld": "KLD {of}",
     "ppl-ratio": "PPL ratio {of}",
     "ppl": "PPL {of}",
@@ -114,22 +115,21 @@ class Course:
     @property
     def metric(self) -> str:
         """What a gate calls it, a test for its speed."""
-        of = self.measure.of
-        if self.measure.slug == SPEED:
-            return of
-        return EXACT.get(self.measure.slug, f"{of} {self.measure.name}").format(of=of)
+        return NAMES[self.measure.slug].format(of=self.measure.of)
 
     @property
     def kind(self) -> Kind:
         """What a gate says it is."""
-        return "deterministic" if self.measure.slug in EXACT else "wall clock"
+        return "deterministic" if self._is_exact else "wall clock"
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.measure.slug != SPEED
 
     @cached_property
     def levels(self) -> list[list[Point]]:
         """The runs of each level, between which nothing changed but by noise."""
-        starts = list(self._exact_starts() if self.kind == "deterministic" else self._starts())
-        ends = [*starts[1:], len(self.points)]
-        return [self.points[first:last] for first, last in zip(starts, ends, strict=True)]
+        return split(self.points, self._exact_starts() if self._is_exact else self._starts())
 
     @staticmethod
     def middle(level: Sequence[Point]) -> float:
@@ -144,7 +144,7 @@ class Course:
     @cached_property
     def spread(self) -> Spread | None:
         """How far runs of one level lie apart; None where they do not vary, or are too few."""
-        if self.kind == "deterministic" or not self.of_speeds:
+        if self._is_exact or not self.of_speeds:
             return None
         return Spread.of([_logs(level) for level in self.levels])
 
@@ -202,7 +202,7 @@ class Course:
 
 
 def courses_of(entries: Sequence[Entry]) -> list[Course]:
-    """Every course of a history, in the order in which each began."""
+    """Every course of what a gate has a name for, in the order in which each began."""
     first: dict[str, int] = {}
     for i, entry in enumerate(entries):
         first.setdefault(entry.label, i)
@@ -213,7 +213,7 @@ def courses_of(entries: Sequence[Entry]) -> list[Course]:
     )
     found: dict[tuple[Series, str, str, str], list[tuple[Entry, Measure]]] = {}
     for _, entry in order:
-        for measure in entry.measures:
+        for measure in (one for one in entry.measures if one.slug in NAMES):
             key = (Series.of(entry), measure.of, measure.slug, measure.protocol)
             found.setdefault(key, []).append((entry, measure))
     return [
@@ -231,9 +231,8 @@ def courses_of(entries: Sequence[Entry]) -> list[Course]:
 
 
 def followed_steps(courses: Sequence[Course]) -> list[Step]:
-    """The steps of what a gate has a name for, in order of time: latencies go as speeds do."""
-    named = (one for one in courses if one.measure.slug == SPEED or one.measure.slug in EXACT)
-    steps = [step for course in named for step in course.steps()]
+    """The steps of all courses in order of time."""
+    steps = [step for course in courses for step in course.steps()]
     return sorted(steps, key=lambda step: step.at.created)
 
 

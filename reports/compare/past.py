@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from llx.reports.compare.change import Change, Judging
-from llx.reports.compare.courses import EXACT, SPEED, Course, Series, courses_of, point_of
+from llx.reports.compare.courses import SPEED, Course, Series, courses_of, point_of
 from llx.reports.compare.gates import Gate
 from llx.reports.compare.judged import Judge, Judged, always, by_spread, invalid_row
 from llx.reports.history import Entry, hash_of
@@ -57,7 +57,7 @@ class AgainstPast(Judging):
             now = self._now.get((of, slug))
             if slug == SPEED:
                 yield self._speed(course, self._rows.get(of))
-            elif slug in EXACT:
+            else:
                 yield self._exact(self._of_the_same(course, now), now)
 
     def _of_the_same(self, latest: Course, now: Measure | None) -> Course:

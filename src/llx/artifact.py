@@ -42,7 +42,7 @@ from llx.manifest import (
 from llx.nearby import near_in_words
 from llx.notebook import html_table
 from llx.progress import Progress, silent
-from llx.typed import newer_schema
+from llx.typed import refuse_newer
 
 if TYPE_CHECKING:
     from llx.api.session import OpenSession
@@ -314,10 +314,6 @@ def is_artifact(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-class NewerSchema(BadInput):
-    """The manifest is one of a version of llx to come. Exit code 2."""
-
-
 @door
 def open_artifact(folder: str | Path | None = None) -> Artifact:
     """Open a folder, or the artifact exported last. Raises `BadInput` for anything but a whole one.
@@ -345,11 +341,7 @@ def open_artifact(folder: str | Path | None = None) -> Artifact:
     try:
         manifest = decoded_manifest(data)
     except UNDECODED as error:
-        if newer := newer_schema(data, "llx.artifact", 1):
-            raise NewerSchema(
-                f"{folder / MANIFEST} was written by a newer llx ({newer})",
-                "upgrade: `pip install --upgrade llx`",
-            ) from None
+        refuse_newer(folder / MANIFEST, data, "llx.artifact")
         raise BadInput(
             f"{folder / MANIFEST} is not a manifest that this version reads ({error})",
             "export again with --overwrite",

@@ -23,7 +23,7 @@ from llx.graphs.contract import GraphContract
 from llx.manifest import FileRecord
 from llx.runtime import Runtime
 from llx.tensorrt import BuildOptions
-from llx.typed import newer_schema
+from llx.typed import NewerSchema, refuse_newer
 
 ENGINES = "engines"
 MANIFEST = "manifest.json"
@@ -144,10 +144,6 @@ class Engine:
         return plan
 
 
-class NewerEngine(BadInput):
-    """An engine's manifest is one of a version of llx to come. Exit code 2."""
-
-
 def open_engine(folder: Path) -> Engine:
     """Open an engine's folder. Raises `BadInput` for anything but a whole one."""
     path = folder / MANIFEST
@@ -158,11 +154,7 @@ def open_engine(folder: Path) -> Engine:
     except OSError:
         raise BadInput(f"{folder} is not an engine: it has no {MANIFEST}", remedy) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if newer := newer_schema(data, "llx.engine", 1):
-            raise NewerEngine(
-                f"{path} was written by a newer llx ({newer})",
-                "upgrade: `pip install --upgrade llx`",
-            ) from None
+        refuse_newer(path, data, "llx.engine")
         raise BadInput(f"{path} is not an engine's manifest ({error})", remedy) from None
     for name, record in manifest.files.items():
         file = folder / name
@@ -183,7 +175,7 @@ def engines_of(artifact: Artifact, runtime: Runtime | None = None) -> list[Engin
     for path in (artifact.folder / ENGINES).glob(f"[!.]*/{MANIFEST}"):
         try:
             engine = open_engine(path.parent)
-        except NewerEngine:
+        except NewerSchema:
             raise
         except BadInput:
             continue

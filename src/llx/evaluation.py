@@ -16,7 +16,7 @@ from llx.errors import BadInput, printable
 from llx.result import ArtifactRecord, EnvironmentRecord, Result, read_results
 from llx.scores import EvalSettings, Scores, TaskScore
 from llx.templates import day_of
-from llx.typed import newer_schema
+from llx.typed import refuse_newer
 
 MOST_DOCUMENTS = 10**9
 UNKNOWN = EnvironmentRecord(
@@ -143,10 +143,7 @@ def read_measured(path: Path) -> list[Result]:
     first = peeked[0] if isinstance(peeked, list) and peeked else peeked
     if not isinstance(first, _Peek) or not first.schema.startswith("llx.eval/"):
         return read_results(path)
-    if newer := newer_schema(data, "llx.eval", 1):
-        raise BadInput(
-            f"{path} was written by a newer llx ({newer})", "upgrade: `pip install --upgrade llx`"
-        )
+    refuse_newer(path, data, "llx.eval")
     try:
         found = msgspec.json.decode(data, type=list[Evaluation] | Evaluation)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -20,7 +20,7 @@ from llx.errors import BadInput, printable
 from llx.nearby import near_in_words
 from llx.notebook import html_table, with_deviation
 from llx.scores import Scores
-from llx.typed import newer_schema
+from llx.typed import refuse_newer
 
 if TYPE_CHECKING:
     from llx.artifact import Artifact
@@ -489,11 +489,7 @@ def read_results(path: Path) -> list[Result]:
             f"{path} cannot be read ({error.strerror}){near}", "name a result file"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if newer := newer_schema(data, "llx.result", 1):
-            raise BadInput(
-                f"{path} was written by a newer llx ({newer})",
-                "upgrade: `pip install --upgrade llx`",
-            ) from None
+        refuse_newer(path, data, "llx.result")
         raise BadInput(
             f"{path} is not a list of llx.result/1 ({error})",
             "write one with `llx bench -o json > results.json`",

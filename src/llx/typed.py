@@ -63,6 +63,18 @@ def checked(value: object, kind: Any, name: str, remedy: str) -> Any:
     raise BadInput(f"{name} is {shown(value)} ({reason[0].lower()}{reason[1:]})", remedy)
 
 
+class NewerSchema(BadInput):
+    """A file was written by a version of llx to come. Exit code 2."""
+
+
+def refuse_newer(path: Path, data: bytes, name: str, known: int = 1) -> None:
+    """Raise `NewerSchema` where a file's JSON says that it is of a schema to come."""
+    if newer := newer_schema(data, name, known):
+        raise NewerSchema(
+            f"{path} was written by a newer llx ({newer})", "upgrade: `pip install --upgrade llx`"
+        ) from None
+
+
 def newer_schema(data: bytes, name: str, known: int) -> str | None:
     """The schema that JSON says it is of, where that is one to come: `llx.result/2` after 1.
 

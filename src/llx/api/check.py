@@ -12,7 +12,7 @@ from llx.api.check_weights import check_weights
 from llx.api.engines import engines_named
 from llx.api.watching import AnyArtifact, watched
 from llx.arguments import door
-from llx.artifact import Artifact, NewerSchema, is_artifact, latest, open_artifact
+from llx.artifact import Artifact, is_artifact, latest, open_artifact
 from llx.checks import Checked
 from llx.engine import engines_of
 from llx.errors import BadInput, GateFailed, LlxError, require_modules
@@ -21,6 +21,7 @@ from llx.graphs.inspect import problems
 from llx.graphs.settings import settings_of, wrong_settings
 from llx.manifest import MANIFEST, WEIGHTS
 from llx.progress import Progress
+from llx.typed import NewerSchema
 
 
 @door

@@ -26,6 +26,17 @@ ArtifactFolders = Annotated[
     ),
 ]
 
+ResultsFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="md, json, jsonl, csv; junit, bencher, github-bigger, github-smaller. "
+        "[default: table]",
+        show_default=False,
+    ),
+]
+
 GateFile = Annotated[
     Path | None,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 
 from llx.cli.arguments import (
     ArtifactFolders,
+    ResultsFormat,
     Texts,
     command_line,
     length_pairs,
@@ -123,16 +124,7 @@ def bench(
             help="With --against: the change that matters. [default: 5%]", show_default=False
         ),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="md, json, jsonl, csv; junit, bencher, github-bigger, github-smaller. "
-            "[default: table]",
-            show_default=False,
-        ),
-    ] = None,
+    output: ResultsFormat = None,
 ) -> None:
     """Measure speed and fidelity of one or several artifacts and engines."""
     from llx.api.bench import bench as measure

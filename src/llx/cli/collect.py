@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llx.cli.arguments import command_line
+from llx.cli.arguments import ResultsFormat, command_line
 from llx.cli.printed import printed
 
 
@@ -22,16 +22,7 @@ def collect(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="md, json, jsonl, csv; junit, bencher, github-bigger, github-smaller. "
-            "[default: table]",
-            show_default=False,
-        ),
-    ] = None,
+    output: ResultsFormat = None,
 ) -> None:
     """Make results of what a bundle measured on its device, once its out/ is home."""
     from llx.api.collect import collected
