@@ -34,7 +34,7 @@ def _wide(g: Builder, stored: ir.Value) -> ir.Value:
     if stored.dtype == FLOAT:
         return stored
     wide = g.once(f"{stored.name}/wide", lambda: g.op("Cast", stored, to=FLOAT))
-    wide.shape = stored.shape
+    wide.shape, wide.type = stored.shape, ir.TensorType(FLOAT)
     return wide
 
 

@@ -69,13 +69,13 @@ class NewerSchema(BadInput):
 
 def refuse_newer(path: Path, data: bytes, name: str, known: int = 1) -> None:
     """Raise `NewerSchema` where a file's JSON says that it is of a schema to come."""
-    if newer := newer_schema(data, name, known):
+    if newer := _newer_schema(data, name, known):
         raise NewerSchema(
             f"{path} was written by a newer llx ({newer})", "upgrade: `pip install --upgrade llx`"
         ) from None
 
 
-def newer_schema(data: bytes, name: str, known: int) -> str | None:
+def _newer_schema(data: bytes, name: str, known: int) -> str | None:
     """The schema that JSON says it is of, where that is one to come: `llx.result/2` after 1.
 
     Of an object, or of any of a list or of lines.

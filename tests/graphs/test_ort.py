@@ -254,3 +254,9 @@ def test_a_result_says_what_is_multiplied():
         if rounds_inputs(4)
         else "fp32, inputs as they are"
     )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-wo"])
+def test_lowering_leaves_nothing_for_a_library_to_complain_of(tmp_path, caplog, precision):
+    export_tiny(tmp_path, precision)
+    assert not [one.getMessage() for one in caplog.records if one.name.startswith("onnx_ir")]
