@@ -93,7 +93,7 @@ def changes_plot(changes: Sequence[Change], looks: Looks) -> Plot:
 
 
 def history_plots(courses: Sequence[Course], looks: Looks) -> list[Plot]:
-    """A plot for each measure that has two points of time at least, speeds first.
+    """A plot for each measure that was taken twice at least, speeds first.
 
     A line is of one engine, precision, artifact and device: another machine's is another line.
     """
@@ -108,11 +108,11 @@ def history_plots(courses: Sequence[Course], looks: Looks) -> list[Plot]:
     drawn = []
     for key in sorted(plots, key=lambda key: FOLLOWED.index(key[0])):
         _, of, name, unit = key
+        if all(len(one.points) < 2 for one in plots[key]):
+            continue
         rows = [
             row for one in plots[key] for row in _course_rows(one, _line_of(one, courses), looks)
         ]
-        if len({row["created"] for row in rows}) < 2:
-            continue
         drawn.append(
             Plot(
                 kind="history",

@@ -219,6 +219,12 @@ def test_the_page_draws_a_course_of_two_points_or_more(tmp_path):
     assert [(row["label"], row["value"]) for row in plot.rows] == [("abc", 20.5), ("def", 20.5)]
 
 
+def test_what_two_engines_took_once_has_no_course(tmp_path):
+    path = tmp_path / "history.jsonl"
+    entries = remember([at("a"), at("b", engine="torch")], path, "one")
+    assert history_plots(courses_of(entries), Looks.of(["ort", "torch"], ["fp32"])) == []
+
+
 def test_other_machines_and_artifacts_have_lines_of_their_own(tmp_path):
     path = tmp_path / "history.jsonl"
     elsewhere = replace(RESULT.environment, device="another", device_fingerprint="x")
