@@ -28,8 +28,8 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 def described(value):
     """Name, shape, type, and what a constant or weight is: its numbers, or its file.
 
-    RoPE tables have as many positions as the export was for: their shape is no matter here, nor is
-    where in its file a weight lies behind them.
+    RoPE tables, as stored and as computed with, have as many positions as the export was for: their
+    shape is no matter here, nor is where in its file a weight lies behind them.
     """
     if value is None:
         return None
@@ -38,7 +38,7 @@ def described(value):
         held = tensor.location
     else:
         held = None if tensor is None else (tensor.dtype, tensor.shape.numpy(), tensor.tobytes())
-    shape = list(value.shape or ())[value.name in TABLES :]
+    shape = list(value.shape or ())[value.name.startswith(TABLES) :]
     return value.name, str(shape), value.dtype, held
 
 
