@@ -26,7 +26,13 @@ PRODUCER = "llx"
 INT4_OPSET, INT4_IR_VERSION = 21, 10
 
 # Arguments that are attributes of a node rather than inputs.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {"rms_norm": ("eps",), "split": ("split_sizes",)}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "rms_norm": ("eps",),
+    "split": ("split_sizes",),
+    "scale": ("factor",),
+    "rope": ("head_dim",),
+    "attention": ("window", "scale"),
+}
 
 Results = Sequence[ir.Value]
 Lowering = Callable[["Builder", ir.Node, Sequence[ir.Value]], ir.Value | Results]

@@ -29,25 +29,26 @@ MOST_BYTES = 256 << 20  # a graph holds no weights: that of 126 layers has some 
 MOST_INLINE = 1 << 24  # values of one constant: as many as positions of the longest cache
 # The ops that the dialects spell a model in, all of ONNX itself, and the attributes of each.
 OPS: Mapping[str, str] = {
-    **dict.fromkeys(("Add", "Attention", "Div", "Less", "LessOrEqual", "MatMul", "Mul"), ""),
+    **dict.fromkeys(("Add", "And", "Div", "Less", "LessOrEqual", "MatMul", "Mul"), ""),
     **dict.fromkeys(
         ("BitwiseXor", "Expand", "Neg", "Pow", "QuantizeLinear", "Reshape", "Sigmoid", "Slice"), ""
     ),
     **dict.fromkeys(("Sqrt", "Tile", "Unsqueeze", "Where"), ""),
     **dict.fromkeys(("Concat", "Gather", "Softmax", "Split"), "axis"),
+    "Attention": "scale",
     "Cast": "to",
     "DequantizeLinear": "axis block_size",
     "GatherND": "batch_dims",
     "ReduceMax": "keepdims",
     "ReduceMean": "keepdims",
     "RMSNormalization": "axis epsilon stash_type",
-    "RotaryEmbedding": "num_heads",
+    "RotaryEmbedding": "num_heads rotary_embedding_dim",
     "TensorScatter": "axis mode",
     "Transpose": "perm",
 }
 # The same of a domain that is ONNX Runtime's own, for a dialect that has it.
 OPS_OF_ORT: Mapping[str, str] = {
-    "GroupQueryAttention": "num_heads kv_num_heads do_rotary",
+    "GroupQueryAttention": "num_heads kv_num_heads do_rotary local_window_size scale",
     "MatMulIntegerToFloat": "",
     "MatMulNBits": "K N bits block_size accuracy_level",
 }
@@ -55,8 +56,8 @@ LISTED: Mapping[str, Mapping[str, str]] = {"": OPS, MICROSOFT: OPS_OF_ORT}
 # Attributes that change what such an op computes and are of ONNX itself: `llx check` runs the graph
 # and names the fault.
 FAULTY: Mapping[str, str] = {
-    "Attention": "is_causal kv_num_heads q_num_heads scale softcap",
-    "RotaryEmbedding": "interleaved rotary_embedding_dim",
+    "Attention": "is_causal kv_num_heads q_num_heads softcap",
+    "RotaryEmbedding": "interleaved",
 }
 PLAIN = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING, AttributeProto.INTS)
 # The fields of each message of ONNX's protobuf that a graph of llx fills.

@@ -45,6 +45,32 @@ YARN = replace(
     ),
 )
 DYNAMIC = replace(TINY, rope=RopeSpec(type="dynamic", factor=2.0, original_context=96))
+# LLaMA's kin: each part by itself, on heads that GroupQueryAttention takes and on those that not.
+KIN = {
+    "qkv-bias": {"qkv_bias": True},
+    "qk-norm": {"qk_norm": True},
+    "window": {"window": 7, "windowed": (0, 1)},
+    "window-of-one-layer": {"window": 7, "windowed": (1,)},
+    "nope-layer": {"nope": (0,)},
+    "scales": {
+        "embed_scale": 3.0,
+        "attention_scale": 0.2,
+        "residual_scale": 0.5,
+        "logit_scale": 0.25,
+    },
+}
+EVERYTHING: dict[str, Any] = {"rotary_dim": 6} | {
+    name: part for one in KIN.values() for name, part in one.items()
+}
+KIN_SPECS = {
+    **{name: replace(TINY, **part) for name, part in KIN.items()},
+    **{f"{name}-of-16": replace(SIXTEENS, **part) for name, part in KIN.items()},
+}
+# What no family has: for what needs no checkpoint.
+TOGETHER = {
+    "all-parts": replace(TINY, **EVERYTHING),
+    "all-parts-of-16": replace(SIXTEENS, **EVERYTHING),
+}
 SPECS = {
     "heads-of-16": SIXTEENS,
     "gqa": TINY,
@@ -119,8 +145,6 @@ def random_llama(spec: LlamaSpec, seed: int = 0) -> Llama:
 def config_of(spec: LlamaSpec) -> dict[str, Any]:
     """A config.json, in the spelling of transformers 4."""
     config: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
         "hidden_size": spec.dim,
         "intermediate_size": spec.ffn_dim,
         "num_hidden_layers": spec.layers,
@@ -132,14 +156,45 @@ def config_of(spec: LlamaSpec) -> dict[str, Any]:
         "rms_norm_eps": spec.norm_eps,
         "rope_theta": spec.rope.theta,
         "tie_word_embeddings": spec.tied,
-        "attention_bias": spec.attention_bias,
-        "mlp_bias": spec.mlp_bias,
         "hidden_act": "silu",
         "eos_token_id": 0,
+        **family_of(spec),
     }
     if spec.rope.type != "default":
         config["rope_scaling"] = rope_scaling_of(spec.rope)
     return config
+
+
+def family_of(spec: LlamaSpec) -> dict[str, Any]:
+    """What a config.json says of the spec's parts, as the family that has them."""
+    biases = {"attention_bias": spec.attention_bias, "mlp_bias": spec.mlp_bias}
+    layers = range(spec.layers)
+    types = ["sliding_attention" if i in spec.windowed else "full_attention" for i in layers]
+    scales = (spec.embed_scale, spec.residual_scale, spec.logit_scale)
+    if spec.qk_norm:
+        return named("qwen3", "Qwen3", attention_bias=spec.attention_bias)
+    if spec.qkv_bias:
+        return named("qwen2", "Qwen2")
+    if spec.nope:
+        turns = [int(i not in spec.nope) for i in layers]
+        return named("smollm3", "SmolLM3", no_rope_layers=turns, pad_token_id=None, **biases)
+    if scales != (1, 1, 1) or spec.attention_scale:
+        multipliers = {
+            "embedding_multiplier": spec.embed_scale,
+            "residual_multiplier": spec.residual_scale,
+            "attention_multiplier": spec.attention_scale or spec.head_dim**-0.5,
+            "logits_scaling": 1 / spec.logit_scale,
+        }
+        return named("granite", "Granite", **biases, **multipliers)
+    if len(spec.windowed) == spec.layers:
+        return named("mistral", "Mistral", sliding_window=spec.window)
+    if spec.windowed:
+        return named("ministral", "Ministral", sliding_window=spec.window, layer_types=types)
+    return named("llama", "Llama", **biases)
+
+
+def named(kind: str, model: str, **more: Any) -> dict[str, Any]:
+    return {"architectures": [f"{model}ForCausalLM"], "model_type": kind, **more}
 
 
 def rope_scaling_of(rope: RopeSpec) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """One traced block, stamped L times: the graph of 126 layers in the time that one takes to trace.
 
-All blocks of a LLaMA are alike but for their weights and caches. That the stamped graph equals the
-fully traced one, node for node, is held by a test.
+All blocks of a LLaMA are alike but for their weights and caches, and where there are several kinds
+of layers, all of a kind. That the stamped graph equals the fully traced one, node for node, is held
+by a test.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, pairwise
 
 import onnx_ir as ir
 
@@ -15,49 +18,52 @@ from llx.exporter.graph.trace import trace
 from llx.graphs.contract import GraphContract
 from llx.llama.spec import LlamaSpec
 
-FIRST = re.compile(r"^(layers|past|present)\.0(?![0-9])")
+OF_LAYER = re.compile(r"^(layers|past|present)\.(\d+)(?![0-9])")
 
 
 def stamped_trace(spec: LlamaSpec, contract: GraphContract) -> ir.Model:
-    """What `trace` gives for the model, from the trace of its first block alone."""
-    one = trace(replace(spec, layers=1), replace(contract, layers=1))
-    return stamp(one, contract)
+    """What `trace` gives for the model, from the trace of one block of each kind alone."""
+    kinds = spec.kinds
+    few = trace(spec.one_of_each(), replace(contract, layers=len(kinds)))
+    return stamp(few, contract, [kinds.index(spec.kind_of(i)) for i in range(spec.layers)])
 
 
-def stamp(one: ir.Model, contract: GraphContract) -> ir.Model:
-    """The semantic graph of `contract.layers` layers from that of one."""
-    graph, layers = one.graph, range(contract.layers)
-    nodes = list(graph)
-    block = [node for node in nodes if _is_first(node.name)]
-    at = nodes.index(block[0])
-    before, after = nodes[:at], nodes[at + len(block) :]
-    assert nodes[at : at + len(block)] == block, "the nodes of a block are not in one piece"
-    enters, leaves = _crossing(before, block), _crossing(block, after)
+def stamp(few: ir.Model, contract: GraphContract, of: Sequence[int]) -> ir.Model:
+    """The semantic graph of `contract.layers` layers, each as the traced one that `of` names."""
+    graph, layers = few.graph, range(contract.layers)
+    nodes, traced = list(graph), range(max(of) + 1)
+    blocks = [[node for node in nodes if _layer_of(node.name) == i] for i in traced]
+    at, end = nodes.index(blocks[0][0]), nodes.index(blocks[-1][-1]) + 1
+    before, after = nodes[:at], nodes[end:]
+    assert nodes[at:end] == [*chain(*blocks)], "the nodes of a block are not in one piece"
+    pieces = [before, *blocks, after]
+    crossing = [_crossing(one, next_one) for one, next_one in pairwise(pieces)]
 
     values: list[dict[ir.Value, ir.Value]] = [{} for _ in layers]
     shared: dict[ir.Value, ir.Value] = {}
     for value in (*graph.inputs, *graph.initializers.values()):
-        if _is_first(value.name):
-            for i in layers:
-                values[i][value] = _copy(value, i)
-        else:
+        kind = _layer_of(value.name)
+        if kind is None:
             shared[value] = _copy(value, 0)
+        for i in layers:
+            if of[i] == kind:
+                values[i][value] = _copy(value, i)
     stamped = [_copy_node(node, shared, 0) for node in before]
-    x = shared[enters]
+    x = shared[crossing[0]]
     for i in layers:
         here = values[i]
-        here |= shared | {enters: x}
-        stamped += [_copy_node(node, here, i) for node in block]
-        x = here[leaves]
-    shared[leaves] = x
+        here |= shared | {crossing[of[i]]: x}
+        stamped += [_copy_node(node, here, i) for node in blocks[of[i]]]
+        x = here[crossing[of[i] + 1]]
+    shared[crossing[-1]] = x
     stamped += [_copy_node(node, shared, 0) for node in after]
 
     def each(ones: list[ir.Value]) -> list[ir.Value]:
-        """The values of every layer where one has those of the first, in a full trace's order."""
-        firsts = [value for value in ones if _is_first(value.name)]
-        rest = [i for i, value in enumerate(ones) if not _is_first(value.name)]
-        start = ones.index(firsts[0])
-        everything = [values[i][value] for i in layers for value in firsts]
+        """The values of every layer where some have those of its kind, in a full trace's order."""
+        own = [[value for value in ones if _layer_of(value.name) == kind] for kind in traced]
+        rest = [i for i, value in enumerate(ones) if _layer_of(value.name) is None]
+        start = ones.index(own[0][0])
+        everything = [values[i][value] for i in layers for value in own[of[i]]]
         return [
             *(shared[ones[i]] for i in rest if i < start),
             *everything,
@@ -73,17 +79,19 @@ def stamp(one: ir.Model, contract: GraphContract) -> ir.Model:
             opset_imports=dict(graph.opset_imports),
             name=graph.name,
         ),
-        ir_version=one.ir_version,
-        producer_name=one.producer_name,
+        ir_version=few.ir_version,
+        producer_name=few.producer_name,
     )
 
 
-def _is_first(name: str | None) -> bool:
-    return bool(FIRST.match(name or ""))
+def _layer_of(name: str | None) -> int | None:
+    """The layer that a node or a value belongs to."""
+    found = OF_LAYER.match(name or "")
+    return int(found[2]) if found else None
 
 
 def _renamed(name: str | None, layer: int) -> str:
-    return FIRST.sub(rf"\g<1>.{layer}", name or "")
+    return OF_LAYER.sub(rf"\g<1>.{layer}", name or "")
 
 
 def _copy(value: ir.Value, layer: int) -> ir.Value:

@@ -14,8 +14,8 @@ import numpy as np
 from msgspec import Meta, field
 
 from llx.errors import BadInput
-from llx.llama.config import Eps, Layers, Rows, Width
 from llx.llama.config_rope import Context, NotNegative, Theta
+from llx.llama.families import Eps, Layers, Rows, Width
 from llx.llama.spec import MOST_FACTOR, MOST_OTHER
 from llx.typed import checked, plainly, shown, typed
 

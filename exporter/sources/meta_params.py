@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from llx.errors import BadInput
-from llx.llama.config import Eps, Layers, Width
 from llx.llama.config_rope import Factor, Positive, Theta
+from llx.llama.families import Eps, Layers, Width
 from llx.llama.presets import PRESETS
 from llx.llama.spec import MOST_ROWS, LlamaSpec, RopeSpec
 from llx.typed import plainly, typed

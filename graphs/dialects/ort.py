@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from llx.graphs.contract import POSITION_IDS
-from llx.graphs.dialects.common import COMMON, Inputs, size, split
+from llx.graphs.dialects.common import COMMON, Inputs, scale_of, size, split, window_of
 from llx.graphs.dialects.standard import STANDARD
 from llx.graphs.linear import int8_table, module_of, stored_weight
 from llx.graphs.semantic import MICROSOFT, Builder, Dialect, Results
@@ -47,10 +47,8 @@ def _zero(g: Builder) -> ir.Value:
     return g.constant(np.array(ZERO, np.uint8))
 
 
-def _rms_norm(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
-    hidden, weight = x
-    eps = node.attributes["eps"].as_float()
-    return g.op("RMSNormalization", hidden, _wide(g, weight), axis=-1, epsilon=eps, stash_type=1)
+def _rms_norm(g: Builder, node: ir.Node, x: Inputs) -> ir.Value | Results:
+    return STANDARD.ops["rms_norm"](g, node, [x[0], _wide(g, x[1])])
 
 
 def groups(head_dim: int) -> bool:
@@ -61,22 +59,32 @@ def groups(head_dim: int) -> bool:
 def _split(g: Builder, node: ir.Node, x: Inputs) -> Results:
     """Queries, keys and values stay together, as GroupQueryAttention takes them."""
     (use, *_) = node.outputs[0].uses()
-    if use.node.op_type == "rope" and groups(_head_dim(use.node)):
+    user = use.node
+    whole = user.op_type == "rope" and _turns(user)
+    if whole or (user.op_type == "attention" and groups(_cached_dim(user))):
         return [x[0]] * len(node.outputs)
     return split(g, node, x)
 
 
 def _rope(g: Builder, node: ir.Node, x: Inputs) -> ir.Value | Results:
     flat, cos, sin, positions = x
-    if groups(_head_dim(node)):
+    if _turns(node):
         return flat
     return STANDARD.ops["rope"](g, node, [flat, _wide(g, cos), _wide(g, sin), positions])
 
 
-def _head_dim(rope: ir.Node) -> int:
+def _turns(rope: ir.Node) -> bool:
+    """Whether GroupQueryAttention itself turns queries and keys: the whole of each head."""
     table = rope.inputs[1]
     assert table is not None
-    return 2 * size(table, 1)
+    return "head_dim" not in rope.attributes and groups(2 * size(table, 1))
+
+
+def _cached_dim(attention: ir.Node) -> int:
+    """The size of a head, D."""
+    keys = attention.inputs[1]
+    assert keys is not None
+    return size(keys, 3)
 
 
 def _kv_update(g: Builder, node: ir.Node, x: Inputs) -> ir.Value | Results:
@@ -106,23 +114,38 @@ def _attended(g: Builder, attention: ir.Node) -> Results:
 def _group_query_attention(g: Builder, attention: ir.Node) -> ir.Value:
     q, keys, values, _ = attention.inputs
     assert q is not None
-    rope, of_keys, of_values = (_maker(value) for value in (q, keys, values))
-    packed, cos, sin = (g.here[value] for value in rope.inputs[:3] if value is not None)
-    past_keys, past_values = (
-        g.here[past] for update in (of_keys, of_values) if (past := update.inputs[0]) is not None
-    )
+    updates = [_maker(value) for value in (keys, values)]
+    past_keys, past_values = (g.here[_given(update, 0)] for update in updates)
+    rope = _maker(q)
+    turns = rope.op_type == "rope" and _turns(rope)
+    # What stands before the turn where GroupQueryAttention makes it: q and k, with v or alone.
+    queries = g.here[_given(rope, 0) if turns else q]
+    new_keys, new_values = (g.here[_given(update, 1)] for update in updates)
+    whole = queries is new_values
     last = g.once("last", lambda: _last(g, g.inputs[POSITION_IDS]))
     filled = g.once("filled", lambda: _filled(g, last))
+    tables = [_wide(g, g.here[_given(rope, i)]) for i in (1, 2)] if turns else []
+    own: dict[str, int | float] = {"do_rotary": int(turns)}
+    if (window := window_of(attention)) is not None:
+        own["local_window_size"] = window
+    if "scale" in attention.attributes:
+        own["scale"] = scale_of(attention, size(past_keys, 3))
     return g.op_multi(
         "GroupQueryAttention",
         3,
-        *(packed, None, None, past_keys, past_values, last, filled),
-        *(_wide(g, cos), _wide(g, sin)),
+        *(queries, None if whole else new_keys, None if whole else new_values),
+        *(past_keys, past_values, last, filled, *tables),
         domain=MICROSOFT,
         num_heads=size(q, -1) // size(past_keys, 3),
         kv_num_heads=size(past_keys, 1),
-        do_rotary=1,
+        **own,
     )[0]
+
+
+def _given(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None
+    return value
 
 
 def _maker(value: ir.Value | None) -> ir.Node:

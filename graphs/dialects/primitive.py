@@ -19,10 +19,14 @@ from llx.graphs.dialects.common import (
     CAPACITY,
     COMMON,
     Inputs,
+    each_head,
     merge_heads,
+    scale_of,
+    seen,
     size,
     slots,
     split_heads,
+    window_of,
 )
 from llx.graphs.semantic import Builder, Dialect
 
@@ -50,6 +54,10 @@ def _rms_norm(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     # The statistics are fp32 whatever the graph computes in: fp16's x² overflows at |x| > 255.
     hidden, weight = x
     eps = g.constant(np.array(node.attributes["eps"].as_float(), dtype=np.float32))
+    return each_head(g, hidden, size(weight, 0), lambda part: _normed(g, part, weight, eps))
+
+
+def _normed(g: Builder, hidden: ir.Value, weight: ir.Value, eps: ir.Value) -> ir.Value:
     wide = _cast(g, hidden, _compute(hidden), FLOAT)
     square = g.op("Pow", wide, g.constant(np.array(2, dtype=np.float32)))
     mean = g.op("ReduceMean", square, g.ints(-1), keepdims=1)
@@ -62,10 +70,17 @@ def _rope(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     half = size(cos_table, 1)
     cos = g.once("cos", lambda: _both_halves(g, cos_table, positions, turned=False))
     sin = g.once("sin", lambda: _both_halves(g, sin_table, positions, turned=True))
-    heads = g.op("Reshape", flat, g.ints(0, 0, size(flat, -1) // (2 * half), 2 * half))
+    head_dim = node.attributes.get_int("head_dim", 2 * half)
+    heads = g.op("Reshape", flat, g.ints(0, 0, size(flat, -1) // head_dim, head_dim))
+    kept = []
+    if head_dim > 2 * half:
+        sizes = (2 * half, head_dim - 2 * half)
+        heads, *kept = g.op_multi("Split", 2, heads, g.ints(*sizes), axis=-1)
     first, second = g.op_multi("Split", 2, heads, g.ints(half, half), axis=-1)
     swapped = g.op("Concat", second, first, axis=-1)
     rotated = g.op("Add", g.op("Mul", heads, cos), g.op("Mul", swapped, sin))
+    if kept:
+        rotated = g.op("Concat", rotated, *kept, axis=-1)
     return g.op("Reshape", rotated, g.ints(0, 0, size(flat, -1)))
 
 
@@ -95,11 +110,13 @@ def _attention(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     kv_heads, capacity, head_dim = (size(past_k, axis) for axis in (1, 2, 3))
     heads = size(q, -1) // head_dim
     # Scaled before the product, which fp16 might not hold.
-    scale = g.constant(np.array(head_dim**-0.5).astype(_compute(q).numpy()))
+    scale = g.constant(np.array(scale_of(node, head_dim)).astype(_compute(q).numpy()))
     rows = g.op("Mul", split_heads(g, q, head_dim), scale)  # [B, H, T, D]
     rows = g.op("Reshape", rows, g.ints(0, kv_heads, -1, head_dim))  # [B, Hkv, G·T, D]
     scores = [_product(g, rows, keys) for keys in (past_k, k)]
-    mask = g.once("mask", lambda: _mask(g, positions, capacity, heads // kv_heads))
+    window = window_of(node)
+    name = "mask" if window is None else f"mask.{window}"
+    mask = g.once(name, lambda: _mask(g, positions, capacity, heads // kv_heads, window))
     weights = _softmax(g, g.op("Concat", *scores, axis=-1), mask, _compute(q))
     border = g.named_constant(CAPACITY, np.array([capacity], dtype=np.int64))
     of_past = g.op("Slice", weights, g.ints(0), border, g.ints(3))  # [B, Hkv, G·T, S]
@@ -136,7 +153,9 @@ def _softmax(g: Builder, scores: ir.Value, mask: ir.Value, compute: ir.DataType)
     return _cast(g, g.op("Softmax", seen, axis=-1), FLOAT, compute)
 
 
-def _mask(g: Builder, positions: ir.Value, capacity: int, groups: int) -> ir.Value:
+def _mask(
+    g: Builder, positions: ir.Value, capacity: int, groups: int, window: int | None
+) -> ir.Value:
     """What a query sees, [B, 1, G·T, S + T]: past before the row's first position, new up to own.
 
     A slot is a position; one that the step's first position has not passed holds a pad's or an
@@ -147,9 +166,8 @@ def _mask(g: Builder, positions: ir.Value, capacity: int, groups: int) -> ir.Val
     past = g.op("Where", g.op("Less", past, first), past, g.ints(LATER))  # [B, S]
     key = g.op("Concat", past, positions, axis=1)
     own = g.op("Tile", positions, g.ints(1, groups))  # [B, G·T]
-    return g.op(
-        "LessOrEqual", g.op("Unsqueeze", key, g.ints(1, 2)), g.op("Unsqueeze", own, g.ints(1, 3))
-    )
+    key, own = g.op("Unsqueeze", key, g.ints(1, 2)), g.op("Unsqueeze", own, g.ints(1, 3))
+    return seen(g, key, own, window)
 
 
 PRIMITIVE = Dialect(

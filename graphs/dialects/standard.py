@@ -11,21 +11,39 @@ import numpy as np
 import onnx_ir as ir
 
 from llx.graphs.contract import POSITION_IDS
-from llx.graphs.dialects.common import COMMON, Inputs, merge_heads, size, slots, split_heads
+from llx.graphs.dialects.common import (
+    COMMON,
+    Inputs,
+    each_head,
+    merge_heads,
+    scale_of,
+    seen,
+    size,
+    slots,
+    split_heads,
+    window_of,
+)
 from llx.graphs.semantic import Builder, Dialect
 
 
 def _rms_norm(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     # stash_type 1: the statistics are fp32 whatever the graph computes in; fp16's x² overflows
     # at |x| > 255.
+    hidden, weight = x
     eps = node.attributes["eps"].as_float()
-    return g.op("RMSNormalization", *x, axis=-1, epsilon=eps, stash_type=1)
+    return each_head(
+        *(g, hidden, size(weight, 0)),
+        lambda part: g.op("RMSNormalization", part, weight, axis=-1, epsilon=eps, stash_type=1),
+    )
 
 
 def _rope(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     flat, cos, sin, positions = x
-    heads = size(flat, -1) // (2 * size(cos, 1))
-    return g.op("RotaryEmbedding", flat, cos, sin, positions, num_heads=heads)
+    rotated = 2 * size(cos, 1)
+    head_dim = node.attributes.get_int("head_dim", rotated)
+    part = {} if head_dim == rotated else {"rotary_embedding_dim": rotated}
+    heads = size(flat, -1) // head_dim
+    return g.op("RotaryEmbedding", flat, cos, sin, positions, num_heads=heads, **part)
 
 
 def _kv_update(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
@@ -43,15 +61,18 @@ def _write_index(g: Builder, positions: ir.Value) -> ir.Value:
 def _attention(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     q, k, v, _ = x
     capacity, head_dim = size(k, 2), size(k, 3)
-    mask = g.once("mask", lambda: _mask(g, g.inputs[POSITION_IDS], capacity))
+    window = window_of(node)
+    name = "mask" if window is None else f"mask.{window}"
+    mask = g.once(name, lambda: _mask(g, g.inputs[POSITION_IDS], capacity, window))
     heads = split_heads(g, q, head_dim)
-    return merge_heads(g, g.op("Attention", heads, k, v, mask), size(q, -1))
+    own = {"scale": scale_of(node, head_dim)} if "scale" in node.attributes else {}
+    return merge_heads(g, g.op("Attention", heads, k, v, mask, **own), size(q, -1))
 
 
-def _mask(g: Builder, positions: ir.Value, capacity: int) -> ir.Value:
+def _mask(g: Builder, positions: ir.Value, capacity: int, window: int | None) -> ir.Value:
     """A query sees the slots up to its own position: [B, 1, T, S], true where it sees."""
     own = g.op("Unsqueeze", positions, g.ints(1, 3))  # [B, 1, T, 1]
-    return g.op("LessOrEqual", slots(g, capacity), own)
+    return seen(g, slots(g, capacity), own, window)
 
 
 STANDARD = Dialect(

@@ -12,11 +12,11 @@ from llx.errors import BadInput
 from llx.graphs.dialects import DIALECTS, dialect_named
 from llx.graphs.inspect import problems
 from tests import parity
-from tests.checkpoints import SPECS, dice
+from tests.checkpoints import KIN_SPECS, SPECS, dice
 from tests.conftest import export_tiny
 
 
-@pytest.fixture(scope="module", params=SPECS.values(), ids=SPECS)
+@pytest.fixture(scope="module", params=(SPECS | KIN_SPECS).values(), ids=SPECS | KIN_SPECS)
 def artifact(request, tmp_path_factory):
     return export_tiny(tmp_path_factory.mktemp("dialects"), spec=request.param)
 

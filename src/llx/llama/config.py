@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta
+from typing import Any
 
 from llx.errors import BadInput
 from llx.llama.config_keys import unread, unread_line
-from llx.llama.config_rope import REMEDY, Context, rope_from_config
-from llx.llama.spec import MOST_EPS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH, LlamaSpec
+from llx.llama.config_rope import REMEDY, rope_from_config
+from llx.llama.families import FAMILIES, LLAMA, Family
+from llx.llama.spec import LlamaSpec
 from llx.typed import checked, plainly, shown, typed
-
-Layers = Annotated[int, Meta(ge=1, le=MOST_LAYERS)]
-Width = Annotated[int, Meta(ge=1, le=MOST_WIDTH)]
-Rows = Annotated[int, Meta(ge=1, le=MOST_ROWS)]
-Eps = Annotated[float, Meta(ge=0, le=MOST_EPS)]
-
-
-class Config(msgspec.Struct):
-    """What is read of a config.json beside its RoPE; types and defaults are LlamaConfig's."""
-
-    vocab_size: Rows = 32000
-    hidden_size: Width = 4096
-    intermediate_size: Rows = 11008
-    num_hidden_layers: Layers = 32
-    num_attention_heads: Width = 32
-    num_key_value_heads: Width | None = None
-    head_dim: Width | None = None
-    hidden_act: str = "silu"
-    max_position_embeddings: Context = 2048
-    rms_norm_eps: Eps = 1e-6
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-
 
 # What every LLaMA's file says; where one does not, transformers has a default of its own.
 SAID = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
     *("num_attention_heads", "max_position_embeddings", "rms_norm_eps"),
 )
-# The name of today, that of the conversions of March 2023, and the model below the head.
-CLASSES = ("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel")
 
 
 def spec_from_config(
@@ -56,10 +28,10 @@ def spec_from_config(
     the file is not a LLaMA's, a value has the wrong type or is out of its range, or the arithmetic
     asked for is not that of this model.
     """
-    _require_llama(config)
-    _tell_of_unread(config, tell)  # first: a key that is misspelt may be what goes wrong below
+    family = _family_of(config)
+    _tell_of_unread(config, family, tell)  # first: what is misspelt may be what goes wrong below
     _require_nothing_else(config)
-    found = typed(config, Config, "config.json's ", REMEDY)
+    found = typed(config, family.config, "config.json's ", REMEDY)
     if isinstance(config.get("rms_norm_eps"), int):
         raise BadInput(
             f"config.json's rms_norm_eps is {shown(config['rms_norm_eps'])}, an integer",
@@ -78,7 +50,7 @@ def spec_from_config(
             f"num_attention_heads {heads}, and head_dim is not given",
             REMEDY,
         )
-    rope = rope_from_config(config, context, tell)
+    rope = rope_from_config(config, context, tell, family.theta)
     try:
         return LlamaSpec(
             layers=found.num_hidden_layers,
@@ -92,38 +64,40 @@ def spec_from_config(
             norm_eps=found.rms_norm_eps,
             rope=rope,
             tied=found.tie_word_embeddings,
-            attention_bias=found.attention_bias,
-            mlp_bias=found.mlp_bias,
+            **found.parts(),
         )
     except ValueError as error:
         raise BadInput(f"config.json does not describe a LLaMA ({error})", REMEDY) from None
 
 
-def _require_llama(config: Mapping[str, Any]) -> None:
-    """Raise `BadInput`, by its name, where the file is another model's."""
+def _family_of(config: Mapping[str, Any]) -> Family:
+    """Which kind of config.json it is. Raises `BadInput`, by its name, for another model's."""
     named = config.get("architectures") or []
     named = [named] if isinstance(named, str) else named
     named = checked(named, list[str], "config.json's architectures", REMEDY)
     kind = checked(config.get("model_type"), str | None, "config.json's model_type", REMEDY)
-    ours = any(name in CLASSES for name in named)
     # Without a model_type transformers' LlamaForCausalLM loads it, its AutoModel does not.
-    if (kind == "llama" and (ours or not named)) or (kind is None and ours):
-        return
+    family = FAMILIES.get(kind) if kind else LLAMA
+    ours = family is not None and any(name in family.classes for name in named)
+    if family and (ours or (kind and not named)):
+        return family
     found = ", ".join(plainly(name) for name in named[:4]) or plainly(kind or "none named")
-    what = f"the checkpoint's architecture is {found}, not LlamaForCausalLM"
     if not named and not kind:
         raise BadInput(
             "config.json names no model_type and no architecture",
             'use the model\'s own config.json, or add "model_type": "llama" if it is one',
         )
-    if ours:
+    what = f"the checkpoint's architecture is {found}, not LlamaForCausalLM"
+    if any(name in LLAMA.classes for name in named):
         what = f"the checkpoint's model_type is {plainly(str(kind))}, not llama"
+    elif family:
+        what = f"the checkpoint's architecture is {found}, not {family.classes[0]}"
     if any(isinstance(config.get(part), dict) for part in ("text_config", "llm_config")):
         raise BadInput(
             f"{what} alone: it holds a language model among others",
             "export the language model by itself, saved as LlamaForCausalLM, if it is a LLaMA",
         )
-    raise BadInput(what, "llx exports LLaMA models; `llx models` lists them")
+    raise BadInput(what, "llx exports LLaMA models and their kin; `llx models` lists them")
 
 
 # Keys that transformers reads and this model has nothing for, and what each would do.
@@ -156,12 +130,12 @@ def _require_nothing_else(config: Mapping[str, Any]) -> None:
             )
 
 
-def _tell_of_unread(config: Mapping[str, Any], tell: Callable[[str], None]) -> None:
-    defaults = Config()
+def _tell_of_unread(config: Mapping[str, Any], family: Family, tell: Callable[[str], None]) -> None:
+    defaults = family.config()
     for key in SAID:
         if key not in config:
             value = getattr(defaults, key)
             tell(f"config.json does not say {key}: {value} is taken, transformers' default")
-    keys = unread(config)
+    keys = unread(config, family.keys)
     if keys:
-        tell(unread_line(keys, config))
+        tell(unread_line(keys, config, family.keys))

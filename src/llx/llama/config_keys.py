@@ -13,13 +13,11 @@ from typing import Any
 
 from llx.typed import plainly
 
-# What `llx.llama.config` reads or refuses; the last says where the weights are.
+# What `llx.llama.config` reads or refuses beside a family's own keys; the last says where the
+# weights are.
 READ = frozenset(
     {
-        *("architectures", "model_type", "hidden_act", "quantization_config"),
-        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"),
-        *("num_attention_heads", "num_key_value_heads", "max_position_embeddings"),
-        *("rms_norm_eps", "tie_word_embeddings", "attention_bias", "mlp_bias"),
+        *("architectures", "model_type", "quantization_config"),
         *("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"),
         *("original_max_position_embeddings",),
         *("is_causal", "per_layer_config", "text_config", "compression_config"),
@@ -70,14 +68,17 @@ MOST_NAMED = 20
 ALIKE = 0.85  # of difflib's ratio: a letter or two
 
 
-def unread(config: Mapping[str, Any]) -> list[str]:
-    """Keys that say something and that a LLaMA does not read: no null, no false, nothing empty."""
-    return [key for key in config if key not in READ | SILENT and config[key]]
+def unread(config: Mapping[str, Any], own: frozenset[str]) -> list[str]:
+    """Keys that say something and that are not read: no null, no false, nothing empty.
+
+    `own`: those that its family reads.
+    """
+    return [key for key in config if key not in READ | SILENT | own and config[key]]
 
 
-def unread_line(keys: list[str], config: Mapping[str, Any]) -> str:
+def unread_line(keys: list[str], config: Mapping[str, Any], own: frozenset[str]) -> str:
     """What the user is told of them, and which key that is not there each may be meant for."""
-    named = ", ".join(f"{plainly(key)}{_meant(key, config)}" for key in keys[:MOST_NAMED])
+    named = ", ".join(f"{plainly(key)}{_meant(key, config, own)}" for key in keys[:MOST_NAMED])
     more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
     window = ""
     if "sliding_window" in keys:
@@ -88,8 +89,8 @@ def unread_line(keys: list[str], config: Mapping[str, Any]) -> str:
     )
 
 
-def _meant(key: str, config: Mapping[str, Any]) -> str:
+def _meant(key: str, config: Mapping[str, Any], own: frozenset[str]) -> str:
     """A key that is read, is not there and is spelt almost so."""
-    free = sorted(READ - config.keys())
+    free = sorted((READ | own) - config.keys())
     found = difflib.get_close_matches(key[:100], free, 1, ALIKE)
     return f" (is {found[0]} meant?)" if found else ""

@@ -75,9 +75,11 @@ BESIDE = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor", 
 
 
 def rope_from_config(
-    config: Mapping[str, Any], context: int, tell: Callable[[str], None]
+    config: Mapping[str, Any], context: int, tell: Callable[[str], None], theta: float
 ) -> RopeSpec:
     """RoPE of a config.json; `tell` is told of keys that stand there and do nothing.
+
+    `theta`: the family's own where the file does not say it.
 
     Raises `BadInput` for a scaling or a value that this model does not have, by its key.
     """
@@ -90,7 +92,7 @@ def rope_from_config(
             f"{place}{key}: RoPE scaling {shown(kind)} is not supported",
             f"llx knows {', '.join(get_args(RopeType))}",
         )
-    found = typed(_placed(config, block, kind, context, tell), KINDS[kind], place, REMEDY)
+    found = typed(_placed(config, block, kind, context, tell, theta), KINDS[kind], place, REMEDY)
     _require_whole_heads(config, block, kind)
     _tell_of_unread(config, block, name, kind, tell)
     try:
@@ -130,6 +132,7 @@ def _placed(
     kind: str,
     context: int,
     tell: Callable[[str], None],
+    usual: float,
 ) -> dict[str, Any]:
     """The block's values, and those that stand beside it where transformers looks for them there.
 
@@ -138,7 +141,6 @@ def _placed(
     """
     values = dict(block)
     if "rope_theta" not in block:
-        usual = Default().rope_theta
         if "rope_theta" not in config:
             tell(f"config.json does not say rope_theta: {usual:g} is taken, transformers' default")
         theta = config.get("rope_theta", usual)

@@ -33,7 +33,7 @@ class Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm: a scale, no offset."""
+    """RMSNorm: a scale, no offset; of the hidden state, or of each head."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, dim] → [B, T, dim]."""
+        """[B, T, dim] → [B, T, dim], or as many of them as there are heads."""
         return ops.rms_norm(x, self.weight, self.eps)
 
 
@@ -62,11 +62,11 @@ class Table(nn.Module):
 
 
 class Rope(nn.Module):
-    """The cosines and sines of the positions from 0, [positions, D/2] each."""
+    """The cosines and sines of the positions from 0, [positions, R/2] each; R is D, or less."""
 
     def __init__(self, spec: LlamaSpec, positions: int) -> None:
         super().__init__()
-        shape = (positions, spec.head_dim // 2)
+        shape = (positions, spec.rotated // 2)
         self.register_buffer("cos", torch.empty(shape))
         self.register_buffer("sin", torch.empty(shape))
 
@@ -75,19 +75,27 @@ class Rope(nn.Module):
 
     def fill(self, spec: LlamaSpec, dtype: torch.dtype) -> None:
         """Compute the tables: they follow from the spec and are in no checkpoint."""
-        tables = rope_tables(spec.rope, spec.head_dim, np.arange(len(self.cos)))
+        tables = rope_tables(spec.rope, spec.rotated, np.arange(len(self.cos)))
         self.cos, self.sin = (torch.from_numpy(table).to(dtype) for table in tables)
 
 
 class Block(nn.Module):
-    """One layer: attention over the cache, then SwiGLU (Shazeer, 2020, arXiv:2002.05202)."""
+    """One layer: attention over the cache, then SwiGLU (Shazeer, 2020, arXiv:2002.05202).
 
-    def __init__(self, spec: LlamaSpec) -> None:
+    Of the parts that a LLaMA does not have, what is absent leaves no trace in the graph.
+    """
+
+    def __init__(self, spec: LlamaSpec, layer: int = 0) -> None:
         super().__init__()
+        self.kind = spec.kind_of(layer)
+        self.scale, self.residual_scale = spec.attention_scale, spec.residual_scale
+        self.head_dim = None if spec.rotary_dim is None else spec.head_dim
         self.split = [spec.q_dim, spec.kv_dim, spec.kv_dim]
         self.halves = [spec.ffn_dim, spec.ffn_dim]
         self.attn_norm = Norm(spec.dim, spec.norm_eps)
-        self.qkv = Linear(spec.dim, sum(self.split), spec.attention_bias)
+        self.qkv = Linear(spec.dim, sum(self.split), spec.has_qkv_bias)
+        self.q_norm = Norm(spec.head_dim, spec.norm_eps) if spec.qk_norm else None
+        self.k_norm = Norm(spec.head_dim, spec.norm_eps) if spec.qk_norm else None
         self.o = Linear(spec.q_dim, spec.dim, spec.attention_bias)
         self.mlp_norm = Norm(spec.dim, spec.norm_eps)
         self.gate_up = Linear(spec.dim, 2 * spec.ffn_dim, spec.mlp_bias)
@@ -98,13 +106,17 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Activations [B, T, dim], caches [B, Hkv, S, D] → activations and both caches."""
         q, k, v = self.qkv(self.attn_norm(x)).split(self.split, -1)
-        q = ops.rope(q, rope.cos, rope.sin, position_ids)
-        k = ops.rope(k, rope.cos, rope.sin, position_ids)
+        if self.q_norm and self.k_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.kind.rope:
+            q = ops.rope(q, rope.cos, rope.sin, position_ids, self.head_dim)
+            k = ops.rope(k, rope.cos, rope.sin, position_ids, self.head_dim)
         k_cache = ops.kv_update(k_cache, k, position_ids)
         v_cache = ops.kv_update(v_cache, v, position_ids)
-        x = x + self.o(ops.attention(q, k_cache, v_cache, position_ids))
+        seen = ops.attention(q, k_cache, v_cache, position_ids, self.kind.window, self.scale)
+        x = x + scaled(self.o(seen), self.residual_scale)
         gate, up = self.gate_up(self.mlp_norm(x)).split(self.halves, -1)
-        x = x + self.down(functional.silu(gate) * up)
+        x = x + scaled(self.down(functional.silu(gate) * up), self.residual_scale)
         return x, k_cache, v_cache
 
 
@@ -118,7 +130,7 @@ class Llama(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed = Table(spec.vocab, spec.dim)
-        self.layers = nn.ModuleList(Block(spec) for _ in range(spec.layers))
+        self.layers = nn.ModuleList(Block(spec, layer) for layer in range(spec.layers))
         self.norm = Norm(spec.dim, spec.norm_eps)
         self.unembed = None if spec.tied else Table(spec.vocab, spec.dim)
         self.rope = Rope(spec, positions or spec.context)
@@ -130,14 +142,20 @@ class Llama(nn.Module):
 
         Eager, the cache is written in place and returned; traced, present is a new value.
         """
-        x = self.embed(input_ids)  # [B, T, dim]
+        x = scaled(self.embed(input_ids), self.spec.embed_scale)  # [B, T, dim]
         present: Cache = []
         for layer, block in enumerate(self.layers):
             k_cache, v_cache = past[2 * layer : 2 * layer + 2]
             x, k_cache, v_cache = block(x, position_ids, self.rope, k_cache, v_cache)
             present += [k_cache, v_cache]
         x = self.norm(ops.pick(x, logit_index))
-        return (self.unembed or self.embed).logits(x), present
+        logits = (self.unembed or self.embed).logits(x)
+        return scaled(logits, self.spec.logit_scale), present
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """X times a model's factor; itself where the model has none."""
+    return x if factor == 1 else ops.scale(x, factor)
 
 
 def empty_cache(spec: LlamaSpec, rows: int, capacity: int, dtype: torch.dtype) -> Cache:

@@ -65,26 +65,42 @@ def _heads(x: Tensor, head_dim: int) -> Tensor:
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467), statistics in float32 or wider.
 
-    x [B, T, dim], weight [dim] → [B, T, dim].
+    x [B, T, dim], weight [dim] → [B, T, dim]; or of each head: x [B, T, heads·D], weight [D].
     """
-    wide = x if x.dtype == torch.float64 else x.float()
+    heads = _heads(x, weight.shape[0])
+    wide = heads if x.dtype == torch.float64 else heads.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * scale).to(x.dtype) * weight
+    return ((wide * scale).to(x.dtype) * weight).flatten(-2)
 
 
 @_semantic(
-    "(Tensor x, Tensor cos, Tensor sin, Tensor position_ids) -> Tensor",
-    lambda x, cos, sin, position_ids: torch.empty_like(x),
+    "(Tensor x, float factor) -> Tensor",
+    lambda x, factor: torch.empty_like(x),
 )
-def rope(x: Tensor, cos: Tensor, sin: Tensor, position_ids: Tensor) -> Tensor:
+def scale(x: Tensor, factor: float) -> Tensor:
+    """X, of any shape, times a number of the model's."""
+    return x * factor
+
+
+@_semantic(
+    "(Tensor x, Tensor cos, Tensor sin, Tensor position_ids, int? head_dim=None) -> Tensor",
+    lambda x, cos, sin, position_ids, head_dim=None: torch.empty_like(x),
+)
+def rope(
+    x: Tensor, cos: Tensor, sin: Tensor, position_ids: Tensor, head_dim: int | None = None
+) -> Tensor:
     """Rotate each head's halves by the angle of its position.
 
-    x [B, T, heads·D], cos and sin [positions, D/2], position_ids [B, T] → [B, T, heads·D].
+    x [B, T, heads·D], cos and sin [positions, R/2], position_ids [B, T] → [B, T, heads·D]. The
+    first R values of a head are turned and the others kept; `head_dim`, D, is given where it is
+    not R.
     """
-    c, s = cos[position_ids].unsqueeze(2), sin[position_ids].unsqueeze(2)  # [B, T, 1, D/2]
-    first, second = _heads(x, 2 * cos.shape[-1]).chunk(2, -1)  # [B, T, heads, D/2]
-    rotated = torch.cat((first * c - second * s, second * c + first * s), -1)
-    return rotated.flatten(-2)
+    rotated = 2 * cos.shape[-1]
+    c, s = cos[position_ids].unsqueeze(2), sin[position_ids].unsqueeze(2)  # [B, T, 1, R/2]
+    heads = _heads(x, head_dim or rotated)
+    first, second = heads[..., :rotated].chunk(2, -1)  # [B, T, heads, R/2]
+    parts = (first * c - second * s, second * c + first * s, heads[..., rotated:])
+    return torch.cat(parts, -1).flatten(-2)
 
 
 @_semantic(
@@ -103,14 +119,23 @@ def kv_update(cache: Tensor, new: Tensor, position_ids: Tensor) -> Tensor:
 
 
 @_semantic(
-    "(Tensor q, Tensor k, Tensor v, Tensor position_ids) -> Tensor",
-    lambda q, k, v, position_ids: torch.empty_like(q),
+    "(Tensor q, Tensor k, Tensor v, Tensor position_ids, int? window=None, float? scale=None) "
+    "-> Tensor",
+    lambda q, k, v, position_ids, window=None, scale=None: torch.empty_like(q),
 )
-def attention(q: Tensor, k: Tensor, v: Tensor, position_ids: Tensor) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    position_ids: Tensor,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Tensor:
     """Causal grouped-query attention over the cache (Ainslie et al., 2023, arXiv:2305.13245).
 
     q [B, T, H·D], k and v [B, Hkv, S, D], position_ids [B, T] → [B, T, H·D]. A query sees the
-    slots up to its own position; query head h reads KV head h // (H / Hkv).
+    slots up to its own position, or the last `window` of them; query head h reads KV head
+    h // (H / Hkv). `scale` stands where 1/√D does.
 
     Slots beyond the last position are masked for every query, so they are left out: here, or, for a
     compiler, which would have to stop and read that position, by who gives it the cache.
@@ -118,9 +143,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, position_ids: Tensor) -> Tensor:
     filled = k.shape[2] if torch.compiler.is_compiling() else int(position_ids.max()) + 1
     k, v = k[:, :, :filled], v[:, :, :filled]
     slots = torch.arange(filled, device=q.device)
-    mask = slots <= position_ids[:, None, :, None]  # [B, 1, T, P]
+    own = position_ids[:, None, :, None]
+    mask = slots <= own  # [B, 1, T, P]
+    if window is not None:
+        mask &= slots > own - window
     heads = _heads(q, k.shape[3]).transpose(1, 2)  # [B, H, T, D]
-    out = functional.scaled_dot_product_attention(heads, k, v, attn_mask=mask, enable_gqa=True)
+    out = functional.scaled_dot_product_attention(
+        heads, k, v, attn_mask=mask, scale=scale, enable_gqa=True
+    )
     return out.transpose(1, 2).flatten(-2)
 
 

@@ -20,6 +20,8 @@ def inverse_frequencies(rope: RopeSpec, head_dim: int) -> NDArray[np.float64]:
     inverse = rope.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if rope.type == "linear":
         return np.asarray(inverse / rope.factor)
+    if rope.type == "longrope":
+        return np.asarray(inverse / np.array(rope.short_factors))
     if rope.type == "llama3":
         wavelength = 2 * math.pi / inverse
         turns = rope.original_context / wavelength
@@ -55,11 +57,11 @@ def _kept_by_yarn(rope: RopeSpec, head_dim: int) -> NDArray[np.float64]:
 def rope_tables(
     rope: RopeSpec, head_dim: int, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cosines and sines, each [positions, D/2], in float64, times YaRN's attention factor.
+    """Cosines and sines, each [positions, D/2], in float64, times the attention factor.
 
     Cast them only afterwards: float32 angles are off by 6e-3 at position 128k, and float16 angles
     are useless past 2k.
     """
     angles = np.outer(positions, inverse_frequencies(rope, head_dim))
-    scale = rope.attention_factor if rope.type == "yarn" else 1.0
+    scale = rope.attention_factor if rope.type in ("yarn", "longrope") else 1.0
     return scale * np.cos(angles), scale * np.sin(angles)

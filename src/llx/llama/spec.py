@@ -1,12 +1,17 @@
-"""`LlamaSpec`: everything that decides a LLaMA's shape and arithmetic, and nothing else."""
+"""`LlamaSpec`: everything that decides a LLaMA's shape and arithmetic, and nothing else.
+
+Its kin are LLaMAs with optional parts: each is a field here, absent by default.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-RopeType = Literal["default", "linear", "llama3", "yarn", "dynamic"]
+RopeType = Literal["default", "linear", "llama3", "yarn", "dynamic", "longrope"]
+# Types whose frequencies depend on a sequence's length beyond the original context.
+FIXED_WITHIN = ("dynamic", "longrope")
 
 # Bounds of what is believed of a file: far beyond every LLaMA, so that a damaged number ends in an
 # error and not in a loop over a billion layers. RoPE's keep transformers' float32 angles exact
@@ -38,6 +43,9 @@ class RopeSpec:
     cosines and sines by `attention_factor`; `truncate` rounds the blend's ends to whole pairs.
     `dynamic` is plain RoPE within the original context, and nothing else is kept of it here:
     beyond, its frequencies depend on each sequence's length, which no fixed table can follow.
+    `longrope` (Ding et al., 2024, arXiv:2402.13753) divides each pair by a factor of its own, and
+    multiplies by `attention_factor`: those of within the original context, `short_factors` [D/2],
+    are kept, for the same reason.
     """
 
     theta: float = 10000.0
@@ -50,6 +58,7 @@ class RopeSpec:
     beta_slow: float = 1.0
     attention_factor: float = 1.0
     truncate: bool = True
+    short_factors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         # Written so that NaN, of which every comparison is false, is refused.
@@ -69,13 +78,34 @@ class RopeSpec:
                 raise ValueError("RoPE theta must be above 1 for yarn scaling")
             if not 0 < self.beta_slow <= self.beta_fast <= MOST_OTHER:
                 raise ValueError("RoPE beta_slow must be positive and at most beta_fast")
-            if not 0 < self.attention_factor <= MOST_OTHER:
-                raise ValueError("RoPE attention_factor must be positive")
+        if self.type in ("yarn", "longrope") and not 0 < self.attention_factor <= MOST_OTHER:
+            raise ValueError("RoPE attention_factor must be positive")
+        if not all(LEAST_FACTOR <= factor <= MOST_FACTOR for factor in self.short_factors):
+            raise ValueError(
+                f"RoPE's short factors must be within {LEAST_FACTOR:g}…{MOST_FACTOR:g}"
+            )
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What may differ from layer to layer: whether it turns by positions, how far back it sees."""
+
+    rope: bool = True
+    window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaSpec:
-    """A LLaMA's sizes. The glossary's letters: L, dim, H, Hkv, D, F, V."""
+    """A LLaMA's sizes. The glossary's letters: L, dim, H, Hkv, D, F, V.
+
+    `attention_bias`: on q, k, v and o; `qkv_bias`: on q, k and v alone (Qwen2). `qk_norm`: RMSNorm
+    of each head's queries and keys, before RoPE (Qwen3). `windowed`: layers in which a token sees
+    the last `window` positions alone, itself among them (Beltagy et al., 2020, arXiv:2004.05150).
+    `nope`: layers without RoPE (Kazemnejad et al., 2023, arXiv:2305.19466). `rotary_dim`: how many
+    values of each head RoPE turns, its first; None for all. The scales multiply what is looked up,
+    each branch before it joins the residual stream, and the logits; `attention_scale` stands where
+    1/√D does.
+    """
 
     layers: int  # L
     dim: int
@@ -90,6 +120,16 @@ class LlamaSpec:
     tied: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    window: int | None = None
+    windowed: tuple[int, ...] = ()
+    nope: tuple[int, ...] = ()
+    rotary_dim: int | None = None
+    embed_scale: float = 1.0
+    attention_scale: float | None = None
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
@@ -102,12 +142,69 @@ class LlamaSpec:
             raise ValueError(f"norm_eps must be within 0…{MOST_EPS:g}, not {self.norm_eps}")
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads do not share {self.kv_heads} KV heads evenly")
-        if self.head_dim % 2:
+        if self.rotary_dim is None and self.head_dim % 2:
             raise ValueError(f"head_dim must be even for RoPE, not {self.head_dim}")
-        if self.rope.type == "dynamic" and self.context > self.rope.original_context:
-            raise ValueError("dynamic RoPE scaling is fixed within its original context only")
-        if self.rope.type == "dynamic" and self.head_dim == 2:
+        self._require_parts()
+        rope = self.rope
+        if rope.type in FIXED_WITHIN and self.context > rope.original_context:
+            raise ValueError(f"{rope.type} RoPE scaling is fixed within its original context only")
+        if rope.type == "dynamic" and self.rotated == 2:
             raise ValueError("dynamic RoPE scaling divides by head_dim - 2, which is 0")
+        if rope.type == "longrope" and len(rope.short_factors) != self.rotated // 2:
+            raise ValueError(
+                f"longrope needs a factor for each of the {self.rotated // 2} pairs of a head, "
+                f"not {len(rope.short_factors)}"
+            )
+
+    def _require_parts(self) -> None:
+        """Raise `ValueError` where an optional part contradicts itself or the sizes."""
+        if self.attention_bias and self.qkv_bias:
+            raise ValueError("biases are on q, k and v alone, or on o too: not both")
+        part = self.rotary_dim
+        if part is not None and (part % 2 or not 2 <= part < self.head_dim):
+            raise ValueError(f"rotary_dim must be even, and below head_dim, not {part}")
+        if (self.window is None) != (not self.windowed):
+            raise ValueError("a window and the layers that have it are given together")
+        if self.window is not None and not 1 <= self.window <= MOST_CONTEXT:
+            raise ValueError(f"window must be at least 1, not {self.window}")
+        for name in ("windowed", "nope"):
+            layers = getattr(self, name)
+            if list(layers) != sorted(set(layers) & set(range(self.layers))):
+                raise ValueError(f"{name} must name layers of the model, in order")
+        if len(self.nope) == self.layers:
+            raise ValueError("a model without RoPE in any layer knows no positions")
+        for name in ("embed_scale", "attention_scale", "residual_scale", "logit_scale"):
+            scale = getattr(self, name)
+            if scale is not None and not 0 < abs(scale) <= MOST_OTHER:
+                raise ValueError(f"{name} must be other than 0, and not {scale}")
+
+    def kind_of(self, layer: int) -> LayerKind:
+        """What a layer has that others may not have."""
+        window = self.window if layer in self.windowed else None
+        return LayerKind(rope=layer not in self.nope, window=window)
+
+    @property
+    def kinds(self) -> list[LayerKind]:
+        """The kinds of its layers, each once, in the order of the first of each."""
+        return list(dict.fromkeys(map(self.kind_of, range(self.layers))))
+
+    def one_of_each(self) -> LlamaSpec:
+        """The model with one layer of each kind, in the order of `kinds`."""
+        kinds = self.kinds
+        windowed = tuple(i for i, kind in enumerate(kinds) if kind.window)
+        nope = tuple(i for i, kind in enumerate(kinds) if not kind.rope)
+        window = self.window if windowed else None
+        return replace(self, layers=len(kinds), window=window, windowed=windowed, nope=nope)
+
+    @property
+    def rotated(self) -> int:
+        """How many values of each head RoPE turns."""
+        return self.head_dim if self.rotary_dim is None else self.rotary_dim
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        """Whether q, k and v have biases."""
+        return self.attention_bias or self.qkv_bias
 
     @property
     def q_dim(self) -> int:
@@ -123,8 +220,12 @@ class LlamaSpec:
     def parameters(self) -> int:
         """Number of weights, a tied table counted once. RoPE tables are not weights."""
         attention = self.dim * (self.q_dim + 2 * self.kv_dim) + self.q_dim * self.dim
+        if self.has_qkv_bias:
+            attention += self.q_dim + 2 * self.kv_dim
         if self.attention_bias:
-            attention += self.q_dim + 2 * self.kv_dim + self.dim
+            attention += self.dim
+        if self.qk_norm:
+            attention += 2 * self.head_dim
         mlp = 3 * self.dim * self.ffn_dim
         if self.mlp_bias:
             mlp += 2 * self.ffn_dim + self.dim

@@ -82,8 +82,8 @@ def weights_of(spec: LlamaSpec) -> Iterator[Weight]:
 def _block(spec: LlamaSpec, i: int) -> Iterator[Weight]:
     source, target = f"model.layers.{i}.", f"layers.{i}."
 
-    def vector(name: str, part: str) -> Weight:
-        return Weight(target + name, "vector", (Part(source + part, (spec.dim,)),))
+    def vector(name: str, part: str, size: int = spec.dim) -> Weight:
+        return Weight(target + name, "vector", (Part(source + part, (size,)),))
 
     def linear(name: str, bias: bool, in_dim: int, **outs: int) -> Iterator[Weight]:
         group = "self_attn" if name in ("qkv", "o") else "mlp"
@@ -96,8 +96,11 @@ def _block(spec: LlamaSpec, i: int) -> Iterator[Weight]:
 
     yield vector("attn_norm.weight", "input_layernorm.weight")
     yield from linear(
-        "qkv", spec.attention_bias, spec.dim, q=spec.q_dim, k=spec.kv_dim, v=spec.kv_dim
+        "qkv", spec.has_qkv_bias, spec.dim, q=spec.q_dim, k=spec.kv_dim, v=spec.kv_dim
     )
+    if spec.qk_norm:
+        yield vector("q_norm.weight", "self_attn.q_norm.weight", spec.head_dim)
+        yield vector("k_norm.weight", "self_attn.k_norm.weight", spec.head_dim)
     yield from linear("o", spec.attention_bias, spec.q_dim, o=spec.dim)
     yield vector("mlp_norm.weight", "post_attention_layernorm.weight")
     yield from linear("gate_up", spec.mlp_bias, spec.dim, gate=spec.ffn_dim, up=spec.ffn_dim)

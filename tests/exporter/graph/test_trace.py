@@ -12,10 +12,13 @@ from llx.exporter.graph.trace import _export, trace
 from llx.graphs.contract import contract_for
 from llx.llama.model import empty_cache
 from llx.llama.weights import weights_of
-from tests.checkpoints import SPECS, TINY, random_llama, torch_dice
+from tests.checkpoints import KIN_SPECS, SPECS, TINY, TOGETHER, random_llama, torch_dice
+
+EVERY_SPEC = SPECS | KIN_SPECS | TOGETHER
+every_spec = pytest.mark.parametrize("spec", EVERY_SPEC.values(), ids=EVERY_SPEC)
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@every_spec
 @torch.inference_mode()
 def test_the_exported_program_computes_what_eager_does(spec):
     model = random_llama(spec)
@@ -72,10 +75,23 @@ def described(value):
     return (value.name, str(value.shape), value.dtype) if value else None
 
 
+def with_layers(spec, layers):
+    """The same model with more layers, or one: their kinds by turns, as they are."""
+    of = [spec.kind_of(i % spec.layers) for i in range(layers)]
+    windowed = tuple(i for i, kind in enumerate(of) if kind.window)
+    return replace(
+        spec,
+        layers=layers,
+        windowed=windowed,
+        window=spec.window if windowed else None,
+        nope=tuple(i for i, kind in enumerate(of) if not kind.rope) if layers > 1 else (),
+    )
+
+
 @pytest.mark.parametrize("layers", [1, 2, 12])
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@every_spec
 def test_a_stamped_graph_equals_the_traced_one_node_for_node(spec, layers):
-    spec = replace(spec, layers=layers)
+    spec = with_layers(spec, layers)
     contract = contract_for(spec, "fp16", 16)
     traced, stamped = trace(spec, contract).graph, stamped_trace(spec, contract).graph
     for ours, theirs in ((traced.inputs, stamped.inputs), (traced.outputs, stamped.outputs)):
