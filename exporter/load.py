@@ -11,7 +11,7 @@ from llx.errors import BadInput, Lacking
 from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource, check_coverage, open_source
 from llx.exporter.weights import blocks_of
-from llx.llama.model import Llama
+from llx.llama.model import Llama, scaled
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, weights_of
 from llx.manifest import SourceRecord
@@ -101,7 +101,7 @@ def block_state(source: TensorSource, layer: int) -> dict[str, torch.Tensor]:
 def embedded(
     source: TensorSource, tokens: torch.Tensor, rounded: torch.dtype | None = None
 ) -> torch.Tensor:
-    """The embeddings of tokens [W, N] in fp32, [W, N, dim]; the table passes in blocks.
+    """The embeddings of tokens [W, N] in fp32, scaled, [W, N, dim]; the table passes in blocks.
 
     `rounded`: as int8 has them, with scales in that dtype.
     """
@@ -112,7 +112,7 @@ def embedded(
         found = rows[tokens[here] - start].float()
         hidden[here] = rounded_rows(found, rounded) if rounded else found
         start += len(rows)
-    return hidden
+    return scaled(hidden, source.spec.embed_scale)
 
 
 def projection(source: TensorSource, module: str) -> torch.Tensor:

@@ -20,6 +20,7 @@ from llx.exporter.load import OtherModel, block_state, embedded, exported_source
 from llx.exporter.rescaled import Rescaled, rescaled
 from llx.exporter.sources import TensorSource
 from llx.exporter.weights import blocks_of
+from llx.llama.model import scaled
 from llx.llama.quantized import unpacked
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec, RopeSpec
@@ -169,7 +170,7 @@ def original_of(artifact: Artifact) -> Original:
 
 
 def stored_rope(artifact: Artifact) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """RoPE's tables as the artifact holds them, cosines and sines [positions, D/2] each."""
+    """RoPE's tables as the artifact holds them, cosines and sines [positions, R/2] each."""
     with artifact.opened_weights("pt") as file:
         cos, sin = (_numbers(file.get_tensor(name)) for name in ROPE)
     return cos, sin
@@ -178,12 +179,12 @@ def stored_rope(artifact: Artifact) -> tuple[NDArray[np.float32], NDArray[np.flo
 def made_rope(
     artifact: Artifact, rope: RopeSpec, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """RoPE's tables at positions as an export would write them, [N, D/2] each."""
+    """RoPE's tables at positions as an export would write them, [N, R/2] each."""
     manifest = artifact.manifest
     dtype = TORCH[manifest.precision.compute]
     cos, sin = (
         _numbers(torch.from_numpy(table).to(dtype))
-        for table in rope_tables(rope, manifest.spec.head_dim, positions)
+        for table in rope_tables(rope, manifest.spec.rotated, positions)
     )
     return cos, sin
 
@@ -218,9 +219,8 @@ class _Own:
         return {name.removeprefix(prefix): self.whole(name) for name in names}
 
     def embedded(self, tokens: Tensor) -> Tensor:
-        """Their rows of the table, [W, N, dim]."""
-        found: Tensor = self.whole("embed.weight")[tokens]
-        return found
+        """Their rows of the table, scaled, [W, N, dim]."""
+        return scaled(self.whole("embed.weight")[tokens], self._spec.embed_scale)
 
     def table(self) -> Iterator[Tensor]:
         """The logits' table in one part."""

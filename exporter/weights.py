@@ -119,7 +119,7 @@ def _tensors(
     """
     dtype = SAFETENSORS_DTYPES[precision.compute]
     for name in ("rope.cos", "rope.sin"):
-        yield name, (positions, spec.head_dim // 2), dtype
+        yield name, (positions, spec.rotated // 2), dtype
     for weight in weights_of(spec):
         linear = linear_of(weight, precision, dense)
         if linear == "dense":
@@ -229,7 +229,7 @@ class _Chunks:
             rows = self.layout.places[name].shape[0]
             for start in range(0, rows, TABLE_CHUNK_ROWS):
                 positions = np.arange(start, min(start + TABLE_CHUNK_ROWS, rows))
-                table = rope_tables(spec.rope, spec.head_dim, positions)[part]
+                table = rope_tables(spec.rope, spec.rotated, positions)[part]
                 # Rounded once: to float32 by NumPy, to the half types from float64 by PyTorch.
                 rounded = table.astype(np.float32) if self.dtype == torch.float32 else table
                 yield name, torch.from_numpy(rounded).to(self.dtype)

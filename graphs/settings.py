@@ -22,6 +22,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 USUAL: Mapping[str, Mapping[str, Any]] = {
     "RMSNormalization": {"epsilon": np.float32(1e-5), "axis": -1, "stash_type": 1},
     "Attention": {"scale": None, "softcap": np.float32(0), "is_causal": 0},
+    "GroupQueryAttention": {"scale": None, "local_window_size": -1},
     "RotaryEmbedding": {"interleaved": 0, "rotary_embedding_dim": 0},
 }
 
@@ -67,28 +68,39 @@ def _owner(node: NodeProto) -> str:
 
 def wrong_settings(settings: Settings, spec: LlamaSpec) -> Iterator[str]:
     """What is not the specification's, in the order of the graph's ops, as a clause each."""
-    scale = spec.head_dim**-0.5
     wanted: Mapping[str, tuple[str, Any]] = {
         "epsilon": ("its epsilon", spec.norm_eps),
         "exponent": ("its power", 2),
-        "scale": ("its scale of scores", scale),
         "axis": ("its axis", -1),
         "stash_type": ("the type of its statistics", 1),
         "softcap": ("its cap of scores", 0),
         "is_causal": ("its own mask", 0),
         "interleaved": ("interleaved pairs", 0),
-        "rotary_embedding_dim": ("the channels that it turns", 0),
+        "rotary_embedding_dim": ("the channels that it turns", spec.rotary_dim or 0),
     }
     for owner, named in settings.items():
         for name, value in named.items():
-            words, right = wanted[name]
+            words, right = wanted.get(name) or _of_owner(owner, name, spec)
             if value is not None and not same(value, right):
                 yield f"{owner}: {words} is {float(value):g}, and the model's {right:g}"
-    kinds = ("attn_norm", "mlp_norm")
+    kinds = ("attn_norm", "mlp_norm", *(("q_norm", "k_norm") if spec.qk_norm else ()))
     norms = [f"layers.{i}.{kind}/rms_norm" for i in range(spec.layers) for kind in kinds]
     for norm in (*norms, "norm/rms_norm"):
         if "epsilon" not in settings.get(norm, {}):
             yield f"{norm}: it has no epsilon where llx writes one"
+
+
+def _of_owner(owner: str, name: str, spec: LlamaSpec) -> tuple[str, float]:
+    """A number that hangs on where it stands: attention's, or a multiplier of the model's."""
+    module, _, op = owner.partition("/")
+    if op == "attention":
+        if name == "local_window_size":
+            layer = int(module.removeprefix("layers."))
+            return "its window", spec.kind_of(layer).window or -1
+        return "its scale of scores", spec.score_scale
+    if module == "logits":
+        return "its multiplier", spec.logit_scale
+    return "its multiplier", spec.embed_scale if module == "model" else spec.residual_scale
 
 
 def same(value: Any, right: float) -> bool:

@@ -55,9 +55,15 @@ def _expected(site: Site, spec: LlamaSpec, weights: Weights, a: Arithmetic) -> E
         return oracle.exact(weights("embed.weight")[site.inputs[0]])
     if site.kind == "rms_norm":
         weight = weights(f"{site.module}.weight").astype(np.float64)
-        return oracle.rms_norm(a, site.wide(), weight, spec.norm_eps)
+        x = site.wide()
+        normed = oracle.rms_norm(a, x.reshape(-1, len(weight)), weight, spec.norm_eps)
+        return Expected(*(values.reshape(x.shape) for values in normed))
     if site.kind == "rope":
-        return oracle.rope(a, site.wide(), *tables(spec, a, site.step.positions))
+        return oracle.rope(
+            a, site.wide(), *tables(spec, a, site.step.positions), head_dim=spec.head_dim
+        )
+    if site.kind == "scale":
+        return oracle.scale(a, site.wide(), site.details["factor"])
     if site.kind == "kv_update":
         updated = oracle.exact(_updated(site, spec))
         if not site.details.get("turned"):
@@ -68,8 +74,8 @@ def _expected(site: Site, spec: LlamaSpec, weights: Weights, a: Arithmetic) -> E
         groups = spec.heads // spec.kv_heads
         if site.details.get("turned"):  # within the op: its queries are not what a graph stores
             a = a._replace(given=a.given + TURNED * a.unit)
-        seen = oracle.causal(site.step.positions, k.shape[1])
-        return oracle.attention(a, q, k, v, seen, lambda head: head // groups)
+        seen = seen_by(site, spec, k.shape[1])
+        return oracle.attention(a, q, k, v, seen, lambda head: head // groups, spec.score_scale)
     if site.kind == "split":
         sizes, index = site.details["sizes"], site.details["index"]
         start = sum(sizes[:index])
@@ -82,6 +88,13 @@ def _expected(site: Site, spec: LlamaSpec, weights: Weights, a: Arithmetic) -> E
     return two[site.kind](a, site.wide(0), site.wide(1))
 
 
+def seen_by(site: Site, spec: LlamaSpec, filled: int, further: int = 0) -> NDArray[np.bool_]:
+    """The slots that a layer's queries see, [T, P]; `further`: as many beyond their own."""
+    assert site.layer is not None
+    window = spec.kind_of(site.layer).window
+    return oracle.causal(site.step.positions, filled, further, window)
+
+
 def _pairs(heads: Wide) -> Wide:
     """The length of the pair that each value [heads, T, D] was turned in."""
     first, second = np.split(heads, 2, -1)
@@ -91,15 +104,16 @@ def _pairs(heads: Wide) -> Wide:
 
 def bias_of(site: Site, spec: LlamaSpec, weights: Weights) -> Wide | None:
     """A linear layer's bias in float64, where the model has one."""
-    attention = site.module.endswith((".qkv", ".o"))
-    if not (spec.attention_bias if attention else spec.mlp_bias):
+    part = site.module.rpartition(".")[2]
+    biased = {"qkv": spec.has_qkv_bias, "o": spec.attention_bias}
+    if not biased.get(part, spec.mlp_bias):
         return None
     return weights(f"{site.module}.bias").astype(np.float64)
 
 
 def tables(spec: LlamaSpec, a: Arithmetic, positions: NDArray[np.int64]) -> tuple[Wide, Wide]:
-    """Cosines and sines at positions, [T, D/2] each, as the type has them."""
-    cos, sin = rope_tables(spec.rope, spec.head_dim, positions)
+    """Cosines and sines at positions, [T, R/2] each, as the type has them."""
+    cos, sin = rope_tables(spec.rope, spec.rotated, positions)
     return rounded(cos, a), rounded(sin, a)
 
 

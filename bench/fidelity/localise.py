@@ -72,9 +72,9 @@ def walk(
     logits: list[NDArray[np.float32]] = []
     for layers, runs in tapped.runs(steps):
         if layers.start == 0:
-            hidden[-1] = [values[hidden_after(-1)] for values in runs]
+            hidden[-1] = [values[hidden_after(-1, spec)] for values in runs]
         for layer in layers:
-            hidden[layer] = [values[hidden_after(layer)] for values in runs]
+            hidden[layer] = [values[hidden_after(layer, spec)] for values in runs]
         if layers.stop == spec.layers:
             logits = [values[LOGITS] for values in runs]
         if first is None:

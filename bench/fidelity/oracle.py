@@ -124,22 +124,31 @@ def flat_of(heads: NDArray[Any]) -> NDArray[Any]:
     return flat
 
 
-def rope(a: Arithmetic, x: Wide, cos: Wide, sin: Wide) -> Expected:
-    """X [T, heads·D], cosines and sines [T, D/2] → [T, heads·D]: two products and a sum, rounded.
+def rope(a: Arithmetic, x: Wide, cos: Wide, sin: Wide, head_dim: int | None = None) -> Expected:
+    """X [T, heads·D], cosines and sines [T, R/2] → [T, heads·D]: two products and a sum, rounded.
+
+    The first R values of a head are turned, the others kept; D is R where it is not given.
 
     A cosine's own rounding is in it too: tables of another library may round to its neighbour.
     """
-    first, second = np.split(heads_of(x, 2 * cos.shape[-1]), 2, -1)
+    first, second, kept = _halves(x, cos, head_dim)
     c, s = np.abs(cos), np.abs(sin)
     one, two = np.abs(first), np.abs(second)
-    sizes = np.concatenate((one * c + two * s, two * c + one * s), -1)
-    return a.bound(flat_of((4 * a.unit + 2 * a.given) * sizes), turned(x, cos, sin))
+    sizes = np.concatenate((one * c + two * s, two * c + one * s, 0 * kept), -1)
+    return a.bound(flat_of((4 * a.unit + 2 * a.given) * sizes), turned(x, cos, sin, head_dim))
 
 
-def turned(x: Wide, cos: Wide, sin: Wide) -> Wide:
-    """X [T, heads·D] turned by the angles of cosines and sines [T, D/2]: halves are pairs."""
-    first, second = np.split(heads_of(x, 2 * cos.shape[-1]), 2, -1)
-    rotated = np.concatenate((first * cos - second * sin, second * cos + first * sin), -1)
+def _halves(x: Wide, cos: Wide, head_dim: int | None) -> tuple[Wide, Wide, Wide]:
+    """Both halves of what RoPE turns of each head, [heads, T, R/2], and what it keeps."""
+    half = cos.shape[-1]
+    heads = heads_of(x, head_dim or 2 * half)
+    return heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]
+
+
+def turned(x: Wide, cos: Wide, sin: Wide, head_dim: int | None = None) -> Wide:
+    """X [T, heads·D] turned by the angles of cosines and sines [T, R/2]: halves are pairs."""
+    first, second, kept = _halves(x, cos, head_dim)
+    rotated = np.concatenate((first * cos - second * sin, second * cos + first * sin, kept), -1)
     wide: Wide = flat_of(rotated)
     return wide
 
@@ -185,9 +194,16 @@ def attention(
     return a.bound(flat_of(allowed), flat_of(wanted))
 
 
-def causal(positions: NDArray[np.int64], filled: int, further: int = 0) -> NDArray[np.bool_]:
-    """A query sees the slots up to its own position, and `further` ones: [T, P]."""
-    return np.arange(filled) <= positions[:, None] + further
+def causal(
+    positions: NDArray[np.int64], filled: int, further: int = 0, window: int | None = None
+) -> NDArray[np.bool_]:
+    """A query sees the slots up to its own position, and `further` ones: [T, P].
+
+    `window`: the last so many alone, its own among them.
+    """
+    slots, own = np.arange(filled), positions[:, None]
+    seen: NDArray[np.bool_] = slots <= own + further
+    return seen if window is None else seen & (slots > own - window)
 
 
 def silu(a: Arithmetic, x: Wide) -> Expected:
@@ -207,6 +223,12 @@ def multiply(a: Arithmetic, one: Wide, other: Wide) -> Expected:
     product = one * other
     small = LEAST[a.compute] * (np.abs(one) + np.abs(other)) if a.given else 0.0
     return a.bound(2 * a.given * np.abs(product) + small, product)
+
+
+def scale(a: Arithmetic, x: Wide, factor: float) -> Expected:
+    """One rounding, and that of the factor itself."""
+    wanted = x * factor
+    return a.bound((a.unit + a.given) * np.abs(wanted), wanted)
 
 
 def beyond(found: NDArray[Any], expected: Expected) -> Wide:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.case import Case, Hypothesis
 from llx.bench.fidelity.common_causes import exchanged_heads
-from llx.bench.fidelity.expected import rounded, tables
+from llx.bench.fidelity.expected import rounded, seen_by, tables
 from llx.bench.fidelity.oracle import Expected, Wide
 from llx.bench.fidelity.rope_table_causes import thetas_of
 from llx.graphs.settings import same
 from llx.llama.rope import rope_tables
-from llx.llama.spec import RopeSpec
+from llx.llama.spec import LlamaSpec, RopeSpec
 
 SCALE = "another scale of scores"
 
@@ -28,19 +28,21 @@ def rope(case: Case) -> Iterator[Hypothesis]:
     site, spec, a = case.site, case.spec, case.a
     x, positions = site.wide(), site.step.positions
     cos, sin = tables(spec, a, positions)
-    turn, back = _pairs(spec.head_dim), np.argsort(_pairs(spec.head_dim))
+    size = spec.head_dim
+    order = np.append(_pairs(spec.rotated), np.arange(spec.rotated, size))
+    turn, back = order, np.argsort(order)
 
     def by_heads(flat: Wide, order: NDArray[np.intp]) -> Wide:
         return oracle.flat_of(oracle.heads_of(flat, spec.head_dim)[..., order])
 
     def interleaved() -> Expected:
-        inner = oracle.rope(a, by_heads(x, back), cos, sin)
+        inner = oracle.rope(a, by_heads(x, back), cos, sin, size)
         return Expected(by_heads(inner.wanted, turn), by_heads(inner.allowed, turn))
 
     def with_rope(rope: RopeSpec, at: NDArray[np.int64] = positions) -> Callable[[], bool]:
         def holds() -> bool:
-            c, s = (rounded(t, a) for t in rope_tables(rope, spec.head_dim, np.maximum(at, 0)))
-            return case.holds(oracle.rope(a, x, c, s))
+            c, s = (rounded(t, a) for t in rope_tables(rope, spec.rotated, np.maximum(at, 0)))
+            return case.holds(oracle.rope(a, x, c, s, size))
 
         return holds
 
@@ -51,9 +53,9 @@ def rope(case: Case) -> Iterator[Hypothesis]:
     yield "no rotation: nothing is rotated", lambda: case.holds(oracle.exact(x))
     yield (
         "the other way: RoPE turns the other way, by a negative sine",
-        lambda: case.holds(oracle.rope(a, x, cos, -sin)),
+        lambda: case.holds(oracle.rope(a, x, cos, -sin, size)),
     )
-    for theta in thetas_of(*_turned_by(x, site.found, spec.head_dim), spec):
+    for theta in thetas_of(*_turned_by(x, site.found, spec), spec):
         if theta != spec.rope.theta:
             yield (
                 f"another theta: RoPE's theta is {theta:g}, and the model's {spec.rope.theta:g}",
@@ -77,10 +79,14 @@ def rope(case: Case) -> Iterator[Hypothesis]:
     yield from exchanged_heads(case, heads)
 
 
-def _turned_by(x: Wide, found: NDArray[Any], head_dim: int) -> tuple[Wide, Wide]:
-    """Cosines and sines [T, D/2] by which the heads were turned: least squares over the heads."""
-    one, other = np.split(oracle.heads_of(x, head_dim), 2, -1)
-    first, second = np.split(oracle.heads_of(found.astype(np.float64), head_dim), 2, -1)
+def _turned_by(x: Wide, found: NDArray[Any], spec: LlamaSpec) -> tuple[Wide, Wide]:
+    """Cosines and sines [T, R/2] by which the heads were turned: least squares over the heads."""
+
+    def halves(flat: NDArray[Any]) -> list[NDArray[Any]]:
+        return np.split(oracle.heads_of(flat, spec.head_dim)[..., : spec.rotated], 2, -1)
+
+    one, other = halves(x)
+    first, second = halves(found.astype(np.float64))
     with np.errstate(all="ignore"):
         sizes = (np.square(one) + np.square(other)).sum(0)
         cos = (first * one + second * other).sum(0) / sizes
@@ -98,14 +104,21 @@ def attention(case: Case) -> Iterator[Hypothesis]:
     """What attention may do otherwise: its mask, its KV heads, its scores."""
     site, spec = case.site, case.spec
     q, positions, filled = site.wide(), site.step.positions, site.inputs[1].shape[1]
-    right = oracle.causal(positions, filled)
+    right = seen_by(site, spec, filled)
     yield from _masks(case, right)
+    if spec.kind_of(site.layer or 0).window is not None:
+        yield (
+            "no window: all that went before is seen, and the model's window is not kept to",
+            lambda: _seeing(case, oracle.causal(positions, filled)),
+        )
     if 1 < spec.kv_heads < spec.heads:
         yield (
             "other KV heads: query head h reads KV head h mod Hkv, and not h // (H/Hkv)",
             lambda: case.holds(
                 oracle.attention(
-                    case.a, q, site.wide(1), site.wide(2), right, lambda head: head % spec.kv_heads
+                    *(case.a, q, site.wide(1), site.wide(2), right),
+                    lambda head: head % spec.kv_heads,
+                    spec.score_scale,
                 )
             ),
         )
@@ -134,6 +147,7 @@ def _attended(
     """Attention by the model's own heads, over another cache or with other scores perhaps."""
     site, groups = case.site, case.spec.heads // case.spec.kv_heads
     keys, values = cache or (site.wide(1), site.wide(2))
+    scale = case.spec.score_scale if scale is None else scale
     return oracle.attention(
         case.a, site.wide(), keys, values, seen, lambda head: head // groups, scale, cap
     )
@@ -150,12 +164,13 @@ def _masks(case: Case, right: NDArray[np.bool_]) -> Iterator[Hypothesis]:
 
     yield (
         "a mask one short: the mask ends one position early",
-        lambda: _seeing(case, oracle.causal(positions, filled, -1)),
+        lambda: _seeing(case, seen_by(case.site, case.spec, filled, -1)),
     )
     yield (
         "a mask one further: the mask ends one position late, and shows the next token",
         lambda: _seeing(
-            case, oracle.causal(positions, ahead[0].shape[1] if ahead else filled, 1), ahead
+            *(case, seen_by(case.site, case.spec, ahead[0].shape[1] if ahead else filled, 1)),
+            ahead,
         ),
     )
     yield (
@@ -184,9 +199,12 @@ def _scores(case: Case, right: NDArray[np.bool_]) -> Iterator[Hypothesis]:
     def scaled_by(scale: float) -> Callable[[], bool]:
         return lambda: case.holds(_attended(case, right, scale=scale))
 
-    known = {1.0: "not scaled", 1 / head_dim: "scaled by 1/D, not 1/√D"}
+    usual = case.spec.attention_scale is None
+    known = {1.0: "not scaled", 1 / head_dim: "scaled by 1/D, not 1/√D"} if usual else {}
     for scale in _scales(case):
-        words = known.get(scale, f"scaled by {scale:g}, and the model's by {head_dim**-0.5:g}")
+        words = known.get(
+            scale, f"scaled by {scale:g}, and the model's by {case.spec.score_scale:g}"
+        )
         yield f"{SCALE}: scores are {words}", scaled_by(scale)
     if cap:
         yield (
@@ -197,12 +215,13 @@ def _scores(case: Case, right: NDArray[np.bool_]) -> Iterator[Hypothesis]:
 
 def _scales(case: Case) -> list[float]:
     """The scale of the graph; where none can be read, usual mistakes."""
-    right, read = case.spec.head_dim**-0.5, case.setting("scale")
+    right, read = case.spec.score_scale, case.setting("scale")
     if read is not None:
         return [] if same(read, right) else [float(read)]
+    size, usual = case.spec.head_dim, case.spec.attention_scale is None
     if case.settings:  # an Attention that leaves it out
-        return []
-    return [1.0, 1 / case.spec.head_dim]
+        return [] if usual else [size**-0.5]
+    return [1.0, 1 / size] if usual else [1.0, size**-0.5]
 
 
 def kv_update(case: Case) -> Iterator[Hypothesis]:

@@ -94,10 +94,10 @@ def thetas_of(cos: Array, sin: Array, spec: LlamaSpec) -> list[float]:
     turned = _turned(cos, sin, 1)
     if not 0 < turned < np.pi:
         return []
-    plain = float(inverse_frequencies(spec.rope, spec.head_dim)[1])
-    unscaled = spec.rope.theta ** (-2 / spec.head_dim)
+    plain = float(inverse_frequencies(spec.rope, spec.rotated)[1])
+    unscaled = spec.rope.theta ** (-2 / spec.rotated)
     with np.errstate(all="ignore"):
-        theta = float((turned * unscaled / plain) ** (-spec.head_dim / 2))
+        theta = float((turned * unscaled / plain) ** (-spec.rotated / 2))
     if not 1 <= theta < np.inf:
         return []
     places = int(np.floor(np.log10(theta)))
@@ -124,7 +124,7 @@ def _factor_of(cos: Array, sin: Array, rope: RopeSpec, spec: LlamaSpec) -> list[
     """By how much the slowest pair is slowed, as a round number near it."""
     last = cos.shape[1] - 1
     turned = _turned(cos, sin, last)
-    plain = float(rope.theta ** (-2 * last / spec.head_dim))
+    plain = float(rope.theta ** (-2 * last / spec.rotated))
     if not 0 < turned < np.pi:
         return []
     factor = plain / turned

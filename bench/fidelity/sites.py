@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from llx.bench.fidelity import oracle
 from llx.bench.fidelity.oracle import Wide
-from llx.bench.fidelity.taps import NORMED, PICKED, Step, Tapped, Values, hidden_after
+from llx.bench.fidelity.taps import (
+    EMBEDDED,
+    EMBEDDED_SCALED,
+    NORMED,
+    PICKED,
+    UNSCALED,
+    Step,
+    Tapped,
+    Values,
+    hidden_after,
+)
 from llx.graphs.contract import LOGITS, PAST, PRESENT
 from llx.llama.spec import LlamaSpec
 
@@ -44,7 +54,7 @@ def sites_of(
     makers: list[Callable[[Step, Values], Site]] = []
     spec = tapped.spec
     if layers.start == 0:
-        makers.append(_embedding)
+        makers += _of_embedding(spec)
     for layer in layers:
         makers += _of_layer(spec, layer, tapped)
     if layers.stop == spec.layers:
@@ -53,17 +63,27 @@ def sites_of(
         yield [make(step, values) for step, values in zip(steps, runs, strict=True)]
 
 
-def _embedding(step: Step, values: Values) -> Site:
-    found = values[hidden_after(-1)]
-    return Site("embedding", "embedding", None, step, found, (step.tokens,), "embed")
+def _of_embedding(spec: LlamaSpec) -> list[Callable[[Step, Values], Site]]:
+    def embedding(step: Step, values: Values) -> Site:
+        return Site("embedding", "embedding", None, step, values[EMBEDDED], (step.tokens,), "embed")
+
+    def scale(step: Step, values: Values) -> Site:
+        given, by = (values[EMBEDDED],), {"factor": spec.embed_scale}
+        found = values[EMBEDDED_SCALED]
+        return Site("scale", "multiplier of embeddings", None, step, found, given, details=by)
+
+    return [embedding] if spec.embed_scale == 1 else [embedding, scale]
 
 
 def _of_layer(spec: LlamaSpec, layer: int, tapped: Tapped) -> list[Callable[[Step, Values], Site]]:
-    delta, grouped = tapped.delta, tapped.grouped
+    delta, shown = tapped.delta, tapped.shown(layer)
     at = f"layers.{layer}"
     q, k, v = (f"{at}/split.{i}" for i in range(3))
     gate, up = (f"{at}/split_2.{i}" for i in range(2))
-    entered, middle = hidden_after(layer - 1), f"{at}/add"
+    entered, middle, left = hidden_after(layer - 1, spec), f"{at}/add", f"{at}/add_2"
+    from_o, from_down = f"{at}.o/linear", f"{at}.down/linear"
+    if shown.scaled:
+        from_o, from_down = f"{at}/scale", f"{at}/scale_2"
     keys, values_ = f"{PRESENT}.{layer}.key", f"{PRESENT}.{layer}.value"
 
     def op(
@@ -89,27 +109,32 @@ def _of_layer(spec: LlamaSpec, layer: int, tapped: Tapped) -> list[Callable[[Ste
     def update(part: str, new: str) -> Callable[[Step, Values], Site]:
         past, present = f"{PAST}.{layer}.{part}", f"{PRESENT}.{layer}.{part}"
         words = f"cache of {part}s"
-        if not grouped:
+        turned = shown.turns and part == "key"
+        if not shown.whole and not turned:
             return op("kv_update", words, present, new, past, delta=delta, part=part)
 
         def make(step: Step, values: Values) -> Site:
-            given = (packed(step, values)["qkv".index(part[0])], values[past])
-            details = {"delta": False, "part": part, "turned": part == "key"}
+            given = (given_to(step, values, "qkv".index(part[0])), values[past])
+            details = {"delta": False, "part": part, "turned": turned}
             name = f"{at} {words}"
             return Site("kv_update", name, layer, step, values[present], given, "", details)
 
         return make
 
-    def packed(step: Step, values: Values) -> list[NDArray[Any]]:
-        """Queries, keys and values [T, heads·D], turned, of what holds them all."""
-        parts = np.split(values[f"{at}.qkv/linear"], np.cumsum(qkv_sizes)[:2], axis=-1)
-        cos, sin = tapped.tables(step.positions)
-        return [*(oracle.turned(part.astype(np.float64), cos, sin) for part in parts[:2]), parts[2]]
+    def given_to(step: Step, values: Values, index: int) -> NDArray[Any]:
+        """What q (0), k (1) or v (2) is to attention, [T, heads·D]: what it does itself is done."""
+        if shown.whole:
+            ends = np.cumsum(qkv_sizes)[:2]
+            part = np.split(values[f"{at}.qkv/linear"], ends, axis=-1)[index]
+        else:
+            part = values[shown.before_attention(layer, index)]
+        if index == 2 or not shown.turns:
+            return part
+        return oracle.turned(part.astype(np.float64), *tapped.tables(step.positions))
 
     def attention(step: Step, values: Values) -> Site:
         cache = [_cache_after(values, layer, part, step, delta) for part in ("key", "value")]
-        q = packed(step, values)[0] if grouped else values[f"{at}/rope"]
-        given = (q, *cache)
+        given = (given_to(step, values, 0), *cache)
         found = values[f"{at}/attention"]
         # And one slot beyond, which a mask may show that ends too late.
         ahead = None if delta else (values[keys], values[values_])
@@ -120,30 +145,45 @@ def _of_layer(spec: LlamaSpec, layer: int, tapped: Tapped) -> list[Callable[[Ste
             step,
             found,
             given,
-            details={"ahead": ahead, "turned": grouped},
+            details={"ahead": ahead, "turned": shown.turns},
         )
 
     def split(words: str, index: int, given: str, found: str, *sizes: int) -> Any:
         return op("split", words, found, given, sizes=sizes, index=index)
 
     qkv_sizes = (spec.q_dim, spec.kv_dim, spec.kv_dim)
-    within = [
-        *(
-            split(f"split of {name}", i, f"{at}.qkv/linear", part, *qkv_sizes)
-            for i, (name, part) in enumerate(zip("qkv", (q, k, v), strict=True))
-        ),
-        op("rope", "RoPE of q", f"{at}/rope", q, part="q"),
-        op("rope", "RoPE of k", f"{at}/rope_2", k, part="k"),
+    splits = [
+        split(f"split of {name}", i, f"{at}.qkv/linear", part, *qkv_sizes)
+        for i, (name, part) in enumerate(zip("qkv", (q, k, v), strict=True))
+    ]
+    norms = [norm(f"{name}_norm", "RMSNorm", part) for name, part in (("q", q), ("k", k))]
+    ropes = [
+        op(
+            "rope",
+            f"RoPE of {name}",
+            shown.before_attention(layer, i),
+            shown.before_rope(layer, i),
+            part=name,
+        )
+        for i, name in enumerate("qk")
+    ]
+    by = spec.residual_scale
+    scales = [
+        op("scale", "multiplier of attention", from_o, f"{at}.o/linear", factor=by),
+        op("scale", "multiplier of the MLP", from_down, f"{at}.down/linear", factor=by),
     ]
     return [
         norm("attn_norm", "RMSNorm", entered),
         linear("qkv", "linear", f"{at}.attn_norm/rms_norm"),
-        *([] if grouped else within),
-        update("key", f"{at}/rope_2"),
+        *([] if shown.whole else splits),
+        *(norms if shown.normed else []),
+        *(ropes if shown.roped else []),
+        update("key", shown.before_attention(layer, 1)),
         update("value", v),
         attention,
         linear("o", "linear", f"{at}/attention"),
-        op("add", "sum after attention", middle, entered, f"{at}.o/linear"),
+        *(scales[:1] if shown.scaled else []),
+        op("add", "sum after attention", middle, entered, from_o),
         norm("mlp_norm", "RMSNorm", middle),
         linear("gate_up", "linear", f"{at}.mlp_norm/rms_norm"),
         *(
@@ -153,7 +193,8 @@ def _of_layer(spec: LlamaSpec, layer: int, tapped: Tapped) -> list[Callable[[Ste
         op("silu", "SiLU", f"{at}/silu", gate, up),  # up for the hypothesis that they are exchanged
         op("multiply", "gate times up", f"{at}/mul", f"{at}/silu", up),
         linear("down", "linear", f"{at}/mul"),
-        op("add", "sum after the MLP", hidden_after(layer), middle, f"{at}.down/linear"),
+        *(scales[1:] if shown.scaled else []),
+        op("add", "sum after the MLP", left, middle, from_down),
     ]
 
 
@@ -170,7 +211,8 @@ def _cache_after(values: Values, layer: int, part: str, step: Step, delta: bool)
 
 def _of_logits(spec: LlamaSpec) -> list[Callable[[Step, Values], Site]]:
     table = "embed" if spec.tied else "unembed"
-    last = hidden_after(spec.layers - 1)
+    last = hidden_after(spec.layers - 1, spec)
+    unscaled = LOGITS if spec.logit_scale == 1 else UNSCALED
 
     def pick(step: Step, values: Values) -> Site:
         return Site("pick", "picked positions", None, step, values[PICKED], (values[last],))
@@ -181,6 +223,11 @@ def _of_logits(spec: LlamaSpec) -> list[Callable[[Step, Values], Site]]:
 
     def unembed(step: Step, values: Values) -> Site:
         given = (values[NORMED],)
-        return Site("unembed", f"logits ({table})", None, step, values[LOGITS], given, table)
+        return Site("unembed", f"logits ({table})", None, step, values[unscaled], given, table)
 
-    return [pick, norm, unembed]
+    def scale(step: Step, values: Values) -> Site:
+        given, by = (values[UNSCALED],), {"factor": spec.logit_scale}
+        found = values[LOGITS]
+        return Site("scale", "multiplier of logits", None, step, found, given, details=by)
+
+    return [pick, norm, unembed, *([] if spec.logit_scale == 1 else [scale])]

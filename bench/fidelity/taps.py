@@ -71,19 +71,58 @@ def steps_of(tokens: Tokens, most: int) -> list[Step]:
     ]
 
 
-def names_of_layer(layer: int, grouped: bool = False) -> list[str]:
-    """The values within one layer, in the order in which they are made.
+@dataclass(frozen=True)
+class Shown:
+    """Which of a layer's values a graph shows, from the projection of q, k and v to attention.
 
-    `grouped`: queries, keys and values are split and turned within its attention.
+    `whole`: q, k and v stay together, and attention splits them. `turns`: it turns q and k itself.
     """
+
+    whole: bool
+    normed: bool
+    roped: bool
+    turns: bool
+    scaled: bool
+
+    @classmethod
+    def of(cls, spec: LlamaSpec, layer: int, grouped: bool) -> Shown:
+        """`grouped`: attention is ONNX Runtime's GroupQueryAttention, as the `ort` dialect says."""
+        rope = spec.kind_of(layer).rope
+        turns = grouped and rope and spec.rotary_dim is None
+        roped = rope and not turns
+        whole = grouped and not spec.qk_norm and not roped
+        return cls(whole, spec.qk_norm, roped, turns, spec.residual_scale != 1)
+
+    def before_attention(self, layer: int, index: int) -> str:
+        """The value that q (0), k (1) or v (2) is as attention or the cache is given it."""
+        at = f"layers.{layer}"
+        if index < 2 and self.roped:
+            return f"{at}/rope" if index == 0 else f"{at}/rope_2"
+        return self.before_rope(layer, index)
+
+    def before_rope(self, layer: int, index: int) -> str:
+        """The value that q, k or v is before it is turned."""
+        at = f"layers.{layer}"
+        normed = self.normed and index < 2
+        return f"{at}.{'qk'[index]}_norm/rms_norm" if normed else f"{at}/split.{index}"
+
+
+def names_of_layer(layer: int, shown: Shown) -> list[str]:
+    """The values within one layer, in the order in which they are made."""
     at = f"layers.{layer}"
-    within = [*(f"{at}/split.{i}" for i in range(3)), f"{at}/rope", f"{at}/rope_2"]
+    split = [] if shown.whole else [f"{at}/split.{i}" for i in range(3)]
+    normed = [shown.before_rope(layer, i) for i in range(2)] if shown.normed else []
+    roped = [shown.before_attention(layer, i) for i in range(2)] if shown.roped else []
+    scaled = [f"{at}/scale", f"{at}/scale_2"] if shown.scaled else []
     return [
         f"{at}.attn_norm/rms_norm",
         f"{at}.qkv/linear",
-        *([] if grouped else within),
+        *split,
+        *normed,
+        *roped,
         f"{at}/attention",
         f"{at}.o/linear",
+        *scaled[:1],
         f"{at}/add",
         f"{at}.mlp_norm/rms_norm",
         f"{at}.gate_up/linear",
@@ -91,16 +130,20 @@ def names_of_layer(layer: int, grouped: bool = False) -> list[str]:
         f"{at}/silu",
         f"{at}/mul",
         f"{at}.down/linear",
-        hidden_after(layer),
+        *scaled[1:],
+        f"{at}/add_2",
     ]
 
 
-def hidden_after(layer: int) -> str:
-    """The hidden state that a layer gives; that of the embedding for -1."""
-    return f"layers.{layer}/add_2" if layer >= 0 else "embed/embedding"
+def hidden_after(layer: int, spec: LlamaSpec) -> str:
+    """The hidden state that a layer gives; that of the embedding, scaled, for -1."""
+    if layer >= 0:
+        return f"layers.{layer}/add_2"
+    return EMBEDDED if spec.embed_scale == 1 else EMBEDDED_SCALED
 
 
-PICKED, NORMED = "model/pick", "norm/rms_norm"
+EMBEDDED, EMBEDDED_SCALED = "embed/embedding", "model/scale"
+PICKED, NORMED, UNSCALED = "model/pick", "norm/rms_norm", "model/unembed"
 
 
 class Tapped:
@@ -121,7 +164,7 @@ class Tapped:
         self._options = session_options(manifest.precision, dialect)
         self._options.add_session_config_entry(FOLDER_OPTION, str(artifact.folder))
         made = {name for node in self._model.graph.node for name in node.output}
-        missing = [name for name in _every_name(self.spec, self.grouped) if name not in made]
+        missing = [name for name in self._every_name() if name not in made]
         if missing:
             raise Unfit(
                 f"{dialect}.onnx has no value {missing[0]}",
@@ -129,10 +172,14 @@ class Tapped:
             )
 
     def tables(self, positions: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Cosines and sines at positions [T, D/2], as the artifact stores them, in float64."""
+        """Cosines and sines at positions [T, R/2], as the artifact stores them, in float64."""
         stored = NUMPY_DTYPES[self.artifact.manifest.precision.compute]
-        cos, sin = rope_tables(self.spec.rope, self.spec.head_dim, positions)
+        cos, sin = rope_tables(self.spec.rope, self.spec.rotated, positions)
         return cos.astype(stored).astype(np.float64), sin.astype(stored).astype(np.float64)
+
+    def shown(self, layer: int) -> Shown:
+        """Which of a layer's values the graph shows."""
+        return Shown.of(self.spec, layer, self.grouped)
 
     def runs(self, steps: Sequence[Step]) -> Iterator[tuple[range, list[Values]]]:
         """The values of some layers at a time, and of each step; all steps are run each time.
@@ -150,11 +197,13 @@ class Tapped:
 
     def _run(self, layers: range, steps: Sequence[Step]) -> list[Values]:
         spec, contract = self.spec, self.contract
-        names = [hidden_after(layers.start - 1)]
-        names += [name for layer in layers for name in names_of_layer(layer, self.grouped)]
+        names = [hidden_after(layers.start - 1, spec)]
+        if layers.start == 0 and EMBEDDED not in names:
+            names.insert(0, EMBEDDED)
+        names += [name for layer in layers for name in names_of_layer(layer, self.shown(layer))]
         last = layers.stop == spec.layers
         if last:
-            names += [PICKED, NORMED]
+            names += [PICKED, NORMED, *([] if spec.logit_scale == 1 else [UNSCALED])]
         session = self._session(names)
         asked = [*names, LOGITS, *cache_names(spec.layers, PRESENT)]
         past = cache_names(spec.layers, PAST)
@@ -203,9 +252,9 @@ class Tapped:
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         return loaded(model.SerializeToString(), self._options, f"{self.dialect}.onnx")
 
-
-def _every_name(spec: LlamaSpec, grouped: bool) -> Iterator[str]:
-    yield hidden_after(-1)
-    for layer in range(spec.layers):
-        yield from names_of_layer(layer, grouped)
-    yield from (PICKED, NORMED, LOGITS, *cache_names(spec.layers, PRESENT))
+    def _every_name(self) -> Iterator[str]:
+        spec = self.spec
+        yield hidden_after(-1, spec)
+        for layer in range(spec.layers):
+            yield from names_of_layer(layer, self.shown(layer))
+        yield from (PICKED, NORMED, LOGITS, *cache_names(spec.layers, PRESENT))

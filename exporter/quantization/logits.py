@@ -14,6 +14,7 @@ from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource
 from llx.exporter.weights import blocks_of
 from llx.llama import ops
+from llx.llama.model import scaled
 from llx.llama.weights import weights_of
 
 
@@ -26,6 +27,7 @@ class Head:
     def __init__(self, source: TensorSource, rounded: torch.dtype | None = None) -> None:
         self._rounded = rounded
         self._source, self._eps = source, source.spec.norm_eps
+        self._scale = source.spec.logit_scale
         weights = {weight.name: weight for weight in weights_of(source.spec)}
         (part,) = weights["norm.weight"].parts
         self._norm = source.read(part.name).float()
@@ -34,7 +36,7 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [N, dim] as they leave the last layer → logits [N, V]."""
         normed = self._normed(hidden)
-        return torch.cat([normed @ rows.T for rows in self._rows()], -1)
+        return scaled(torch.cat([normed @ rows.T for rows in self._rows()], -1), self._scale)
 
     def gradient_of_a_draw(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
         """The gradient of log p(y) of a token y drawn from p for each of N positions, [N, dim]."""
@@ -50,7 +52,7 @@ class Head:
         for rows in self._rows():
             of_normed.addmm_(of_logits[:, start : start + len(rows)], rows)
             start += len(rows)
-        (gradient,) = torch.autograd.grad(normed, states, of_normed)
+        (gradient,) = torch.autograd.grad(normed, states, scaled(of_normed, self._scale))
         return gradient
 
     def _normed(self, hidden: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def _of_layer(
     """
     spec = source.spec
     with torch.device("meta"):
-        block = Block(spec)
+        block = Block(spec, layer)
     block.load_state_dict(block_state(source, layer), assign=True)
     passed: dict[str, tuple[Tensor, Tensor]] = {}
 

@@ -202,6 +202,11 @@ class LlamaSpec:
         return self.head_dim if self.rotary_dim is None else self.rotary_dim
 
     @property
+    def score_scale(self) -> float:
+        """What attention's scores are multiplied by."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    @property
     def has_qkv_bias(self) -> bool:
         """Whether q, k and v have biases."""
         return self.attention_bias or self.qkv_bias

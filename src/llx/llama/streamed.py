@@ -41,7 +41,7 @@ def run_blocks(
     k_cache, v_cache = (torch.empty(shape, dtype=hidden.dtype) for _ in range(2))
     for layer in range(first, spec.layers):
         with torch.device("meta"):
-            block = Block(spec)
+            block = Block(spec, layer)
         block.load_state_dict(state_of(layer), assign=True)
         watch(layer, block)
         for w in range(windows):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llx.llama import ops
-from llx.llama.model import Block, Rope
+from llx.llama.model import Block, Rope, scaled
 from llx.llama.spec import LlamaSpec
 from llx.llama.streamed import BlockState
 from llx.precision import Compute
@@ -44,7 +44,7 @@ class Taught:
 @dataclass(frozen=True)
 class Ends:
     """What stands before and after the blocks: the embeddings of the windows [W, N, dim] in fp32,
-    the last norm's weight, and the table of the logits in parts [rows, dim].
+    scaled, the last norm's weight, and the table of the logits in parts [rows, dim].
     """
 
     embedded: Tensor
@@ -78,7 +78,7 @@ def teach(
         progress("reference", layer, spec.layers, "layer")
         state = state_of(layer)
         for way in ways:
-            way.run(state)
+            way.run(state, layer)
         hidden[layer], explained[layer] = _first(ways[0]), _distance(*ways)
     progress("reference", spec.layers, spec.layers, "layer")
     logits, rounded = (way.logits(ends, spec) for way in ways)
@@ -94,12 +94,12 @@ class _Way:
         self.rope = Rope(spec, hidden.shape[1])
         self.rope.fill(spec, hidden.dtype)
 
-    def run(self, state: Any) -> None:
+    def run(self, state: Any, layer: int) -> None:
         """Through one more block."""
         spec, (windows, length, _) = self.spec, self.hidden.shape
         dtype = self.hidden.dtype
         with torch.device("meta"):
-            block = Block(spec)
+            block = Block(spec, layer)
         own = {name: self._stored(tensor.to(dtype)) for name, tensor in state.items()}
         block.load_state_dict(own, assign=True)
         if self.store:
@@ -120,7 +120,7 @@ class _Way:
         parts = [
             self._stored(normed @ self._stored(rows.to(dtype)).T).float() for rows in ends.table()
         ]
-        found: NDArray[np.float32] = torch.cat(parts, -1).numpy()
+        found: NDArray[np.float32] = scaled(torch.cat(parts, -1), spec.logit_scale).numpy()
         return found
 
     def _stored(self, x: Tensor) -> Tensor:
