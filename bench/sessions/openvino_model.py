@@ -45,6 +45,7 @@ from llx.graphs.contract import (
 from llx.graphs.dialects.primitive import END, LATER, UNSEEN
 
 SLOTS = "slots"  # the position that each slot of the states holds, [B, written + T]
+SAME = 1e-3  # a factor of scores that fp16 or bf16 rounded, and nothing else
 ROW_OF = "row_of"  # whose row of the states each row reads, [B]: its own
 
 
@@ -52,29 +53,33 @@ ROW_OF = "row_of"  # whose row of the states each row reads, [B]: its own
 class Attention:
     """A layer's attention in the graph: what it reads, and the value that it gives.
 
-    q [B, H, T, D], unscaled; new keys and values [B, Hkv, T, D]; `out` [B, H, T, D].
+    q [B, H, T, D], unscaled; new keys and values [B, Hkv, T, D]; `out` [B, H, T, D]. `scale`: what
+    scores are multiplied by; `window`: how many positions a query sees, where it is not all.
     """
 
     q: ov.Output
     keys: ov.Output
     values: ov.Output
     out: ov.Output
+    scale: float
+    window: int | None
 
 
 def stateful(model: ov.Model, contract: GraphContract) -> ov.Model:
     """The graph with its cache as states: it takes `SLOTS` and `ROW_OF` in the cache's place.
 
-    A query sees the slots that hold its own position or an earlier one. The graph given is changed.
+    A query sees the slots that hold its own position or an earlier one, within the layer's window.
+    The graph given is changed.
     Raises `ValueError` where the graph's attention is another than the dialect's.
     """
     ids, positions, index = (_parameter(model, n) for n in (INPUT_IDS, POSITION_IDS, LOGIT_INDEX))
     slots = _input(SLOTS, ov.Type.i64, [-1, -1])
     row_of = _input(ROW_OF, ov.Type.i32, [-1])
     rows = opset13.gather(opset13.shape_of(ids), ints(0), np.int64(0))
-    mask = _mask(slots, positions)
     sinks: list[ov.Node] = []
     tables: Tables = {}
     found = [_attention(model, layer, contract) for layer in range(contract.layers)]
+    masks = {window: _mask(slots, positions, window) for window in {one.window for one in found}}
     for layer, one in enumerate(found):
         turned = (rotated(one.q, tables), rotated(one.keys, tables), one.values)
         q, keys, values = (_wide(value) for value in turned)
@@ -83,7 +88,9 @@ def stateful(model: ov.Model, contract: GraphContract) -> ov.Model:
             _grown(new, f"{layer}.{part}", rows, row_of, contract, groups, sinks)
             for new, part in ((keys, "key"), (values, "value"))
         ]
-        attention = opset13.scaled_dot_product_attention(q, *present, mask)
+        more = np.float32(one.scale / contract.head_dim**-0.5)
+        q = q if abs(more - 1) < SAME else opset13.multiply(q, more).output(0)
+        attention = opset13.scaled_dot_product_attention(q, *present, masks[one.window])
         out = type_of(one.out)
         one.out.replace(
             (attention if out == ov.Type.f32 else opset13.convert(attention, out)).output(0)
@@ -103,10 +110,14 @@ def _input(name: str, dtype: ov.Type, shape: list[int]) -> Any:
     return made
 
 
-def _mask(slots: ov.Node, positions: ov.Node) -> ov.Node:
+def _mask(slots: ov.Node, positions: ov.Node, window: int | None) -> ov.Node:
     """What is added to the scores, [B, 1, T, written + T]: 0 where a query sees a slot."""
     own = opset13.unsqueeze(positions, ints(1, 3))
-    seen = opset13.less_equal(opset13.unsqueeze(slots, ints(1, 2)), own)
+    key = opset13.unsqueeze(slots, ints(1, 2))
+    seen = opset13.less_equal(key, own)
+    if window is not None:
+        near = opset13.less(opset13.add(own, ints(-window)), key)
+        seen = opset13.logical_and(seen, near)
     return opset13.select(seen, np.float32(0), UNSEEN)
 
 
@@ -182,18 +193,30 @@ def _attention(model: ov.Model, layer: int, contract: GraphContract) -> Attentio
     scaled, grouped = inputs(queries[0], "Reshape")
     require_constant(grouped, ints(0, contract.kv_heads, -1, head_dim))
     q, scale = inputs(scaled, "Multiply")
-    require_constant(scale, np.array(head_dim**-0.5).astype(type_of(q).to_dtype()))
+    factor = value_of(scale)
+    require(factor.shape == () and bool(np.isfinite(factor)))
     heads = int(sizes_of(q)[1])
     require_constant(merged, ints(0, heads, -1, head_dim))
     require(sizes_of(q)[3] == head_dim and heads % contract.kv_heads == 0)
-    _require_mask(mask, model.input(POSITION_IDS), heads // contract.kv_heads, contract)
-    return Attention(q, keys, values, out)
+    window = _window(mask, model.input(POSITION_IDS), heads // contract.kv_heads, contract)
+    return Attention(q, keys, values, out, float(factor), window)
 
 
-def _require_mask(
+def _window(
     mask: ov.Output, positions: ov.Output, groups: int, contract: GraphContract
-) -> None:
-    """Past before the row's first position, and new up to the query's own."""
+) -> int | None:
+    """The window of a mask that shows past before the row's first position, and new up to the own.
+
+    None where it has none. Raises `ValueError` where it is another mask.
+    """
+    window = None
+    if mask.get_node().get_type_name() == "LogicalAnd":
+        mask, near = inputs(mask, "LogicalAnd")
+        earliest, later = inputs(near, "Less")
+        its_own, back = inputs(earliest, "Add")
+        require(value_of(back).shape == (1,) and value_of(back).item() < 0)
+        window = -int(value_of(back).item())
+        require_same(*zip(inputs(mask, "LessEqual"), (later, its_own), strict=True))
     key, own = inputs(mask, "LessEqual")
     keys, axes = inputs(key, "Unsqueeze")
     require_constant(axes, ints(1, 2))
@@ -212,6 +235,7 @@ def _require_mask(
     require_same((of, positions))
     require_constant(at, ints(0))
     require_constant(axis, np.array(1))
+    return window
 
 
 def _present(model: ov.Model, name: str) -> ov.Output:
