@@ -17,7 +17,7 @@ from llx.graphs.contract import contract_for
 from llx.graphs.dialects import DIALECTS
 from llx.graphs.inspect import problems
 from tests import parity
-from tests.checkpoints import SPECS, TINY
+from tests.checkpoints import KIN_SPECS, SPECS, TINY
 from tests.conftest import export_tiny, vouched
 
 TABLES = ("rope.cos", "rope.sin")
@@ -69,7 +69,7 @@ def graph_of(tmp_path_factory):
     @cache
     def exported(spec, capacity):
         folder = tmp_path_factory.mktemp("capacity")
-        return export_tiny(folder, "fp16", SPECS[spec], context=capacity)
+        return export_tiny(folder, "fp16", (SPECS | KIN_SPECS)[spec], context=capacity)
 
     return lambda spec, capacity, dialect: ir.load(exported(spec, capacity).path(f"{dialect}.onnx"))
 
@@ -77,7 +77,7 @@ def graph_of(tmp_path_factory):
 @every_dialect
 # One position, some that equal other sizes of the model (T's 2, D, dim, F), and all of its context.
 @pytest.mark.parametrize("capacity", [1, 2, 10, 36, 52, 96])
-@pytest.mark.parametrize("spec", ["gqa", "mha-tied", "biased"])
+@pytest.mark.parametrize("spec", ["gqa", "mha-tied", "biased", "window-of-one-layer"])
 def test_a_stamped_graph_equals_the_exported_one(graph_of, spec, capacity, dialect):
     model, exported = graph_of(spec, 96, dialect), graph_of(spec, capacity, dialect)
     assert capacity == 96 or described_graph(model) != described_graph(exported)

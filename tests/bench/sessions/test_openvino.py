@@ -24,7 +24,7 @@ from llx.bench.speed import steps
 from llx.errors import BadInput, Lacking
 from llx.graphs.contract import cache_names
 from llx.precision import PRECISIONS, precision_named
-from tests.checkpoints import BIASED, MHA, MQA, TINY, dice
+from tests.checkpoints import BIASED, KIN_SPECS, MHA, MQA, TINY, dice
 from tests.conftest import export_tiny
 from tests.parity import compare
 
@@ -82,6 +82,14 @@ def test_attention_and_both_states_are_one_node(tmp_path, spec):
     assert kinds.count("RoPE") == 2 * spec.layers
     assert "Softmax" not in kinds
     assert "MatMul" not in kinds
+
+
+@pytest.mark.parametrize("name", ["qk-norm", "window-of-one-layer", "nope-layer", "scales"])
+def test_the_parts_of_llamas_kin_answer_as_pytorch_does(tmp_path, name):
+    artifact = export_tiny(tmp_path, spec=KIN_SPECS[name])
+    found = compare(OpenVinoSession(artifact, 1, "f32"), TorchSession.open(artifact))
+    assert max(found.prefill_error, found.decode_error) <= 1e-5
+    assert found.same_top1
 
 
 CHOSEN = {
@@ -300,6 +308,17 @@ def logits_with_states(model):
     ids=["attention", "rope"],
 )
 def test_a_graph_that_was_changed_is_refused_or_computes_what_it_says(tiny, folder, scopes):
+    refused_or_same(tiny, folder, scopes)
+
+
+@pytest.mark.slow
+def test_a_graph_with_a_window_that_was_changed_is_refused_or_computes_what_it_says(tmp_path):
+    windowed = export_tiny(tmp_path, spec=replace(KIN_SPECS["window-of-one-layer"], window=3))
+    folder = shutil.copytree(windowed.folder, tmp_path / "changed")
+    refused_or_same(windowed, folder, ("layers.1/attention", "mask.3/"))
+
+
+def refused_or_same(tiny, folder, scopes):
     refused = same = 0
     for name, model in changed(tiny, folder, *scopes):
         try:
@@ -315,12 +334,13 @@ def test_a_graph_that_was_changed_is_refused_or_computes_what_it_says(tiny, fold
     assert same
 
 
-def test_attention_of_another_scale_is_refused(tiny, folder):
-    (model,) = (
-        m for name, m in changed(tiny, folder, "layers.1/attention/Mul") if "another 1" in name
-    )
-    with pytest.raises(ValueError, match=r"^$"):
-        stateful(model, tiny.manifest.contract)
+def test_attention_of_another_scale_computes_what_it_says(tiny, folder):
+    changes = changed(tiny, folder, "layers.1/attention/Mul")
+    model = next(model for name, model in changes if "another 1" in name)
+    found = logits_with_states(stateful(model, tiny.manifest.contract))
+    said, own = (logits_of_graph(tiny, one / "primitive.onnx") for one in (folder, tiny.folder))
+    np.testing.assert_allclose(found, said, atol=1e-5, rtol=0)
+    assert np.abs(said - own).max() > 1e-3
 
 
 def test_the_file_as_it_is_answers_as_pytorch_does_in_somebody_elses_program(tiny):

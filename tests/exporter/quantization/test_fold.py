@@ -10,7 +10,7 @@ from llx.exporter.load import embedded, llama_from_source, projection
 from llx.exporter.quantization.fold import INPUT_MOST, FoldedSource, awq, smoothquant
 from llx.exporter.quantization.observe import InputStatistics, observe
 from llx.llama.model import empty_cache
-from tests.checkpoints import SPECS, TINY, MemorySource, dice, random_tensors, torch_dice
+from tests.checkpoints import KIN_SPECS, SPECS, TINY, MemorySource, dice, random_tensors, torch_dice
 
 TOKENS = dice(0).integers(0, TINY.vocab, (2, 20), dtype=np.int64)
 
@@ -45,7 +45,7 @@ def random_folds(spec):
     return folds
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", (SPECS | KIN_SPECS).values(), ids=SPECS | KIN_SPECS)
 def test_any_fold_leaves_the_model_as_it_is_and_divides_every_input(spec):
     source, folds = MemorySource(spec), random_folds(spec)
     folded = FoldedSource(source, folds)
@@ -73,7 +73,7 @@ def test_the_checkpoint_itself_is_never_written_to():
     assert all(torch.equal(tensors[name], kept[name]) for name in kept)
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", (SPECS | KIN_SPECS).values(), ids=SPECS | KIN_SPECS)
 def test_smoothing_brings_every_layer_to_one_largest_input(spec):
     source = MemorySource(spec)
     for module, seen in seen_of(source).items():
