@@ -106,10 +106,16 @@ def attention(case: Case) -> Iterator[Hypothesis]:
     q, positions, filled = site.wide(), site.step.positions, site.inputs[1].shape[1]
     right = seen_by(site, spec, filled)
     yield from _masks(case, right)
-    if spec.kind_of(site.layer or 0).window is not None:
+    window, read = spec.kind_of(site.layer or 0).window, case.setting("local_window_size")
+    if window is not None:
         yield (
             "no window: all that went before is seen, and the model's window is not kept to",
             lambda: _seeing(case, oracle.causal(positions, filled)),
+        )
+    if read not in (None, -1, window):
+        yield (
+            f"another window: its window is {read}, and the model's {window or 'has none'}",
+            lambda: _seeing(case, oracle.causal(positions, filled, window=read)),
         )
     if 1 < spec.kv_heads < spec.heads:
         yield (
