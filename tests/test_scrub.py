@@ -86,7 +86,7 @@ def test_a_secret_is_gone_wherever_it_stands(text, secret, around):
         "the tokenizer goes up to token 49152, and the model's end at 49151",
         "https://huggingface.co/HuggingFaceTB/SmolLM2-135M",
         "Linux 6.18.44-generic",
-        "pip install 'llx[trt]' on a machine with an NVIDIA GPU",
+        "pip install 'tensorrt>=10.3' on a machine with an NVIDIA GPU",
     ],
 )
 def test_what_is_no_secret_stays_as_it_is(text):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from llx.bench.session import Built, Memory, Session, Tokens
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, to_install
 from llx.gpu import require_gpu
 from llx.runtime import Runtime
 from llx.tensorrt import load
@@ -198,11 +198,11 @@ WITHOUT_GPU = (
     "bench on a machine with one; here `--engine ort` measures on the CPU, and `llx build --engine "
     "trt-rtx --sm 86` builds without a GPU"
 )
-INSTALL_TORCH = "pip install 'llx[export]'"
+INSTALL_TORCH = to_install("export")
 # Its wheels for Python 3.10 end at 1.23, which knows no opset 24.
-INSTALL_ORT = "pip install 'llx[cpu]' on Python 3.11 or newer"
-INSTALL_ORT_CUDA = "pip install 'llx[gpu]' in an environment without llx[cpu]"
-INSTALL_OPENVINO = "pip install 'llx[openvino]'"
+INSTALL_ORT = f"{to_install('cpu')} on Python 3.11 or newer"
+INSTALL_ORT_CUDA = f"{to_install('gpu')} in an environment without onnxruntime"
+INSTALL_OPENVINO = to_install("openvino")
 ORT_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 # What OpenVINO is to compute in, by engine: left to itself it takes bf16 where the CPU has it.
@@ -328,4 +328,4 @@ def default_engine() -> Engine:
     for name in ("ort", "torch"):
         if importlib.util.find_spec(ENGINES[name].module):
             return ENGINES[name]
-    raise Lacking("no engine is installed", "pip install 'llx[cpu]'")
+    raise Lacking("no engine is installed", to_install("cpu"))

@@ -23,7 +23,7 @@ from llx.bench.machine.threads import usable_threads
 from llx.bench.session import Details, Memory, Tokens, Unfit, failed_step
 from llx.bench.sessions import GRAPHS_OF_ORT
 from llx.bench.sessions.ort_arithmetic import CPU, arithmetic_of, session_options, settings_of
-from llx.errors import BadInput, Lacking, LlxError, one_line
+from llx.errors import BadInput, Lacking, LlxError, one_line, to_install
 from llx.files import cache_folder
 from llx.graphs.contract import (
     INPUT_IDS,
@@ -337,7 +337,7 @@ def require_provider(provider: Provider) -> None:
         name = PROVIDERS[provider].removesuffix("ExecutionProvider")
         raise Lacking(
             f"onnxruntime {onnxruntime.__version__} has no {name} provider",
-            "pip install 'llx[gpu]' in an environment without llx[cpu]: both bring onnxruntime",
+            f"{to_install('gpu')} in an environment without onnxruntime: both bring that module",
         )
     onnxruntime.preload_dlls()  # of CUDA and cuDNN, from their wheels where there are any
     if provider == "tensorrt":

@@ -6,7 +6,11 @@ Anything else that reaches the command line is a bug of ours and exits with `EXI
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import re
+import shlex
+from functools import cache
 
 EXIT_DONE = 0
 EXIT_GATE_FAILED = 1
@@ -86,5 +90,20 @@ def require_modules(purpose: str, extra: str, *modules: str) -> None:
     if missing:
         raise Lacking(
             f"{purpose} needs {' and '.join(missing)}, not installed here",
-            f"pip install 'llx[{extra}]'",
+            to_install(extra),
         )
+
+
+@cache
+def to_install(extra: str) -> str:
+    """What installs the packages of an extra of llx.
+
+    By their own names: in the public index that of llx is another project's.
+    """
+    try:
+        declared = importlib.metadata.requires("llx") or []
+    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
+        return f"install the packages of the extra {extra} in llx's pyproject.toml"
+    of_extra = re.compile(rf"extra == ['\"]{extra}['\"]")
+    wanted = [line.partition(";")[0].strip() for line in declared if of_extra.search(line)]
+    return f"pip install {' '.join(map(shlex.quote, wanted))}"

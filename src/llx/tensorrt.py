@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llx.errors import BadInput, Lacking
+from llx.errors import BadInput, Lacking, to_install
 from llx.graphs.contract import GraphContract, Shape
 from llx.precision import Compute
 from llx.progress import Progress, silent
@@ -34,9 +34,9 @@ MODULES: dict[Runtime, tuple[str, ...]] = {
     "trt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),  # the second is what the wheels bring
 }
 INSTALL: dict[Runtime, str] = {
-    "trt": "pip install 'llx[trt]' on a machine with an NVIDIA GPU; with none, `llx build --engine "
+    "trt": f"{to_install('trt')} on a machine with an NVIDIA GPU; with none, `llx build --engine "
     "trt-rtx --sm 86` builds, and `--device agx-orin-64` writes a bundle for a Jetson",
-    "trt-rtx": "pip install 'llx[rtx]'",
+    "trt-rtx": to_install("rtx"),
 }
 STRONG_TYPING_IS_THE_ONLY_ONE_SINCE = 11
 SHOWN_DEPTH = 3

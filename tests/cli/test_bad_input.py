@@ -212,7 +212,7 @@ def test_an_engine_that_this_machine_lacks(llx, tiny, name):
 def test_an_engine_that_is_not_installed(llx, tiny, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert_refused(
-        llx("generate", tiny.folder, "hi", "--engine", "ort"), 3, "pip install 'llx[cpu]'"
+        llx("generate", tiny.folder, "hi", "--engine", "ort"), 3, "pip install 'onnxruntime>=1.24'"
     )
 
 
@@ -220,11 +220,11 @@ def test_an_export_without_pytorch(llx, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "checkpoint")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else name)
     ended = llx("export", "--weights", "checkpoint", "-o", "out")
-    assert_refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
+    assert_refused(ended, 3, "an export needs torch", "pip install 'torch>=2.8' 'gguf>=0.17'")
     asked = []
     monkeypatch.setattr("llx.exporter.locate._from_hub", lambda *_: asked.append(1))
     ended = llx("export", "--weights", "owner/name")
-    assert_refused(ended, 3, "an export needs torch", "pip install 'llx[export]'")
+    assert_refused(ended, 3, "an export needs torch", "pip install 'torch>=2.8' 'gguf>=0.17'")
     assert not asked, "nothing is downloaded that cannot be exported"
 
 

@@ -119,7 +119,7 @@ def test_a_report_without_the_plots_packages_is_markdown(llx, tmp_path, monkeypa
     assert report.code == 3
     assert report.stderr.splitlines() == [
         "llx: the page (index.html) needs altair and vl_convert, not installed here: "
-        "pip install 'llx[report]'"
+        "pip install 'altair>=5.5' 'vl-convert-python>=1.7' 'ruptures>=1.1.9'"
     ]
     assert [path.name for path in (tmp_path / "site").iterdir()] == ["report.md"]
 

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="pip install 'llx[eval]'")
+pytest.importorskip("lm_eval", reason="pip install 'lm-eval")
 
 from llx.artifact import remember_latest
 from tests.bench.tasks.test_evaluate import TASKS, task_folder
@@ -141,7 +141,9 @@ def test_without_lm_eval_it_says_what_installs_it(llx, exported, monkeypatch):
         return None if name == "lm_eval" else real(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
-    assert_refused(llx("eval", "--tasks", "wikitext"), 3, "lm_eval", "pip install 'llx[eval]'")
+    assert_refused(
+        llx("eval", "--tasks", "wikitext"), 3, "lm_eval", "pip install 'lm-eval<0.5,>=0.4.13'"
+    )
 
 
 @pytest.mark.slow
