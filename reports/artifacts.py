@@ -11,6 +11,8 @@ from llx.engine import Engine
 from llx.manifest import TOKENIZER, UNREAD, WEIGHTS, QuantizationRecord
 from llx.reports.units import binary_bytes, counted, parameters
 
+FEW = 1e-4  # of all weights: what these cost is not to be seen in any logits
+
 
 def quantization_in_words(record: QuantizationRecord) -> str:
     """How an artifact was quantized, in a line that promises nothing."""
@@ -60,9 +62,12 @@ def _of_casts(artifact: Artifact) -> Iterator[str]:
             f"infinite now, and results may be NaN or inf: export with {option} bf16 or fp32"
         )
     if casts.underflowed:
+        few = casts.underflowed < FEW * artifact.manifest.spec.parameters
         yield (
-            f"warning: {precision.compute} cannot hold {counted(casts.underflowed, 'weight')}, too "
-            "small for it and 0 now; `llx bench` judges what that costs"
+            f"{'note' if few else 'warning'}: {precision.compute} cannot hold "
+            f"{counted(casts.underflowed, 'weight')} of {artifact.manifest.spec.parameters:,}, too "
+            "small for it and 0 now; "
+            + ("next to nothing" if few else "`llx bench` judges what that costs")
         )
 
 

@@ -94,7 +94,12 @@ def _notes_of_several(all_plans: Sequence[Plans]) -> list[str]:
         *(plans.plans[0].notes if single else ()),
         *_unchecked(plans),
         *_build_notes([one.build for one in all_plans if one.build]),
-        _disk_note(max((one.disk for one in all_plans), key=lambda disk: disk.needed_bytes)),
+        _disk_note(
+            *max(
+                ((one.disk, one.precision) for one in all_plans),
+                key=lambda one: one[0].needed_bytes,
+            )
+        ),
     ]
 
 
@@ -258,14 +263,14 @@ def _notes(plans: Plans, single: bool) -> list[str]:
     notes += _unchecked(plans)
     notes.append("; ".join(f"[{letter}] {meaning}" for letter, meaning in plans.sources.items()))
     notes += _build_notes([plans.build] if plans.build else [])
-    notes.append(_disk_note(plans.disk))
+    notes.append(_disk_note(plans.disk, plans.precision))
     return notes
 
 
-def _disk_note(disk: Disk) -> str:
+def _disk_note(disk: Disk, precision: str) -> str:
     verdict = "enough" if disk.enough else "NOT ENOUGH"
     needed, free = decimal_bytes(disk.needed_bytes), decimal_bytes(disk.free_bytes)
-    return f"disk: an export needs {needed}; {free} are free here: {verdict}."
+    return f"disk: an export in {precision} needs {needed}; {free} are free here: {verdict}."
 
 
 def _common_notes(plans: Plans) -> list[str]:

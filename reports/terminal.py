@@ -1,13 +1,14 @@
 """The terminal's two streams, and bars on one of them, which make way for lines on the other.
 
-Results go to stdout. Progress goes to stderr, and only where that is a terminal.
+Results go to stdout. Progress goes to stderr, where that is a terminal or the log of a CI job.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 
@@ -24,11 +25,13 @@ from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from llx.progress import Progress, silent
+from llx.progress import Progress, in_minutes, silent
 from llx.reports.plain import visible
 from llx.reports.units import binary_bytes, significant
+from llx.streams import tell
 
 NOTEBOOK_PERIOD_S = 0.5
+LOG_PERIOD_S = 60.0
 SPARE_LINES = 3  # of a terminal, that bars leave: what scrolls out of it cannot be erased
 
 
@@ -117,13 +120,16 @@ _shown: list[_Shown] = []  # by this process, now
 
 @contextmanager
 def progress_bars(prefix: str = "") -> Iterator[Progress]:
-    """Bars for what is reported, one for each kind of work; silent where nobody watches."""
+    """Bars for what is reported, one for each kind of work; silent where nobody watches.
+
+    In the log of a CI job, which `CI` in the environment tells of, a line a minute instead.
+    """
     if STDERR.is_jupyter:
         with _notebook_bars(prefix) as report:
             yield report
         return
     if not STDERR.is_terminal:
-        yield silent
+        yield _log_lines(prefix) if os.environ.get("CI") else silent
         return
     bars = _Shown(prefix)
     _shown.append(bars)
@@ -132,6 +138,31 @@ def progress_bars(prefix: str = "") -> Iterator[Progress]:
     finally:
         bars.hide()
         _shown.remove(bars)
+
+
+def _log_lines(prefix: str, now_s: Callable[[], float] = time.monotonic) -> Progress:
+    """A line on stderr for work that goes on for longer than `LOG_PERIOD_S`, and each time again.
+
+    It says how far the work is and how long what is left will take, by what was done so far.
+    """
+    begun: dict[str, tuple[float, int]] = {}
+    last = now_s()
+
+    def report(what: str, done: int, total: int, unit: str) -> None:
+        nonlocal last
+        now = now_s()
+        since, first = begun.setdefault(what, (now, done))
+        if now - last < LOG_PERIOD_S or done >= total:
+            return
+        last = now
+        amount = f"{binary_bytes(done)} of {binary_bytes(total)}"
+        if unit != "B":
+            amount = f"{done} of {total} {unit}"
+        left = (now - since) * (total - done) / (done - first) if done > first else None
+        ahead = f", at most {in_minutes(left)} more" if left else ""
+        tell(f"llx: {visible(prefix + what)}: {visible(amount)}{ahead}")
+
+    return report
 
 
 def remark(text: str) -> None:

@@ -141,6 +141,12 @@ SHARED: dict[Path, bytes] = {}  # folders of the artifacts that tests share, and
 
 
 @pytest.fixture(autouse=True)
+def no_log_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands print is tested as a terminal or a pipe has it, also in CI."""
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def what_is_shared_stays() -> Iterator[None]:
     """A test that writes into what all read fails itself, and not the one that reads it next."""
     yield

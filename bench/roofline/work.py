@@ -213,7 +213,8 @@ def held_to(
     if fastest_s / took_s > 1 + TOLERANCE:
         reasons.append(
             f"{100 * fastest_s / took_s:.0f} % of the highest roofline of this machine, which "
-            "cannot be: less was read or computed than was asked for"
+            "cannot be: less was read or computed than was asked for, or other work slowed the "
+            "probe; measure again on a machine at rest"
         )
     return replace(
         row,

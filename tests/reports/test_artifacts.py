@@ -20,11 +20,12 @@ def test_weights_that_overflow_are_told_with_what_follows_and_what_helps(tiny, m
     assert "cannot hold 3 weights" in said
     assert "NaN or inf" in said
     assert "--precision bf16 or fp32" in said
-    small = artifact_in_words(changed(tiny, casts=CastCounts(underflowed=3)), made)
-    assert "cannot hold 3 weights, too small for it and 0 now" in small
+    small = artifact_in_words(changed(tiny, casts=CastCounts(underflowed=30)), made)
+    assert "warning: fp32 cannot hold 30 weights of 44,532" in small
     assert "NaN" not in small
     one = artifact_in_words(changed(tiny, casts=CastCounts(underflowed=1)), made)
-    assert "cannot hold 1 weight, too small for it and 0 now" in one
+    assert "note: fp32 cannot hold 1 weight of" in one
+    assert "next to nothing" in one
     assert "cannot hold" not in artifact_in_words(changed(tiny, casts=CastCounts()), made)
 
 

@@ -50,6 +50,33 @@ def test_every_line_among_bars_stays_on_the_screen(written):
     assert not [line for line in screen if line.startswith("engine ")], "bars stay"
 
 
+def test_the_log_of_a_ci_job_has_a_line_a_minute(capsys):
+    clock = [0.0]
+    report = terminal._log_lines("mine: ", lambda: clock[0])
+    for done in range(20):
+        report("tg8", done, 20, "runs")
+        clock[0] += 25
+    clock[0] += 60
+    report("weights", 3 << 20, 8 << 20, "B")
+    assert capsys.readouterr().err.splitlines() == [
+        "llx: mine: tg8: 3 of 20 runs, at most 7 min more",
+        "llx: mine: tg8: 6 of 20 runs, at most 6 min more",
+        "llx: mine: tg8: 9 of 20 runs, at most 5 min more",
+        "llx: mine: tg8: 12 of 20 runs, at most 3 min more",
+        "llx: mine: tg8: 15 of 20 runs, at most 2 min more",
+        "llx: mine: tg8: 18 of 20 runs, at most 50 s more",
+        "llx: mine: weights: 3.0 MiB of 8.0 MiB",
+    ]
+
+
+def test_bars_are_lines_where_stderr_is_a_log_of_ci_and_nothing_where_it_is_a_pipe(monkeypatch):
+    monkeypatch.setattr(terminal, "STDERR", Console(file=io.StringIO()))
+    for ci, silent in (("", True), ("true", False)):
+        monkeypatch.setenv("CI", ci)
+        with progress_bars() as report:
+            assert (report is terminal.silent) == silent
+
+
 def test_bars_of_more_work_than_the_screen_has_lines_go_as_well(written):
     with progress_bars() as report:
         for i in range(40):

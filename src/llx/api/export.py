@@ -66,7 +66,7 @@ def export(
         max_ppl_ratio: The same for perplexity over the checkpoint's, such as 1.02.
         dense_share: Share (0…1) of the linear layers' multiply-adds left dense without a budget.
         calibration_text: A UTF-8 text file to calibrate on.
-        calibration_windows: Windows of it, of up to 512 tokens; 0 rounds to nearest.
+        calibration_windows: Windows of it, of up to 512 tokens; 0, not for int8, rounds to nearest.
         context: Cache capacity in positions. None: the model's, at most 2048.
         for_library: "genai": write what onnxruntime-genai needs beside the graphs.
         output: The folder. None: artifacts/MODEL-PRECISION.

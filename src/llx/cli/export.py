@@ -69,7 +69,8 @@ def export(
     calibration_windows: Annotated[
         int | None,
         typer.Option(
-            help="Windows of it, of up to 512 tokens; 0 rounds weights to nearest. [default: 48]",
+            help="Windows of it, of up to 512 tokens; 0, not for int8, rounds weights to nearest. "
+            "[default: 48]",
             show_default=False,
         ),
     ] = None,
