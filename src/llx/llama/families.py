@@ -6,34 +6,50 @@ one place that knows a model by its name: what follows knows the fields of `Llam
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from llx.llama.config_rope import Context
 from llx.llama.spec import MOST_EPS, MOST_LAYERS, MOST_OTHER, MOST_ROWS, MOST_WIDTH
+from llx.typed import plainly
 
 Layers = Annotated[int, Meta(ge=1, le=MOST_LAYERS)]
 Width = Annotated[int, Meta(ge=1, le=MOST_WIDTH)]
 Rows = Annotated[int, Meta(ge=1, le=MOST_ROWS)]
 Eps = Annotated[float, Meta(ge=0, le=MOST_EPS)]
-Scale = Annotated[float, Meta(ge=-MOST_OTHER, le=MOST_OTHER)]
+Scale = Annotated[float, Meta(ge=1 / MOST_OTHER, le=MOST_OTHER)]
+MULTIPLIERS = (
+    *("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"),
+)
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+FORMER = {"attention": FULL}  # how layer_types spelt it once
+# What every file says; where one does not, transformers has a default of its own.
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "max_position_embeddings", "rms_norm_eps"),
+)
 
 
 class Config(msgspec.Struct):
-    """What is read of every config.json beside its RoPE; defaults are LlamaConfig's."""
+    """What is read of every config.json beside its RoPE; defaults are LlamaConfig's.
 
+    `said`: the keys whose default is told where the file leaves them out. A `head_dim` that may be
+    left out and not be null, as of classes that look for the attribute, is `UNSET`.
+    """
+
+    said: ClassVar[tuple[str, ...]] = SIZES
     vocab_size: Rows = 32000
     hidden_size: Width = 4096
     intermediate_size: Rows = 11008
     num_hidden_layers: Layers = 32
     num_attention_heads: Width = 32
     num_key_value_heads: Width | None = None
-    head_dim: Width | None = None
+    head_dim: Width | UnsetType | None = None
     hidden_act: str = "silu"
     max_position_embeddings: Context = 2048
     rms_norm_eps: Eps = 1e-6
@@ -45,7 +61,7 @@ class Config(msgspec.Struct):
 
 
 class Llama(Config):
-    """LLaMA, and Granite but for its multipliers."""
+    """LLaMA; its kin have the same two switches."""
 
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -58,14 +74,16 @@ class Llama(Config):
 class Mistral(Config):
     """Mistral: v0.1 has a window, in all layers; later ones have none, and say null."""
 
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads", "sliding_window")
     intermediate_size: Rows = 14336
-    num_key_value_heads: Width | None = 8
+    num_key_value_heads: Width = 8
     max_position_embeddings: Context = 131072
     sliding_window: Context | None = 4096
 
     def parts(self) -> dict[str, Any]:
         """The window."""
-        return _window(self, self.sliding_window, [SLIDING] * self.num_hidden_layers)
+        kind = FULL if self.sliding_window is None else SLIDING
+        return _window(self, self.sliding_window, [kind] * self.num_hidden_layers)
 
 
 class Ministral(Mistral):
@@ -75,6 +93,10 @@ class Ministral(Mistral):
 
     def parts(self) -> dict[str, Any]:
         """The window, in the layers that are named."""
+        if self.sliding_window is None:  # as transformers, which makes a mask of it in any case
+            raise ValueError("sliding_window is null, and a Ministral needs one")
+        if self.head_dim is None:
+            raise ValueError("head_dim is not given, and a Ministral needs it")
         if self.layer_types is None:
             return Mistral.parts(self)
         return _window(self, self.sliding_window, self.layer_types)
@@ -83,7 +105,9 @@ class Ministral(Mistral):
 class Qwen2(Config):
     """Qwen2 and Qwen2.5: biases on q, k and v."""
 
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads")
     vocab_size: Rows = 151936
+    head_dim: Width | UnsetType = UNSET
     intermediate_size: Rows = 22016
     num_key_value_heads: Width | None = 32
     max_position_embeddings: Context = 32768
@@ -97,17 +121,19 @@ class Qwen2(Config):
         return {"qkv_bias": True, **self._windowed()}
 
     def _windowed(self) -> dict[str, Any]:
+        window = self.sliding_window if self.use_sliding_window else None
         types = self.layer_types
         if types is None:
-            below = min(self.max_window_layers, self.num_hidden_layers)
-            types = [FULL] * below + [SLIDING] * (self.num_hidden_layers - below)
-        return _window(self, self.sliding_window if self.use_sliding_window else None, types)
+            slides = self.num_hidden_layers if window is None else self.max_window_layers
+            types = [FULL if i < slides else SLIDING for i in range(self.num_hidden_layers)]
+        return _window(self, window, types)
 
 
 class Qwen3(Qwen2):
     """Qwen3, dense: norms of each head's queries and keys."""
 
-    head_dim: Width | None = 128
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads", "head_dim")
+    head_dim: Width = 128
     attention_bias: bool = False
 
     def parts(self) -> dict[str, Any]:
@@ -118,6 +144,8 @@ class Qwen3(Qwen2):
 class Granite(Llama):
     """Granite 3: a LLaMA with multipliers."""
 
+    said: ClassVar[tuple[str, ...]] = (*SIZES, *MULTIPLIERS)
+    head_dim: Width | UnsetType = UNSET
     embedding_multiplier: Scale = 1.0
     logits_scaling: Scale = 1.0
     residual_multiplier: Scale = 1.0
@@ -125,8 +153,6 @@ class Granite(Llama):
 
     def parts(self) -> dict[str, Any]:
         """Biases and multipliers; logits are divided by theirs."""
-        if not self.logits_scaling:
-            raise ValueError("logits_scaling is 0, and logits are divided by it")
         return {
             **Llama.parts(self),
             "embed_scale": self.embedding_multiplier,
@@ -139,7 +165,9 @@ class Granite(Llama):
 class SmolLM3(Llama):
     """SmolLM3: of four layers one does not turn."""
 
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads")
     vocab_size: Rows = 128256
+    head_dim: Width | UnsetType = UNSET
     hidden_size: Width = 2048
     num_hidden_layers: Layers = 36
     num_attention_heads: Width = 16
@@ -159,25 +187,36 @@ class SmolLM3(Llama):
         if turns is None:
             turns = [int((layer + 1) % self.no_rope_layer_interval != 0) for layer in layers]
         if len(turns) < self.num_hidden_layers:
-            raise ValueError("no_rope_layers has fewer entries than the model has layers")
+            raise ValueError(
+                f"no_rope_layers has {len(turns)} entries, and num_hidden_layers is {len(layers)}"
+            )
         nope = tuple(layer for layer in layers if not turns[layer])
-        types = self.layer_types or [SLIDING if layer in nope else FULL for layer in layers]
-        window = self.sliding_window if self.use_sliding_window else None
+        if len(nope) == len(layers):
+            raise ValueError("no_rope_layers leaves RoPE in no layer, and no token a position")
+        types, window = self.layer_types, self.sliding_window
+        if types is None:  # where they are given, the window is theirs without the switch, too
+            window = window if self.use_sliding_window else None
+            types = [SLIDING if window and layer in nope else FULL for layer in layers]
         return {**Llama.parts(self), "nope": nope, **_window(self, window, types)}
 
 
-def _window(config: Config, window: int | None, types: list[str]) -> dict[str, Any]:
+def _window(config: Config, window: int | None, named: list[str]) -> dict[str, Any]:
     """The window of the layers that slide. One as long as the context hides nothing."""
+    types = [FORMER.get(one, one) for one in named]
     other = next((one for one in types if one not in (SLIDING, FULL)), None)
     if other is not None:
-        raise ValueError(f"layer_types has {other!r}, which is neither {FULL} nor {SLIDING}")
-    if len(types) < config.num_hidden_layers:
-        raise ValueError("layer_types has fewer entries than the model has layers")
-    if window is None or window >= config.max_position_embeddings:
+        raise ValueError(f"layer_types has {plainly(other)}, which is neither {FULL} nor {SLIDING}")
+    if len(types) != config.num_hidden_layers:
+        raise ValueError(
+            f"layer_types has {len(types)} entries, and num_hidden_layers is "
+            f"{config.num_hidden_layers}"
+        )
+    windowed = tuple(layer for layer, one in enumerate(types) if one == SLIDING)
+    if windowed and window is None:
+        raise ValueError(f"layer_types has {SLIDING}, and sliding_window is not given or not used")
+    if not windowed or window is None or window >= config.max_position_embeddings:
         return {}
-    layers = range(config.num_hidden_layers)
-    windowed = tuple(layer for layer in layers if types[layer] == SLIDING)
-    return {"window": window, "windowed": windowed} if windowed else {}
+    return {"window": window, "windowed": windowed}
 
 
 @dataclass(frozen=True)
@@ -190,6 +229,12 @@ class Family:
     classes: tuple[str, ...]
     config: type[Config]
     theta: float = 10000.0
+
+    @property
+    def name(self) -> str:
+        """What a sentence calls it."""
+        name = self.classes[0].removesuffix("ForCausalLM")
+        return "LLaMA" if name == "Llama" else name
 
     @property
     def keys(self) -> frozenset[str]:
@@ -208,3 +253,8 @@ FAMILIES: dict[str, Family] = {
     "granite": Family(("GraniteForCausalLM", "GraniteModel"), Granite),
     "smollm3": Family(("SmolLM3ForCausalLM", "SmolLM3Model"), SmolLM3, 2000000.0),
 }
+
+
+def family_of_class(names: Iterable[str]) -> Family | None:
+    """The family that calls its model so, which is all that a file without a model_type says."""
+    return next((one for name in names for one in FAMILIES.values() if name in one.classes), None)
