@@ -20,7 +20,7 @@ from llx.llama.config import spec_from_config
 from llx.llama.families import FAMILIES
 from llx.llama.model import empty_cache
 from llx.llama.spec import LlamaSpec
-from tests.checkpoints import TINY, MemorySource, config_of, random_tensors
+from tests.checkpoints import TINY, MemorySource, config_of, random_tensors, stored_tensors
 
 SMALL = replace(TINY, layers=1, dim=24, heads=2, kv_heads=1, ffn_dim=16, vocab=32)
 TWO = replace(SMALL, layers=2)  # of which one may be otherwise than the other
@@ -56,6 +56,31 @@ KIN = {
         replace(TWO, nope=(1,)),
         {"no_rope_layers": ABSENT, "no_rope_layer_interval": 2, **SLIDES},
     ),
+    "phi3": (replace(TWO, dim=20, rotary_dim=6), {"sliding_window": 7}),
+    "phi3 in longrope": (
+        replace(TWO, dim=20, rotary_dim=6),
+        {
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1.0, 1.5, 2.5],
+                "long_factor": [2.0, 3.0, 5.0],
+            },
+            "original_max_position_embeddings": 40,
+        },
+    ),
+    "llama in longrope": (
+        TWO,
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 500.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 24,
+                "short_factor": [1.0, 1.5, 2.5, 3.0, 3.5],
+                "long_factor": [2.0, 3.0, 5.0, 6.0, 7.0],
+            },
+        },
+    ),
 }
 BASES: dict[str, tuple[LlamaSpec, dict[str, Any]]] = {
     **{name: (SMALL, block) for name, block in BLOCKS.items()},
@@ -75,6 +100,7 @@ IN_BLOCK = (
     *("type", "rope_type", "rope_theta", "factor", "original_max_position_embeddings"),
     *("low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
     *("mscale", "mscale_all_dim", "truncate", "partial_rotary_factor", "mrope_section"),
+    *("short_factor", "long_factor"),
 )
 VALUES: tuple[Any, ...] = (
     *(ABSENT, None, True, False, 0, 1, 2, 3, -1, 4096, 10**9, 2**31, 2**63, 10**30),
@@ -167,7 +193,7 @@ def theirs(config: dict[str, Any], spec: LlamaSpec, length: int = LENGTH) -> np.
         try:
             read = family.from_dict(copy.deepcopy(config))
             model = MODEL_FOR_CAUSAL_LM_MAPPING[family](read).eval()
-            model.load_state_dict(tensors_of(spec), strict=True)
+            model.load_state_dict(stored_tensors(spec, tensors_of(spec)), strict=True)
             logits = model(TOKENS[:, :length]).logits[0].numpy()
         except Exception:  # whatever ends it
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from llx.errors import BadInput
@@ -98,6 +100,35 @@ SMOLLM3 = named(
     sliding_window=None,
     use_sliding_window=False,
 )
+LONGROPE = {"long_factor": [1.5] * 48, "short_factor": [1.0] * 48, "type": "longrope"}
+PHI4_MINI = named(
+    "phi3",
+    "Phi3",
+    **sizes(3072, 8192, 32, 24, 8, 200064, 131072),
+    attention_bias=False,
+    embd_pdrop=0.0,
+    full_attn_mod=1,
+    interpolate_factor=1,
+    lm_head_bias=False,
+    mlp_bias=False,
+    original_max_position_embeddings=4096,
+    partial_rotary_factor=0.75,
+    resid_pdrop=0.0,
+    rope_scaling=LONGROPE,
+    rope_theta=10000.0,
+    sliding_window=262144,
+)
+PHI3_MINI = named(
+    "phi3",
+    "Phi3",
+    **sizes(3072, 8192, 32, 32, 32, 32064, 4096),
+    embd_pdrop=0.0,
+    original_max_position_embeddings=4096,
+    resid_pdrop=0.0,
+    rope_scaling=None,
+    rope_theta=10000.0,
+    sliding_window=2047,
+)
 REAL = {
     "Mistral 7B": (MISTRAL, {"window": 4096, "windowed": tuple(range(32))}),
     "Mistral 7B v0.3": (MISTRAL | {"sliding_window": None, "rope_theta": 1e6}, {"window": None}),
@@ -106,7 +137,9 @@ REAL = {
     "Qwen3": (QWEN3, {"qk_norm": True, "head_dim": 128, "qkv_bias": False}),
     "Granite 3.3": (GRANITE, {"attention_scale": 0.015625, "logit_scale": 0.125}),
     "SmolLM3": (SMOLLM3, {"nope": tuple(range(3, 36, 4)), "window": None}),
+    "Phi-3-mini": (PHI3_MINI, {"rotary_dim": None, "window": 2047, "context": 4096}),
 }
+CUT = "the context is cut from 131072 to 4096, LongRoPE's original_max_position_embeddings"
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -116,6 +149,38 @@ def test_a_real_config_is_read_without_a_warning(name):
     spec = spec_from_config(config, told.append)
     assert {part: getattr(spec, part) for part in parts} == parts
     assert told == []
+
+
+@pytest.mark.parametrize("spelt", ["longrope", "su", "yarn"])
+def test_phi_4_mini_turns_a_part_of_each_head_and_ends_at_its_original_context(spelt):
+    told = []
+    config = PHI4_MINI | {"rope_scaling": LONGROPE | {"type": spelt}}
+    spec = spec_from_config(config, told.append)
+    assert (spec.rotary_dim, spec.head_dim, spec.context, spec.window) == (96, 128, 4096, None)
+    assert spec.rope.type == "longrope"
+    assert spec.rope.short_factors == (1.0,) * 48
+    assert spec.rope.attention_factor == pytest.approx((1 + math.log(32) / math.log(4096)) ** 0.5)
+    [line] = told
+    assert line.startswith(CUT)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"partial_rotary_factor": 0.01}, "partial_rotary_factor is 0.01: of the 96 values"),
+        ({"partial_rotary_factor": 1.5}, "partial_rotary_factor is 1.5"),
+        ({"partial_rotary_factor": None}, "partial_rotary_factor is None"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "RoPE scaling 'linear' is not"),
+        ({"rope_scaling": LONGROPE | {"long_factor": [1.0]}}, "long_factor has 1 entries"),
+        ({"rope_scaling": LONGROPE | {"short_factor": [0.0] * 48}}, "short_factor is"),
+        ({"rope_scaling": LONGROPE}, "a factor for each of the 24 pairs"),
+        ({"rope_scaling": LONGROPE, "original_max_position_embeddings": 1}, "is 1, whose log"),
+    ],
+)
+def test_a_rope_that_phi_3_has_no_meaning_for_is_refused_by_its_key(change, says):
+    base = PHI3_MINI | {"max_position_embeddings": 8192, "partial_rotary_factor": 0.5}
+    with pytest.raises(BadInput, match=says):
+        spec_from_config(base | change)
 
 
 @pytest.mark.parametrize("spec", KIN_SPECS.values(), ids=KIN_SPECS)

@@ -74,6 +74,8 @@ OTHER_WORDS = (
     "layer_types",
     "no layer",
     "1 layers",
+    "longrope needs",
+    "values of a head",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llx.errors import BadInput
 from llx.llama.config_keys import unread, unread_line
-from llx.llama.config_rope import REMEDY, rope_from_config
+from llx.llama.config_rope import REMEDY, rope_from_config, rotary_dim_from_config
 from llx.llama.families import FAMILIES, LLAMA, Family, family_of_class
 from llx.llama.others import EXPERTS, experts_key, is_wrapped, what_is
 from llx.llama.spec import LlamaSpec
@@ -47,21 +47,34 @@ def spec_from_config(
             f"num_attention_heads {heads}, and head_dim is not given",
             REMEDY,
         )
-    rope = rope_from_config(config, context, tell, family.theta)
+    head_dim = found.head_dim or found.hidden_size // heads
+    rope = rope_from_config(config, context, tell, family.rope)
+    rotary_dim = rotary_dim_from_config(config, head_dim, family.rope)
+    if rope.type == "longrope" and rope.original_context < context:
+        tell(
+            f"the context is cut from {context} to {rope.original_context}, LongRoPE's "
+            "original_max_position_embeddings: beyond, a position is turned by its sequence's "
+            "length, which a fixed table does not follow"
+        )
+        context = rope.original_context
     try:
+        parts = found.parts()
+        if parts.get("window", 0) >= context:  # it hides nothing
+            del parts["window"], parts["windowed"]
         return LlamaSpec(
             layers=found.num_hidden_layers,
             dim=found.hidden_size,
             heads=heads,
             kv_heads=heads if found.num_key_value_heads is None else found.num_key_value_heads,
-            head_dim=found.head_dim or found.hidden_size // heads,
+            head_dim=head_dim,
             ffn_dim=found.intermediate_size,
             vocab=found.vocab_size,
             context=context,
             norm_eps=found.rms_norm_eps,
             rope=rope,
             tied=found.tie_word_embeddings,
-            **found.parts(),
+            rotary_dim=rotary_dim,
+            **parts,
         )
     except ValueError as error:
         raise BadInput(f"config.json does not describe a {family.name} ({error})", REMEDY) from None
@@ -98,6 +111,11 @@ def _family_of(config: Mapping[str, Any]) -> Family:
     if is_of := what_is(kind, named):
         what = f"the checkpoint ({found}) is {is_of}"
     raise BadInput(what, KIN)
+
+
+def fused_from_config(config: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
+    """Modules of a layer that the config's family stores as one tensor, and what its rows are."""
+    return _family_of(config).fused
 
 
 def _require_dense(config: Mapping[str, Any], family: Family) -> None:

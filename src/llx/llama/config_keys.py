@@ -67,6 +67,8 @@ SILENT = frozenset(
         *("transformers.js_config", "unsloth_training_args", "base_model_name", "license"),
     }
 )
+# What says nothing at one value alone: switches of Phi-3's own code that are off.
+SILENT_AT = {"full_attn_mod": 1, "interpolate_factor": 1}
 MOST_NAMED = 20
 ALIKE = 0.85  # of difflib's ratio: a letter or two
 
@@ -76,7 +78,11 @@ def unread(config: Mapping[str, Any], own: frozenset[str]) -> list[str]:
 
     `own`: those that its family reads.
     """
-    return [key for key in config if key not in READ | SILENT | own and config[key]]
+    return [
+        key
+        for key, value in config.items()
+        if key not in READ | SILENT | own and value and value != SILENT_AT.get(key)
+    ]
 
 
 def unread_line(

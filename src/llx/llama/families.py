@@ -6,14 +6,14 @@ one place that knows a model by its name: what follows knows the fields of `Llam
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from llx.llama.config_rope import Context
+from llx.llama.config_rope import Context, RopeRules
 from llx.llama.spec import MOST_EPS, MOST_LAYERS, MOST_OTHER, MOST_ROWS, MOST_WIDTH
 from llx.typed import plainly
 
@@ -200,8 +200,26 @@ class SmolLM3(Llama):
         return {**Llama.parts(self), "nope": nope, **_window(self, window, types)}
 
 
+class Phi3(Config):
+    """Phi-3 and Phi-4-mini: q, k and v are one stored tensor, gate and up another."""
+
+    vocab_size: Rows = 32064
+    hidden_size: Width = 3072
+    intermediate_size: Rows = 8192
+    head_dim: Width | UnsetType = UNSET
+    max_position_embeddings: Context = 4096
+    original_max_position_embeddings: Context = 4096
+    rms_norm_eps: Eps = 1e-5
+    sliding_window: Context | None = None
+
+    def parts(self) -> dict[str, Any]:
+        """The window, of all layers."""
+        kind = FULL if self.sliding_window is None else SLIDING
+        return _window(self, self.sliding_window, [kind] * self.num_hidden_layers)
+
+
 def _window(config: Config, window: int | None, named: list[str]) -> dict[str, Any]:
-    """The window of the layers that slide. One as long as the context hides nothing."""
+    """The window of the layers that slide."""
     types = [FORMER.get(one, one) for one in named]
     other = next((one for one in types if one not in (SLIDING, FULL)), None)
     if other is not None:
@@ -214,21 +232,23 @@ def _window(config: Config, window: int | None, named: list[str]) -> dict[str, A
     windowed = tuple(layer for layer, one in enumerate(types) if one == SLIDING)
     if windowed and window is None:
         raise ValueError(f"layer_types has {SLIDING}, and sliding_window is not given or not used")
-    if not windowed or window is None or window >= config.max_position_embeddings:
+    if not windowed or window is None:
         return {}
     return {"window": window, "windowed": windowed}
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of config.json: what it calls its model, what it is read as, and its RoPE's default.
+    """A kind of config.json: what it calls its model, what it is read as, and its RoPE.
 
-    `classes`: of the model with its head, and of what lies below it.
+    `classes`: of the model with its head, and of what lies below it. `fused`: the modules of a
+    layer that are stored as one, and what its rows are, in order.
     """
 
     classes: tuple[str, ...]
     config: type[Config]
-    theta: float = 10000.0
+    rope: RopeRules = field(default_factory=RopeRules)
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -239,7 +259,7 @@ class Family:
     @property
     def keys(self) -> frozenset[str]:
         """The keys that are read of it, beside those of RoPE."""
-        return frozenset(field.encode_name for field in msgspec.structs.fields(self.config))
+        return frozenset(one.encode_name for one in msgspec.structs.fields(self.config))
 
 
 LLAMA = Family(("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"), Llama)
@@ -251,7 +271,21 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family(("Qwen2ForCausalLM", "Qwen2Model"), Qwen2),
     "qwen3": Family(("Qwen3ForCausalLM", "Qwen3Model"), Qwen3),
     "granite": Family(("GraniteForCausalLM", "GraniteModel"), Granite),
-    "smollm3": Family(("SmolLM3ForCausalLM", "SmolLM3Model"), SmolLM3, 2000000.0),
+    "smollm3": Family(("SmolLM3ForCausalLM", "SmolLM3Model"), SmolLM3, RopeRules(2000000.0)),
+    "phi3": Family(
+        ("Phi3ForCausalLM", "Phi3Model"),
+        Phi3,
+        # "su" and "yarn": what LongRoPE was called before it had its name.
+        RopeRules(
+            types={"default": "default"} | dict.fromkeys(("longrope", "su", "yarn"), "longrope"),
+            part=True,
+            original=4096,
+        ),
+        {
+            "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        },
+    ),
 }
 
 
