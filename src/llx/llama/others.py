@@ -6,7 +6,7 @@ A name says no more than what is to be said of it: what is read is in `llx.llama
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 EXPERTS = "a mixture of experts: which weights compute a token is chosen as it runs"
@@ -32,24 +32,27 @@ KINDS: tuple[tuple[str, str], ...] = (
     (
         r"^(mamba|falconmamba|codestralmamba|jamba|bamba|zamba|nemotronh|falconh1|granitemoehybrid"
         r"|lfm2|lfm3|qwen3next|rwkv|xlstm|recurrentgemma|griffin|plamo2|minimax$|kimilinear"
-        r"|olmohybrid|bailinghybrid)",
+        r"|olmohybrid|bailinghybrid|qwen35(moe)?(text|forcausallm))",
         STATES,
     ),
     (
         r"moe|^(mixtral|deepseekv[234]|deepseekv32|deepseek|dbrx|gptoss|jetmoe|flexolmo|dots1"
         r"|grok1?|arctic|llama4text|switchtransformers|nllbmoe|solaropen|longcatflash|minimaxm\d|hyv3|hyv4"
-        r"|afmoe|laguna|mellum|doge|axk\d|mimov2flash|step3p7|zaya|exaonemoe|bailing.*)$",
+        r"|afmoe|laguna|mellum|axk\d|mimov2flash|step3p7|zaya|exaonemoe|bailing.*)$",
         EXPERTS,
     ),
     (r"^(minicpm3|youtu)$", LATENT),
     (
-        r"^(gemma2|vaultgemma)$",
+        r"^gemma2$",
         "a Gemma whose norms stand behind attention and feed-forward too, and whose scores and "
         "logits are capped",
     ),
-    (r"^gemma3text$", "a Gemma whose norms stand behind attention and feed-forward too"),
     (
-        r"^gemma$",
+        r"^gemma3(text|forcausallm)$",
+        "a Gemma whose norms stand behind attention and feed-forward too",
+    ),
+    (
+        r"^(gemma|vaultgemma)$",
         "a Gemma, whose norms add 1 to their weights, and whose feed-forward is gated by GELU",
     ),
     (
@@ -62,11 +65,11 @@ KINDS: tuple[tuple[str, str], ...] = (
         r"|jais|jais2|biogpt|ctrl|qwenaudio|chatglm1)$",
         LAYER_NORM,
     ),
-    (r"^(olmo2|olmo3|exaone4|glm4)$", AFTER),
+    (r"^(olmo2|olmo3|exaone4|glm4|hyperclovax)$", AFTER),
     (r"^(glm|chatglm|ernie45|helium)$", NEIGHBOURS),
     (r"^(arcee|apertus|nanochat)$", UNGATED),
     (
-        r"^hunyuanv1dense$",
+        r"^hunyuan(v1dense|densev1)$",
         "a Hunyuan, which norms each head's queries and keys after RoPE, not before it",
     ),
     (r"^bitnet$", "a BitNet, whose layers have norms within attention and feed-forward"),
@@ -85,13 +88,14 @@ COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_exper
 WRAPPED = ("text_config", "llm_config", "language_config", "thinker_config", "vision_config")
 
 
-def what_is(model_type: str | None, classes: Iterable[str]) -> str | None:
+def what_is(model_type: str | None, classes: Sequence[str]) -> str | None:
     """What a model is, by its name, or None where nothing is known of it."""
-    names = [model_type or "", *(CLASS_ENDS.sub("", name) for name in classes)]
-    plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
-    for pattern, what in KINDS:
-        if any(name and re.search(pattern, name) for name in plain):
-            return what
+    ends = [CLASS_ENDS.sub("", name) for name in classes]
+    for name in (model_type or "", *classes, *ends):
+        plain = re.sub(r"[^a-z0-9]", "", name.lower())
+        for pattern, what in KINDS:
+            if plain and re.search(pattern, plain):
+                return what
     return None
 
 
