@@ -41,7 +41,14 @@ BLOCKS = {
 }
 # LLaMA's kin: the spec, and what its config.json says beside that.
 SLIDES = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
-KIN = {
+
+
+def of(kind: str, **said: Any) -> dict[str, Any]:
+    """What a config.json says of a family that another has the spec of."""
+    return {"model_type": kind, "architectures": ABSENT, **said}
+
+
+KIN: dict[str, tuple[LlamaSpec, dict[str, Any]]] = {
     "mistral": (replace(TWO, window=7, windowed=(0, 1)), {}),
     "ministral": (replace(TWO, window=7, windowed=(1,)), {}),
     "qwen2": (replace(TWO, qkv_bias=True), SLIDES),
@@ -56,6 +63,14 @@ KIN = {
         replace(TWO, nope=(1,)),
         {"no_rope_layers": ABSENT, "no_rope_layer_interval": 2, **SLIDES},
     ),
+    "internlm3": (replace(TWO, attention_bias=True, mlp_bias=True), of("internlm3")),
+    "internlm3 as it is published": (
+        TWO,
+        of("internlm3", qkv_bias=False, bias=False, attention_bias=ABSENT, mlp_bias=ABSENT),
+    ),
+    "iquestcoder": (TWO, of("iquestcoder")),
+    "seed_oss": (replace(TWO, qkv_bias=True), of("seed_oss", attention_bias=True)),
+    "cwm": (replace(TWO, window=7, windowed=(1,)), of("cwm")),
     "phi3": (replace(TWO, dim=20, rotary_dim=6), {"sliding_window": 7}),
     "phi3 in longrope": (
         replace(TWO, dim=20, rotary_dim=6),

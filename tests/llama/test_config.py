@@ -144,12 +144,15 @@ def theirs_of(kind):
 DERIVED = {"head_dim": (None, UNSET)}
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", sorted(FAMILIES.keys() - {"minicpm"}))  # which has none there
 def test_keys_and_defaults_of_a_family_are_those_of_its_installed_class(kind):
     family, theirs = FAMILIES[kind], theirs_of(kind)
     assert set(theirs) <= READ | SILENT | family.keys
-    for key in family.keys - ({"head_dim"} - theirs.keys()):
+    for key in family.keys:
         ours = getattr(family.config(), key)
+        if key not in theirs:  # which transformers finds among what it was not told to look for
+            assert not ours
+            continue
         assert ours == theirs[key].default or ours in DERIVED.get(key, ()), key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -129,6 +130,28 @@ PHI3_MINI = named(
     rope_theta=10000.0,
     sliding_window=2047,
 )
+SEED_OSS = named(
+    "seed_oss",
+    "SeedOss",
+    **sizes(5120, 27648, 64, 80, 8, 155136, 524288, eps=1e-6),
+    attention_bias=True,
+    attention_out_bias=False,
+    head_dim=128,
+    mlp_bias=False,
+    residual_dropout=0.1,
+    rope_scaling={"rope_type": "default"},
+    rope_theta=10000000.0,
+)
+MINICPM = named(
+    "minicpm",
+    "MiniCPM",
+    **sizes(2304, 5760, 40, 36, 36, 122753, 2048),
+    dim_model_base=256,
+    rope_scaling=None,
+    rope_theta=10000.0,
+    scale_depth=1.4,
+    scale_emb=12,
+)
 REAL = {
     "Mistral 7B": (MISTRAL, {"window": 4096, "windowed": tuple(range(32))}),
     "Mistral 7B v0.3": (MISTRAL | {"sliding_window": None, "rope_theta": 1e6}, {"window": None}),
@@ -137,6 +160,8 @@ REAL = {
     "Qwen3": (QWEN3, {"qk_norm": True, "head_dim": 128, "qkv_bias": False}),
     "Granite 3.3": (GRANITE, {"attention_scale": 0.015625, "logit_scale": 0.125}),
     "SmolLM3": (SMOLLM3, {"nope": tuple(range(3, 36, 4)), "window": None}),
+    "Seed-OSS": (SEED_OSS, {"qkv_bias": True, "attention_bias": False, "head_dim": 128}),
+    "MiniCPM": (MINICPM, {"embed_scale": 12.0, "attention_scale": None}),
     "Phi-3-mini": (PHI3_MINI, {"rotary_dim": None, "window": 2047, "context": 4096}),
 }
 CUT = "the context is cut from 131072 to 4096, LongRoPE's original_max_position_embeddings"
@@ -149,6 +174,20 @@ def test_a_real_config_is_read_without_a_warning(name):
     spec = spec_from_config(config, told.append)
     assert {part: getattr(spec, part) for part in parts} == parts
     assert told == []
+
+
+def test_minicpm_is_a_granite_of_the_same_multipliers():
+    """MiniCPM's own code: branches times scale_depth/√layers, logits over hidden/dim_model_base."""
+    granite = config_of(KIN_SPECS["scales"]) | {
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 1.4 / math.sqrt(TINY.layers),
+        "logits_scaling": TINY.dim / 9,
+        "attention_multiplier": TINY.head_dim**-0.5,
+    }
+    minicpm = {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 9, "model_type": "minicpm"}
+    assert spec_from_config(config_of(TINY) | minicpm | {"architectures": None}) == replace(
+        spec_from_config(granite), attention_scale=None
+    )
 
 
 @pytest.mark.parametrize("spelt", ["longrope", "su", "yarn"])

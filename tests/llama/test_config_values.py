@@ -43,6 +43,9 @@ CONTRADICTING = {
     "beta_slow": (3, 4096, 4.0, 16.0, 4096.0),
     "rope_theta": (0.5,),
     "original_max_position_embeddings": (0.5,),
+    # Other names of a switch, whose type transformers does not look at.
+    "qkv_bias": (1, 1.0),
+    "bias": (1, 1.0),
     "no_rope_layer_interval": (1,),  # leaves RoPE in no layer
 }
 # Texts and the like, which transformers looks at as true or false, or not at all in some cases.
@@ -150,9 +153,16 @@ def test_windows_and_layers_are_read_as_transformers_does_or_fail_there_too(case
     assert np.abs(mine - theirs(config, spec, len(mine))).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_what_every_value_is_laid_over_is_read_exactly(base):
+    config, spec = base_config(base), BASES[base][0]
+    mine = ours(config, spec)
+    assert np.abs(mine - theirs(config, spec, len(mine))).max() < 1e-5
+
+
 def test_base_configs_are_scaled():
     """The grid is laid over every RoPE that is known."""
     kinds = {spec_from_config(base_config(base)).rope.type for base in BASES}
-    assert kinds == {"default", "linear", "dynamic", "llama3", "yarn"}
+    assert kinds == {"default", "linear", "dynamic", "llama3", "yarn", "longrope"}
     assert RopeSpec() != spec_from_config(base_config("default")).rope
     assert len(VALUES) > 40

@@ -61,6 +61,7 @@ SILENT = frozenset(
         *("use_model_defaults", "watermarking_config", "compile_config", "top_h"),
         # Of other families, which do nothing without their other keys.
         *("max_window_layers", "no_rope_layer_interval", "resid_pdrop", "embd_pdrop"),
+        "residual_dropout",
         # Of conversions and fine-tuning.
         *("is_llama_config", "max_sequence_length", "model_max_length", "tokenizer_padding_side"),
         *("tokenizer_model_max_length", "pad_token", "unsloth_fixed", "unsloth_version"),

@@ -93,13 +93,15 @@ class RopeRules:
     """What a family has of its own: how it spells RoPE's types, and what holds if nothing is said.
 
     `part`: it may turn a part of each head (`partial_rotary_factor`). `original`: the original
-    context, of a family that has one in every file, beside the block.
+    context, of a family that has one in every file, beside the block. `block`: what stands for one
+    where there is none.
     """
 
     theta: float = 10000.0
     types: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
     part: bool = False
     original: int | None = None
+    block: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rope_from_config(
@@ -109,7 +111,7 @@ def rope_from_config(
 
     Raises `BadInput` for a scaling or a value that this model does not have, by its key.
     """
-    name, block = _block_of(config, tell)
+    name, block = _block_of(config, tell, rules)
     place = f"config.json's {name}."
     key = "rope_type" if "rope_type" in block else "type"
     spelt = block.get(key, "default")
@@ -135,7 +137,7 @@ def rotary_dim_from_config(
     """How many values of each head RoPE turns; None for all, of a family that may turn a part."""
     if not rules.part:
         return None
-    name, block = _block_of(config, lambda _: None)
+    name, block = _block_of(config, lambda _: None, rules)
     inner = "partial_rotary_factor" in block
     place = f"config.json's {f'{name}.' if inner else ''}partial_rotary_factor"
     part = (block if inner else config).get("partial_rotary_factor", 1.0)
@@ -150,7 +152,7 @@ def rotary_dim_from_config(
 
 
 def _block_of(
-    config: Mapping[str, Any], tell: Callable[[str], None]
+    config: Mapping[str, Any], tell: Callable[[str], None], rules: RopeRules
 ) -> tuple[str, Mapping[str, Any]]:
     """The block that transformers reads, and its name: the older one, unless it is empty."""
     newer = checked(
@@ -159,7 +161,7 @@ def _block_of(
         "config.json's rope_parameters",
         REMEDY,
     )
-    name, block = "rope_parameters", newer or {}
+    name, block = "rope_parameters", rules.block if newer is None else newer
     if config.get("rope_scaling"):
         name = "rope_scaling"
         block = checked(config[name], dict[str, Any], f"config.json's {name}", REMEDY)

@@ -6,6 +6,7 @@ one place that knows a model by its name: what follows knows the fields of `Llam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -218,6 +219,129 @@ class Phi3(Config):
         return _window(self, self.sliding_window, [kind] * self.num_hidden_layers)
 
 
+class InternLM3(Llama):
+    """InternLM3: a LLaMA that has other names for its two switches, and one of them is both."""
+
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads", "head_dim")
+    vocab_size: Rows = 128512
+    intermediate_size: Rows = 10240
+    num_hidden_layers: Layers = 48
+    num_key_value_heads: Width | None = 2
+    head_dim: Width | None = 128
+    max_position_embeddings: Context = 32768
+    rms_norm_eps: Eps = 1e-5
+    qkv_bias: bool | UnsetType = UNSET
+    bias: bool | UnsetType = UNSET
+
+    def parts(self) -> dict[str, Any]:
+        """Biases, everywhere or nowhere."""
+        attention = self.attention_bias if self.qkv_bias is UNSET else self.qkv_bias
+        mlp = self.mlp_bias if self.bias is UNSET else self.bias
+        if attention != mlp:
+            raise ValueError("qkv_bias (attention_bias) and bias (mlp_bias) are not the same")
+        return {"attention_bias": attention, "mlp_bias": mlp}
+
+
+class IQuestCoder(Llama):
+    """IQuest Coder: a LLaMA of other defaults."""
+
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads", "head_dim")
+    vocab_size: Rows = 76800
+    hidden_size: Width = 5120
+    intermediate_size: Rows = 27648
+    num_hidden_layers: Layers = 80
+    num_attention_heads: Width = 40
+    num_key_value_heads: Width | None = 8
+    head_dim: Width | None = 128
+    max_position_embeddings: Context = 131072
+    rms_norm_eps: Eps = 1e-5
+    clip_qkv: float | None = None
+    use_sliding_window: bool | None = False
+
+    def parts(self) -> dict[str, Any]:
+        """Biases. What transformers refuses is refused."""
+        if self.clip_qkv is not None:
+            raise ValueError("clip_qkv is not null: transformers does not clip, either")
+        if self.use_sliding_window:
+            raise ValueError("use_sliding_window is true: transformers has no window here, either")
+        return Llama.parts(self)
+
+
+class SeedOss(Llama):
+    """Seed-OSS: a LLaMA with biases on q, k and v, and a switch for o of its own."""
+
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads", "head_dim", "attention_bias")
+    vocab_size: Rows = 155136
+    intermediate_size: Rows = 27648
+    num_hidden_layers: Layers = 64
+    num_attention_heads: Width = 80
+    num_key_value_heads: Width | None = 8
+    head_dim: Width | None = 128
+    max_position_embeddings: Context = 524288
+    attention_bias: bool = True
+    attention_out_bias: bool = False
+
+    def parts(self) -> dict[str, Any]:
+        """Biases, by three switches."""
+        inner, outer = self.attention_bias, self.attention_out_bias
+        if outer and not inner:
+            raise ValueError("attention_out_bias without attention_bias: llx has no such biases")
+        return {
+            "attention_bias": outer,
+            "qkv_bias": inner and not outer,
+            "mlp_bias": self.mlp_bias,
+        }
+
+
+class Cwm(Config):
+    """Code World Model: a LLaMA of which three layers of four have a window."""
+
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "num_key_value_heads", "head_dim", "sliding_window")
+    vocab_size: Rows = 128256
+    hidden_size: Width = 6144
+    intermediate_size: Rows = 21504
+    num_hidden_layers: Layers = 64
+    num_attention_heads: Width = 48
+    num_key_value_heads: Width = 8
+    head_dim: Width = 128
+    max_position_embeddings: Context = 131072
+    rms_norm_eps: Eps = 1e-5
+    mlp_bias: bool = False
+    sliding_window: Context = 8192
+    layer_types: list[str] | None = None
+
+    def parts(self) -> dict[str, Any]:
+        """The window, of all layers but every fourth unless they are named."""
+        types = self.layer_types
+        if types is None:
+            types = [SLIDING if layer % 4 else FULL for layer in range(self.num_hidden_layers)]
+        return {"mlp_bias": self.mlp_bias, **_window(self, self.sliding_window, types)}
+
+
+class MiniCPM(Config):
+    """MiniCPM 1, 2 and 4, dense: a LLaMA with multipliers that follow from its sizes.
+
+    Types, defaults and meanings are those of its own code: transformers has none.
+    """
+
+    said: ClassVar[tuple[str, ...]] = (*SIZES, "scale_emb", "scale_depth", "dim_model_base")
+    head_dim: Width | UnsetType = UNSET
+    tie_word_embeddings: bool = True
+    attention_bias: bool = False
+    scale_emb: Scale = 1.0
+    scale_depth: Scale = 1.0
+    dim_model_base: Scale = 1.0
+
+    def parts(self) -> dict[str, Any]:
+        """Biases and multipliers."""
+        return {
+            "attention_bias": self.attention_bias,
+            "embed_scale": self.scale_emb,
+            "residual_scale": self.scale_depth / math.sqrt(self.num_hidden_layers),
+            "logit_scale": self.dim_model_base / self.hidden_size,
+        }
+
+
 def _window(config: Config, window: int | None, named: list[str]) -> dict[str, Any]:
     """The window of the layers that slide."""
     types = [FORMER.get(one, one) for one in named]
@@ -262,6 +386,14 @@ class Family:
         return frozenset(one.encode_name for one in msgspec.structs.fields(self.config))
 
 
+CWM_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 1000000.0,
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 LLAMA = Family(("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"), Llama)
 # By `model_type`.
 FAMILIES: dict[str, Family] = {
@@ -272,6 +404,14 @@ FAMILIES: dict[str, Family] = {
     "qwen3": Family(("Qwen3ForCausalLM", "Qwen3Model"), Qwen3),
     "granite": Family(("GraniteForCausalLM", "GraniteModel"), Granite),
     "smollm3": Family(("SmolLM3ForCausalLM", "SmolLM3Model"), SmolLM3, RopeRules(2000000.0)),
+    # transformers saves it as a LlamaForCausalLM; so does it with the next.
+    "internlm3": Family(("InternLM3ForCausalLM", "LlamaForCausalLM", "LlamaModel"), InternLM3),
+    "iquestcoder": Family(
+        ("IQuestCoderForCausalLM", "LlamaForCausalLM", "LlamaModel"), IQuestCoder
+    ),
+    "seed_oss": Family(("SeedOssForCausalLM", "SeedOssModel"), SeedOss),
+    "cwm": Family(("CwmForCausalLM", "CwmModel"), Cwm, RopeRules(1000000.0, block=CWM_ROPE)),
+    "minicpm": Family(("MiniCPMForCausalLM", "MiniCPMModel"), MiniCPM),
     "phi3": Family(
         ("Phi3ForCausalLM", "Phi3Model"),
         Phi3,
