@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from llx.exporter.load import llama_from_source
 from llx.exporter.sources.base import TensorInfo, Text
+from llx.llama.config import fused_from_config
 from llx.llama.model import Llama
 from llx.llama.rope import inverse_frequencies
 from llx.llama.spec import LlamaSpec, RopeSpec, yarn_attention
@@ -58,13 +59,27 @@ KIN = {
         "residual_scale": 0.5,
         "logit_scale": 0.25,
     },
+    "part-turned": {"rotary_dim": 6},
 }
-EVERYTHING: dict[str, Any] = {"rotary_dim": 6} | {
-    name: part for one in KIN.values() for name, part in one.items()
-}
+EVERYTHING: dict[str, Any] = {name: part for one in KIN.values() for name, part in one.items()}
+
+
+def longrope(pairs: int) -> RopeSpec:
+    """Each pair divided by a factor of its own."""
+    factors = tuple(1 + 0.5 * i for i in range(pairs))
+    return RopeSpec(
+        type="longrope", original_context=96, attention_factor=1.2, short_factors=factors
+    )
+
+
 KIN_SPECS = {
     **{name: replace(TINY, **part) for name, part in KIN.items()},
     **{f"{name}-of-16": replace(SIXTEENS, **part) for name, part in KIN.items()},
+    # Of a dim that is shared by the heads evenly, which Phi3Config demands.
+    "longrope": replace(TINY, dim=60, rope=longrope(5)),
+    "longrope-of-16": replace(
+        SIXTEENS, dim=96, rope=longrope(3), rotary_dim=6, window=7, windowed=(0, 1)
+    ),
 }
 # What no family has: for what needs no checkpoint.
 TOGETHER = {
@@ -171,6 +186,12 @@ def family_of(spec: LlamaSpec) -> dict[str, Any]:
     layers = range(spec.layers)
     types = ["sliding_attention" if i in spec.windowed else "full_attention" for i in layers]
     scales = (spec.embed_scale, spec.residual_scale, spec.logit_scale)
+    if spec.rotary_dim or spec.rope.type == "longrope":
+        part = spec.rotated / spec.head_dim
+        original = {"original_max_position_embeddings": spec.rope.original_context}
+        more = original if spec.rope.type == "longrope" else {}
+        window = {"sliding_window": spec.window, "pad_token_id": None}
+        return named("phi3", "Phi3", partial_rotary_factor=part, **window, **more)
     if spec.qk_norm:
         return named("qwen3", "Qwen3", attention_bias=spec.attention_bias)
     if spec.qkv_bias:
@@ -207,6 +228,12 @@ def rope_scaling_of(rope: RopeSpec) -> dict[str, Any]:
     if rope.type == "llama3":
         scaling["low_freq_factor"] = rope.low_freq_factor
         scaling["high_freq_factor"] = rope.high_freq_factor
+    if rope.type == "longrope":
+        scaling |= {
+            "attention_factor": rope.attention_factor,
+            "short_factor": list(rope.short_factors),
+            "long_factor": [2 * factor for factor in rope.short_factors],
+        }
     if rope.type == "yarn":
         scaling |= {
             "beta_fast": rope.beta_fast,
@@ -215,6 +242,18 @@ def rope_scaling_of(rope: RopeSpec) -> dict[str, Any]:
             "truncate": rope.truncate,
         }
     return scaling
+
+
+def stored_tensors(spec: LlamaSpec, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors as its family stores them: Phi-3's q, k and v are one, for example."""
+    stored = dict(tensors)
+    for module, parts in fused_from_config(config_of(spec)).items():
+        for layer in range(spec.layers):
+            names = [f"model.layers.{layer}.{part}.weight" for part in parts]
+            rows = [stored.pop(name) for name in names if name in stored]
+            if rows:
+                stored[f"model.layers.{layer}.{module}.weight"] = torch.cat(rows)
+    return stored
 
 
 def byte_tokenizer(vocab: int) -> Tokenizer:
@@ -240,7 +279,7 @@ def write_checkpoint(
 ) -> Path:
     """A Hugging Face folder; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = tensors or random_tensors(spec)
+    tensors = stored_tensors(spec, tensors or random_tensors(spec))
     (folder / "config.json").write_text(json.dumps(config_of(spec)))
     names = list(tensors)
     if shards == 1:
@@ -265,6 +304,7 @@ def write_checkpoint(
 def write_bin(folder: Path, spec: LlamaSpec, tensors: dict[str, torch.Tensor]) -> Path:
     """A Hugging Face folder of before safetensors, in two shards."""
     write_checkpoint(folder, spec, tensors)
+    tensors = stored_tensors(spec, tensors)
     (folder / "model.safetensors").unlink()
     weight_map = {}
     names = list(tensors)

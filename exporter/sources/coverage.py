@@ -20,6 +20,7 @@ BUFFERS = re.compile(
 FSDP = "_fsdp_wrapped_module."
 LAYER = re.compile(r"\bmodel\.layers\.(\d+)\.")
 BIAS = re.compile(r"\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.bias$")
+HEAD_NORM = re.compile(r"[._](q|k)_norm\b")
 PLAIN = "export a plain LLaMA: `llx models` lists them"
 # What tensors beside a LLaMA's mean, by their names, and what helps.
 MEANINGS = (
@@ -110,7 +111,7 @@ def _require_all(source: TensorSource, needed: Iterable[str], extra: list[str]) 
             f"{source.path} holds no tensors{others}", "export the file that holds the weights"
         )
     lacks = f"{source.path} lacks {some(missing)}"
-    meaning = _meaning(extra)
+    meaning = _meaning(extra, source.spec)
     if meaning:
         raise BadInput(f"{lacks} and holds {some(extra)}, {meaning[0]}", meaning[1])
     if prefix := _prefix(extra, missing):
@@ -126,8 +127,9 @@ def _require_all(source: TensorSource, needed: Iterable[str], extra: list[str]) 
         )
     flag = {_flag(name) for name in missing}
     if len(flag) == 1 and (name := flag.pop()):
+        kind = "a model with biases on q, k and v" if source.spec.qkv_bias else name
         raise BadInput(
-            f"{lacks}, which {name} asks for",
+            f"{lacks}, which {kind} asks for",
             "use the configuration that belongs to these weights",
         )
     layers = {int(match[1]) for name in found if (match := LAYER.search(name))}
@@ -193,23 +195,28 @@ def _misshapen(
 
 def _superfluous(source: TensorSource, extra: list[str]) -> BadInput:
     """The error for tensors that the model has no place for: dropping them would change it."""
-    holds = f"{source.path} holds {some(extra)}, which a LLaMA has no place for"
-    if meaning := _meaning(extra):
-        return BadInput(f"{holds}: {meaning[0]}", meaning[1])
-    flags = {_flag(name) for name in extra}
-    if flags <= {"attention_bias", "mlp_bias"}:
-        return _biased(source.spec, holds, extra, sorted(flags))
+    holds = f"{source.path} holds {some(extra)}, which its model has no place for"
     beyond = [name for name in extra if (match := LAYER.search(name)) and _is_beyond(match, source)]
     if len(beyond) == len(extra):
         return BadInput(
             f"{holds}: its configuration has {source.spec.layers} layers",
             "use the configuration that belongs to these weights",
         )
+    if meaning := _meaning(extra, source.spec):
+        return BadInput(f"{holds}: {meaning[0]}", meaning[1])
+    flags = {_flag(name) for name in extra}
+    if flags <= {"attention_bias", "mlp_bias"}:
+        return _biased(source.spec, holds, extra, sorted(flags))
     return BadInput(holds, "export the plain model: save it without them, if nothing needs them")
 
 
 def _biased(spec: LlamaSpec, holds: str, extra: list[str], flags: list[str]) -> BadInput:
     """Biases whose flag is off: with all of a layer's they may be meant, with some they are not."""
+    if spec.qkv_bias:
+        return BadInput(
+            f"{holds}: it has biases on q, k and v alone",
+            "use the config.json that belongs to these weights",
+        )
     asked = " and ".join(flags)
     modules = {match[1] for name in extra if (match := BIAS.search(name))}
     whole = {f"self_attn.{one}_proj" for one in "qkvo"} if "attention_bias" in flags else set()
@@ -229,9 +236,10 @@ def _is_beyond(layer: re.Match[str], source: TensorSource) -> bool:
     return int(layer[1]) >= source.spec.layers
 
 
-def _meaning(extra: list[str]) -> tuple[str, str] | None:
+def _meaning(extra: list[str], spec: LlamaSpec) -> tuple[str, str] | None:
     """What tensors beside the model's are, and what helps, where their names say it."""
+    names = [name for name in extra if not (spec.qk_norm and HEAD_NORM.search(name))]
     for pattern, what, remedy in MEANINGS:
-        if any(re.search(pattern, name) for name in extra):
+        if any(re.search(pattern, name) for name in names):
             return what, remedy
     return None

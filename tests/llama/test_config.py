@@ -6,10 +6,12 @@ import dataclasses
 import inspect
 
 import pytest
+from msgspec import UNSET
 
 from llx.errors import BadInput
-from llx.llama.config import Config, spec_from_config
+from llx.llama.config import spec_from_config
 from llx.llama.config_keys import READ, SILENT
+from llx.llama.families import FAMILIES, LLAMA
 from tests.checkpoints import TINY, config_of
 
 
@@ -131,15 +133,35 @@ def test_a_size_that_is_left_out_is_transformers_default_and_is_said():
     ]
 
 
-def test_keys_types_and_defaults_are_those_of_the_installed_llama_config():
-    from transformers import GenerationConfig, LlamaConfig
+def theirs_of(kind):
+    """The fields of transformers' configuration class, by name."""
+    from transformers import CONFIG_MAPPING
 
-    theirs = {field.name: field for field in dataclasses.fields(LlamaConfig)}
+    return {field.name: field for field in dataclasses.fields(CONFIG_MAPPING[kind])}
+
+
+# What transformers derives where the file does not say it, and we do as well.
+DERIVED = {"head_dim": (None, UNSET)}
+
+
+@pytest.mark.parametrize("kind", sorted(FAMILIES.keys() - {"minicpm"}))  # which has none there
+def test_keys_and_defaults_of_a_family_are_those_of_its_installed_class(kind):
+    family, theirs = FAMILIES[kind], theirs_of(kind)
+    assert set(theirs) <= READ | SILENT | family.keys
+    for key in family.keys:
+        ours = getattr(family.config(), key)
+        if key not in theirs:  # which transformers finds among what it was not told to look for
+            assert not ours
+            continue
+        assert ours == theirs[key].default or ours in DERIVED.get(key, ()), key
+
+
+def test_keys_of_generation_say_nothing():
+    from transformers import GenerationConfig
+
     generation = GenerationConfig._get_default_generation_params()
-    assert set(theirs) | set(generation) <= READ | SILENT
+    assert set(generation) <= READ | SILENT | LLAMA.keys
     assert set(inspect.signature(GenerationConfig().update).parameters) >= {"kwargs"}
-    for field in Config.__struct_fields__:
-        assert getattr(Config(), field) == theirs[field].default, field
 
 
 GOOD_NAMES = [
@@ -165,7 +187,12 @@ def test_every_name_of_the_model_is_taken(names):
         ({"architectures": ["LlamaForSequenceClassification"]}, "is LlamaForSequenceClassif"),
         ({"architectures": ["YiForCausalLM"], "model_type": "Yi"}, "is YiForCausalLM, not Llama"),
         ({"model_type": "mistral"}, "model_type is mistral, not llama"),
-        ({"architectures": None, "model_type": "mistral"}, "is mistral, not LlamaForCausalLM"),
+        ({"architectures": None, "model_type": "other"}, "is other, not LlamaForCausalLM"),
+        ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM, not LlamaForCausalLM"),
+        (
+            {"architectures": ["MistralForTokenClassification"], "model_type": "mistral"},
+            "MistralForTokenClassification, not MistralForCausalLM",
+        ),
         ({"architectures": None, "model_type": None}, "names no model_type and no architecture"),
         ({"architectures": 5}, "architectures is 5"),
         ({"architectures": [5]}, r"architectures is \[5\]"),

@@ -16,6 +16,7 @@ from tests.checkpoints import (
     config_of,
     random_llama,
     random_tensors,
+    stored_tensors,
     torch_dice,
 )
 
@@ -29,7 +30,7 @@ def hugging_face(spec: LlamaSpec) -> PreTrainedModel:
     config = AutoConfig.for_model(**found, attn_implementation="eager")
     model = AutoModelForCausalLM.from_config(config).eval()
     assert type(model).__name__ == found["architectures"][0]
-    tensors = random_tensors(spec)
+    tensors = stored_tensors(spec, random_tensors(spec))
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert unexpected == []
     assert missing == (["lm_head.weight"] if spec.tied else [])

@@ -42,6 +42,12 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "original_max_position_embeddings": 4096,
+    "short_factor": [1.0, 1.05, 1.5, 2.0, 2.75],
+    "long_factor": [1.1, 4.0, 9.0, 30.0, 60.0],
+}
 # Name: (head size, theta, context, the block of config.json). Where a figure is somebody's, whose.
 SCALED = {
     "linear": (64, 1e4, 8192, {"type": "linear", "factor": 2.5}),
@@ -57,6 +63,10 @@ SCALED = {
     "yarn without an original context": (64, 1e4, 65536, {"rope_type": "yarn", "factor": 2.0}),
     "yarn of a narrow ramp": (10, 1e4, 96, YARN | {"original_max_position_embeddings": 8}),
     "dynamic": (128, 1e4, 4096, {"type": "dynamic", "factor": 4.0}),
+    "longrope": (10, 1e4, 131072, LONGROPE),
+    "longrope of a factor": (10, 1e4, 131072, LONGROPE | {"factor": 8.0}),
+    "longrope of less than its context": (10, 1e4, 2048, LONGROPE),
+    "longrope attention": (10, 1e4, 131072, LONGROPE | {"attention_factor": 1.5}),
 }
 
 
@@ -96,5 +106,18 @@ def test_dynamic_scaling_is_plain_up_to_the_context_and_refused_past_it():
     init = ROPE_INIT_FUNCTIONS["dynamic"]
     longer, _ = init(LlamaConfig(**config), torch.device("cpu"), seq_len=4097)
     assert abs(longer.numpy() / plain - 1).max() > 1e-4
+    with pytest.raises(ValueError, match="original context"):
+        replace(spec, context=4097)
+
+
+def test_longrope_beyond_its_original_context_would_be_other_frequencies_and_is_cut():
+    config = config_with(10, 1e4, 131072, LONGROPE)
+    told = []
+    spec = spec_from_config(config, told.append)
+    assert spec.context == 4096
+    assert told == [line for line in told if "cut from 131072 to 4096" in line] != []
+    init = ROPE_INIT_FUNCTIONS["longrope"]
+    longer, _ = init(LlamaConfig(**config), torch.device("cpu"), seq_len=4097)
+    assert abs(longer.numpy() / inverse_frequencies(spec.rope, 10) - 1).max() > 0.09
     with pytest.raises(ValueError, match="original context"):
         replace(spec, context=4097)

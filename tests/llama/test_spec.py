@@ -10,10 +10,10 @@ from llx.errors import BadInput
 from llx.llama.config import spec_from_config
 from llx.llama.spec import LlamaSpec, RopeSpec
 from llx.llama.weights import weights_of
-from tests.checkpoints import SPECS, TINY, config_of
+from tests.checkpoints import KIN_SPECS, SPECS, TINY, config_of
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", (SPECS | KIN_SPECS).values(), ids=SPECS | KIN_SPECS)
 def test_config_of_older_transformers_is_read(spec):
     assert spec_from_config(config_of(spec)) == spec
 
@@ -36,10 +36,11 @@ def test_sizes_that_older_configs_leave_out_follow_from_the_others():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "MistralForCausalLM"),
+        ({"architectures": ["YiForCausalLM"], "model_type": "Yi"}, "YiForCausalLM"),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "Sequence"),
         ({"hidden_act": "gelu"}, "gelu"),
-        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "short_factor is missing"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "RoPE scaling 'su' is not supported"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "factor"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_slow": 40}}, "beta_slow"),
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention"),
@@ -80,7 +81,7 @@ def test_the_original_context_beside_the_block_goes_before_the_one_in_it():
     assert spec_from_config(config_of(TINY) | change).rope.original_context == 24
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", (SPECS | KIN_SPECS).values(), ids=SPECS | KIN_SPECS)
 def test_parameters_are_what_the_weights_hold(spec):
     assert spec.parameters == sum(math.prod(weight.shape) for weight in weights_of(spec))
 

@@ -1,8 +1,9 @@
-"""Keys of a LLaMA's config.json: which decide its arithmetic, and which say nothing of it.
+"""Keys of a config.json: which decide the model's arithmetic, and which say nothing of it.
 
 What transformers does is the measure: `LlamaConfig` keeps whatever key it is given, and
-`LlamaForCausalLM` looks at a few. The others may still be another model's arithmetic, such as
-Granite's multipliers in a checkpoint that was renamed to LLaMA.
+`LlamaForCausalLM` looks at a few; so do its kin's. The others may still be another model's
+arithmetic, such as Granite's multipliers in a checkpoint that was renamed to LLaMA, or biases that
+a Mistral does not have.
 """
 
 from __future__ import annotations
@@ -58,12 +59,17 @@ SILENT = frozenset(
         *("return_legacy_cache", "sequence_bias", "stop_strings", "suppress_tokens"),
         *("target_lookbehind", "temperature", "token_healing", "top_k", "top_p", "typical_p"),
         *("use_model_defaults", "watermarking_config", "compile_config", "top_h"),
+        # Of other families, which do nothing without their other keys.
+        *("max_window_layers", "no_rope_layer_interval", "resid_pdrop", "embd_pdrop"),
+        "residual_dropout",
         # Of conversions and fine-tuning.
         *("is_llama_config", "max_sequence_length", "model_max_length", "tokenizer_padding_side"),
         *("tokenizer_model_max_length", "pad_token", "unsloth_fixed", "unsloth_version"),
         *("transformers.js_config", "unsloth_training_args", "base_model_name", "license"),
     }
 )
+# What says nothing at one value alone: switches of Phi-3's own code that are off.
+SILENT_AT = {"full_attn_mod": 1, "interpolate_factor": 1}
 MOST_NAMED = 20
 ALIKE = 0.85  # of difflib's ratio: a letter or two
 
@@ -73,10 +79,16 @@ def unread(config: Mapping[str, Any], own: frozenset[str]) -> list[str]:
 
     `own`: those that its family reads.
     """
-    return [key for key in config if key not in READ | SILENT | own and config[key]]
+    return [
+        key
+        for key, value in config.items()
+        if key not in READ | SILENT | own and value and value != SILENT_AT.get(key)
+    ]
 
 
-def unread_line(keys: list[str], config: Mapping[str, Any], own: frozenset[str]) -> str:
+def unread_line(
+    keys: list[str], config: Mapping[str, Any], own: frozenset[str], family: str
+) -> str:
     """What the user is told of them, and which key that is not there each may be meant for."""
     named = ", ".join(f"{plainly(key)}{_meant(key, config, own)}" for key in keys[:MOST_NAMED])
     more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
@@ -84,8 +96,8 @@ def unread_line(keys: list[str], config: Mapping[str, Any], own: frozenset[str])
     if "sliding_window" in keys:
         window = " (whose generate would forget what lies further back than sliding_window)"
     return (
-        f"config.json has {named}{more}, which no LLaMA reads, here or in transformers{window}: a "
-        "model that was trained with such arithmetic would answer otherwise"
+        f"config.json has {named}{more}, which no {family} reads, here or in transformers{window}: "
+        "a model that was trained with such arithmetic would answer otherwise"
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_args
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +18,6 @@ from llx.llama.spec import (
     MOST_OTHER,
     MOST_THETA,
     RopeSpec,
-    RopeType,
     yarn_attention,
 )
 from llx.typed import checked, plainly, shown, typed
@@ -28,6 +29,7 @@ Factor = Annotated[float, Meta(ge=LEAST_FACTOR, le=MOST_FACTOR)]
 Positive = Annotated[float, Meta(gt=0, le=MOST_OTHER)]
 NotNegative = Annotated[float, Meta(ge=0, le=MOST_OTHER)]
 Context = Annotated[int, Meta(ge=1, le=MOST_CONTEXT)]
+Part = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Default(msgspec.Struct):
@@ -63,46 +65,94 @@ class Yarn(Default, kw_only=True):
     truncate: bool | None = True
 
 
+class LongRope(Default, kw_only=True):
+    """Of LongRoPE. The long factors are of beyond the original context, and not used."""
+
+    short_factor: list[Factor]
+    long_factor: list[float]
+    original_max_position_embeddings: Context
+    factor: Factor | None = None
+    attention_factor: Positive | None = None
+
+
 KINDS: dict[str, type[Default]] = {
     "default": Default,
     "linear": Linear,
     "dynamic": Linear,
     "llama3": Llama3,
     "yarn": Yarn,
+    "longrope": LongRope,
 }
+WITH_ORIGINAL = ("llama3", "yarn", "longrope")
 # What stands in a block without being of its type: `finetuned` is the YaRN authors' own note.
 BESIDE = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor", "finetuned"})
 
 
+@dataclass(frozen=True)
+class RopeRules:
+    """What a family has of its own: how it spells RoPE's types, and what holds if nothing is said.
+
+    `part`: it may turn a part of each head (`partial_rotary_factor`). `original`: the original
+    context, of a family that has one in every file, beside the block. `block`: what stands for one
+    where there is none.
+    """
+
+    theta: float = 10000.0
+    types: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
+    part: bool = False
+    original: int | None = None
+    block: Mapping[str, Any] = field(default_factory=dict)
+
+
 def rope_from_config(
-    config: Mapping[str, Any], context: int, tell: Callable[[str], None], theta: float
+    config: Mapping[str, Any], context: int, tell: Callable[[str], None], rules: RopeRules
 ) -> RopeSpec:
     """RoPE of a config.json; `tell` is told of keys that stand there and do nothing.
 
-    `theta`: the family's own where the file does not say it.
-
     Raises `BadInput` for a scaling or a value that this model does not have, by its key.
     """
-    name, block = _block_of(config, tell)
+    name, block = _block_of(config, tell, rules)
     place = f"config.json's {name}."
     key = "rope_type" if "rope_type" in block else "type"
-    kind = block.get(key, "default")
-    if not isinstance(kind, str) or kind not in KINDS:
+    spelt = block.get(key, "default")
+    if not isinstance(spelt, str) or spelt not in rules.types:
         raise BadInput(
-            f"{place}{key}: RoPE scaling {shown(kind)} is not supported",
-            f"llx knows {', '.join(get_args(RopeType))}",
+            f"{place}{key}: RoPE scaling {shown(spelt)} is not supported",
+            f"llx knows {', '.join(rules.types)} of this model",
         )
-    found = typed(_placed(config, block, kind, context, tell, theta), KINDS[kind], place, REMEDY)
-    _require_whole_heads(config, block, kind)
-    _tell_of_unread(config, block, name, kind, tell)
+    kind = rules.types[spelt]
+    found = typed(_placed(config, block, kind, context, tell, rules), KINDS[kind], place, REMEDY)
+    if not rules.part:
+        _require_whole_heads(config, block, kind)
+    _tell_of_unread(config, block, name, spelt, tell, rules)
     try:
         return _rope(kind, found, context)
     except ValueError as error:
         raise BadInput(f"config.json's {name}: {error}", REMEDY) from None
 
 
+def rotary_dim_from_config(
+    config: Mapping[str, Any], head_dim: int, rules: RopeRules
+) -> int | None:
+    """How many values of each head RoPE turns; None for all, of a family that may turn a part."""
+    if not rules.part:
+        return None
+    name, block = _block_of(config, lambda _: None, rules)
+    inner = "partial_rotary_factor" in block
+    place = f"config.json's {f'{name}.' if inner else ''}partial_rotary_factor"
+    part = (block if inner else config).get("partial_rotary_factor", 1.0)
+    turned = int(head_dim * checked(part, Part, place, REMEDY))
+    if turned < 2 or turned % 2:
+        raise BadInput(
+            f"{place} is {shown(part)}: of the {head_dim} values of a head it turns {turned}, and "
+            "RoPE turns pairs",
+            REMEDY,
+        )
+    return None if turned == head_dim else turned
+
+
 def _block_of(
-    config: Mapping[str, Any], tell: Callable[[str], None]
+    config: Mapping[str, Any], tell: Callable[[str], None], rules: RopeRules
 ) -> tuple[str, Mapping[str, Any]]:
     """The block that transformers reads, and its name: the older one, unless it is empty."""
     newer = checked(
@@ -111,7 +161,7 @@ def _block_of(
         "config.json's rope_parameters",
         REMEDY,
     )
-    name, block = "rope_parameters", newer or {}
+    name, block = "rope_parameters", rules.block if newer is None else newer
     if config.get("rope_scaling"):
         name = "rope_scaling"
         block = checked(config[name], dict[str, Any], f"config.json's {name}", REMEDY)
@@ -132,7 +182,7 @@ def _placed(
     kind: str,
     context: int,
     tell: Callable[[str], None],
-    usual: float,
+    rules: RopeRules,
 ) -> dict[str, Any]:
     """The block's values, and those that stand beside it where transformers looks for them there.
 
@@ -142,12 +192,13 @@ def _placed(
     values = dict(block)
     if "rope_theta" not in block:
         if "rope_theta" not in config:
-            tell(f"config.json does not say rope_theta: {usual:g} is taken, transformers' default")
-        theta = config.get("rope_theta", usual)
+            usual = f"{rules.theta:g} is taken, transformers' default"
+            tell(f"config.json does not say rope_theta: {usual}")
+        theta = config.get("rope_theta", rules.theta)
         values["rope_theta"] = checked(theta, Theta, "config.json's rope_theta", REMEDY)
     original = "original_max_position_embeddings"
-    if original in config and kind in ("llama3", "yarn"):
-        outer = _whole(config[original])
+    if kind in WITH_ORIGINAL and (original in config or rules.original is not None):
+        outer = _whole(config.get(original, rules.original))
         values[original] = checked(outer, Context, f"config.json's {original}", REMEDY)
     else:
         values[original] = _whole(block.get(original, context))
@@ -176,9 +227,10 @@ def _tell_of_unread(
     name: str,
     kind: str,
     tell: Callable[[str], None],
+    rules: RopeRules,
 ) -> None:
-    """Keys that transformers does not read either, but somebody may have meant."""
-    known = {field.encode_name for field in msgspec.structs.fields(KINDS[kind])} | BESIDE
+    """Keys that transformers does not read either, but somebody may have meant; `kind` as spelt."""
+    known = {one.encode_name for one in msgspec.structs.fields(KINDS[rules.types[kind]])} | BESIDE
     unread = [plainly(key) for key in block if key not in known and block[key]]
     if unread:
         tell(
@@ -191,7 +243,7 @@ def _tell_of_unread(
             "rope_type is read, as in transformers"
         )
     original = "original_max_position_embeddings"
-    if config.get(original) is not None and original not in known:
+    if config.get(original) not in (None, rules.original) and original not in known:
         tell(f"config.json's {original} is not read: RoPE is of type {kind!r}")
     outer = config.get("rope_theta")
     if outer is not None and block.get("rope_theta", outer) != outer:
@@ -200,7 +252,7 @@ def _tell_of_unread(
             f"{shown(block['rope_theta'])}, which goes before it, as in transformers"
         )
     part = block.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if part is not None and part != 1:
+    if part is not None and part != 1 and not rules.part:
         tell(
             f"config.json's partial_rotary_factor {shown(part)} is not read: RoPE rotates the "
             "whole of each head, as in transformers' LLaMA"
@@ -211,6 +263,8 @@ def _rope(kind: str, found: Default, context: int) -> RopeSpec:
     theta = found.rope_theta
     if isinstance(found, Yarn):
         return _yarn(found, context)
+    if isinstance(found, LongRope):
+        return _longrope(found, context)
     if isinstance(found, Llama3):
         return RopeSpec(
             theta=theta,
@@ -242,4 +296,27 @@ def _yarn(found: Yarn, context: int) -> RopeSpec:
         beta_slow=found.beta_slow or 1.0,
         attention_factor=yarn_attention(factor) if attention is None else attention,
         truncate=bool(found.truncate),
+    )
+
+
+def _longrope(found: LongRope, context: int) -> RopeSpec:
+    """Up to the original context; the attention factor is that of the whole one in any case."""
+    original = found.original_max_position_embeddings
+    if len(found.long_factor) != len(found.short_factor):
+        raise ValueError(
+            f"long_factor has {len(found.long_factor)} entries and short_factor "
+            f"{len(found.short_factor)}: each has one for each pair of a head"
+        )
+    factor = context / original if found.factor is None else found.factor
+    attention = found.attention_factor
+    if attention is None and factor > 1:
+        if original == 1:
+            raise ValueError("original_max_position_embeddings is 1, whose logarithm is 0")
+        attention = math.sqrt(1 + math.log(factor) / math.log(original))
+    return RopeSpec(
+        theta=found.rope_theta,
+        type="longrope",
+        original_context=original,
+        attention_factor=1.0 if attention is None else attention,
+        short_factors=tuple(found.short_factor),
     )

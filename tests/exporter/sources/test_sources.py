@@ -112,7 +112,7 @@ def test_a_missing_tensor_is_named():
 
 
 def test_an_extra_tensor_is_named():
-    with pytest.raises(BadInput, match=r"score\.weight, which a LLaMA has no place for"):
+    with pytest.raises(BadInput, match=r"score\.weight, which its model has no place for"):
         check_coverage(MemorySource(TINY, TENSORS | {"score.weight": torch.ones(2)}))
 
 
