@@ -379,7 +379,7 @@ def write_gguf(
 
     outer = {ours: theirs for theirs, ours in OUTER.items()}
     inner = {ours: theirs for theirs, ours in INNER.items()}
-    for name, tensor in (_fused(tensors) if architecture == "phi3" else tensors).items():
+    for name, tensor in (fused_as_phi3(tensors) if architecture == "phi3" else tensors).items():
         array = tensor.numpy()
         if name in outer:
             add(outer[name], array)
@@ -397,7 +397,7 @@ def write_gguf(
     return path
 
 
-def _fused(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def fused_as_phi3(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors with Phi-3's projections one below the other, under their names in GGUF."""
     left = dict(tensors)
     for name in tensors:

@@ -49,8 +49,9 @@ class Architecture:
 
     `interleaved`: whether rows of q and k lie as RoPE of consecutive pairs needs them. `keys`: what
     is read below its prefix. `fused`: tensors of several projections. `qk_norm`: whether it has
-    norms of q and k. `nope_step`: of so many layers the last does not turn, which no key says. `yarn`: whether its YaRN is the paper's.
-    `partial`: whether a part of each head may turn. `longrope`: whether it has tables of it.
+    norms of q and k. `nope_step`: of so many layers the last does not turn, which no key says.
+    `yarn`: whether its YaRN is the paper's. `partial`: whether a part of each head may turn.
+    `longrope`: whether it has tables of it.
     """
 
     interleaved: bool = True

@@ -103,11 +103,15 @@ class RopeKeys(msgspec.Struct):
     yarn_beta_slow: NotNegative = field(default=1.0, name="scaling.yarn_beta_slow")
 
 
-# What changes no logits: how the tensors lie in the file, and what only a mixture of experts has.
+# What changes no logits: how the tensors lie in the file, and what only a mixture of experts or a
+# state space layer has, whose tensors would be refused: a Granite 4 without either says it, too.
 SILENT = frozenset(
     {
         *("tensor_data_layout", "rope.scaling.finetuned", "expert_used_count"),
         *("attention.layer_norm_epsilon", "use_parallel_residual"),
+        "expert_shared_feed_forward_length",
+        *("ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.inner_size"),
+        "ssm.time_step_rank",
     }
 )
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llx.errors import BadInput
+from llx.exporter.load import llama_from_source
 from llx.exporter.sources import check_coverage, open_source
 from llx.exporter.sources.gguf_architectures import ARCHITECTURES
 from llx.exporter.sources.gguf_keys import RopeKeys
@@ -29,11 +30,14 @@ from tests.checkpoints import (
     TINY,
     YARN,
     config_of,
+    fused_as_phi3,
     random_tensors,
+    torch_dice,
     write_gguf,
 )
 from tests.exporter.sources.opened import opened
 from tests.exporter.sources.test_gguf_keys import VALUES, of
+from tests.llama.test_model import in_steps
 
 # As transformers computes it of a context of 192, twice the original one.
 PAPERS = math.sqrt(1 + math.log(2) / math.log(96))
@@ -137,6 +141,38 @@ def test_phi_3_within_its_original_context(file):
     assert "has a context of 192, of which 96 are exported" in told
 
 
+def test_phi_3_of_a_file_answers_as_transformers_phi_3(file):
+    """Fused projections, a part of each head that turns by factors of its own, and a window."""
+    short = [1.0, 1.25, 1.5, 2.0, 3.0, 5.0]
+    rope = replace(LONGROPE, short_factors=tuple(short))
+    spec = replace(WIDE, rotary_dim=12, window=7, windowed=(0, 1), rope=rope)
+    tensors = random_tensors(spec)
+    config = transformers.Phi3Config(
+        **{k: v for k, v in config_of(spec).items() if k not in ("architectures", "model_type")}
+        | {
+            "max_position_embeddings": 192,
+            "original_max_position_embeddings": 96,
+            "partial_rotary_factor": 0.75,
+            "pad_token_id": 0,
+            "sliding_window": 7,
+            "rope_scaling": {"type": "longrope", "short_factor": short, "long_factor": [9.0] * 6},
+            "attn_implementation": "eager",
+        }
+    )
+    theirs = transformers.Phi3ForCausalLM(config).eval()
+    fused = {
+        name.replace("attn_qkv", "self_attn.qkv_proj").replace("ffn_up", "mlp.gate_up_proj"): t
+        for name, t in fused_as_phi3(tensors).items()
+    }
+    theirs.load_state_dict(fused)
+    ours = llama_from_source(open_source(write(file, spec, None, tensors, context_length=of(192))))
+    ids = torch.randint(0, spec.vocab, (1, 36), generator=torch_dice())
+    with torch.no_grad():
+        found, _ = in_steps(ours, ids, [7, 16, *range(17, 37)])
+        wanted = theirs(ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_phi_3_of_one_context_has_nothing_told_and_no_needless_window(file):
     spec = replace(PHI3, rope=RopeSpec(), window=None, windowed=())
     changes = {
@@ -174,6 +210,16 @@ def test_every_fourth_layer_of_smollm3_does_not_turn(file, layers, nope):
 def test_granites_multipliers_are_llama_cpps(file, changes, parts):
     source = open_source(write(file, GRANITE, **changes))
     assert (source.spec, source.warnings) == (replace(GRANITE, **parts), [])
+
+
+def test_a_granite_4_without_experts_and_state_space_layers_is_a_granite(file):
+    """The converter writes what its kind may have; llama.cpp reads none of it then."""
+    left = {"expert_count": of(0), "expert_shared_feed_forward_length": of(52)}
+    left |= {"ssm__conv_kernel": of(4), "ssm__state_size": of(128), "ssm__time_step_rank": of(48)}
+    left |= {"ssm__group_count": of(1), "ssm__inner_size": of(72)}
+    left |= {"attention__head_count_kv": of([2, 2]), "rope__scaling__finetuned": of(True)}
+    source = open_source(write(file, GRANITE, **left))
+    assert (source.spec, source.warnings) == (GRANITE, [])
 
 
 @pytest.mark.parametrize(
