@@ -13,11 +13,13 @@ from llx.exporter.export import export
 from llx.exporter.locate import RandomWeights, locate
 from llx.exporter.request import ExportRequest
 from llx.exporter.sources import check_coverage, open_source
+from llx.exporter.sources.gguf_rope import LONG
 from llx.llama.presets import Preset
 from llx.precision import PRECISIONS
 from tests.checkpoints import (
     KIN_SPECS,
     TINY,
+    architecture_of,
     random_tensors,
     write_bin,
     write_checkpoint,
@@ -43,7 +45,7 @@ WRITERS = {
 SAID = {
     name: replace(spec, layers=5, nope=(3,)) if spec.nope else spec
     for name, spec in KIN_SPECS.items()
-    if not spec.windowed
+    if not spec.windowed or architecture_of(spec) == "phi3"
 }
 
 
@@ -75,7 +77,7 @@ def test_kin_are_the_same_in_a_gguf_file_and_in_safetensors(tmp_path, spec):
     source = open_source(write_gguf(tmp_path / "kin.gguf", spec, tensors))
     assert source.spec == plain.spec == spec
     assert source.tensors == plain.tensors
-    assert check_coverage(source) == {}
+    assert set(check_coverage(source)) <= {LONG}
     assert source.warnings == []
     for name in tensors:
         assert torch.equal(source.read(name), plain.read(name)), name
