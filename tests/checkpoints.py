@@ -360,23 +360,43 @@ def write_meta(
     return folder
 
 
+# Of which llama.cpp turns consecutive values, so that its converter permutes q and k.
+INTERLEAVED = {"llama", "granite", "mistral3", "smollm3"}
+# Mistral as the converter writes it: a LLaMA, of whose window no key says anything.
+WRITTEN_AS = {"mistral": "llama", "ministral": "llama"}
+FUSED = {
+    "attn_qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    "ffn_up": ["mlp.gate_proj", "mlp.up_proj"],
+}
+
+
+def architecture_of(spec: LlamaSpec) -> str:
+    """The architecture as which llama.cpp's converter writes a model of this spec."""
+    if spec.rotary_dim is not None or spec.rope.type == "longrope":
+        return "phi3"
+    kind = family_of(spec)["model_type"]
+    return WRITTEN_AS.get(kind, kind)
+
+
 def write_gguf(
     path: Path,
     spec: LlamaSpec,
     tensors: dict[str, torch.Tensor],
     kind: str = "f32",
     describe: Callable[[Any], None] = lambda writer: None,
+    architecture: str | None = None,
 ) -> Path:
     """A GGUF file as llama.cpp's converter writes it: q and k with RoPE's pairs interleaved.
 
     Matrices are of the given kind, such as f16 or q8_0; vectors are always f32. `describe` adds
-    fields, such as a tokenizer's, with the writer.
+    fields, such as a tokenizer's, with the writer. `architecture`: another than the spec's own.
     """
     import gguf
 
-    from llx.exporter.sources.gguf import INNER, OUTER
+    from llx.exporter.sources.gguf_architectures import INNER, OUTER
 
-    writer = gguf.GGUFWriter(path, "llama")
+    architecture = architecture or architecture_of(spec)
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(spec.layers)
     writer.add_context_length(spec.context)
     writer.add_embedding_length(spec.dim)
@@ -387,6 +407,7 @@ def write_gguf(
     writer.add_rope_freq_base(spec.rope.theta)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
     _add_rope_scaling(writer, spec)
+    _add_parts(writer, spec, architecture)
     describe(writer)
     stored = gguf.GGMLQuantizationType[kind.upper()]
 
@@ -398,7 +419,7 @@ def write_gguf(
 
     outer = {ours: theirs for theirs, ours in OUTER.items()}
     inner = {ours: theirs for theirs, ours in INNER.items()}
-    for name, tensor in tensors.items():
+    for name, tensor in (fused_as_phi3(tensors) if architecture == "phi3" else tensors).items():
         array = tensor.numpy()
         if name in outer:
             add(outer[name], array)
@@ -406,9 +427,9 @@ def write_gguf(
         _, _, layer, module = name.rsplit(".", 1)[0].split(".", 3)
         suffix = name.rsplit(".", 1)[1]
         heads = {"self_attn.q_proj": spec.heads, "self_attn.k_proj": spec.kv_heads}.get(module)
-        if heads:
+        if heads and architecture in INTERLEAVED:
             array = _interleave(array, heads)
-        add(f"blk.{layer}.{inner[module]}.{suffix}", array)
+        add(f"blk.{layer}.{inner.get(module, module)}.{suffix}", array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -416,22 +437,52 @@ def write_gguf(
     return path
 
 
+def fused_as_phi3(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors with Phi-3's projections one below the other, under their names in GGUF."""
+    left = dict(tensors)
+    for name in tensors:
+        for fused, parts in FUSED.items():
+            place, found, kind = name.partition(parts[0])
+            if found:
+                rows = [left.pop(f"{place}{part}{kind}") for part in parts]
+                left[f"{place}{fused}{kind}"] = torch.cat(rows)
+    return left
+
+
+def _add_parts(writer: Any, spec: LlamaSpec, architecture: str) -> None:
+    """The keys of one architecture alone."""
+    if architecture == "granite":
+        writer.add_embedding_scale(spec.embed_scale)
+        writer.add_residual_scale(spec.residual_scale)
+        writer.add_attention_scale(spec.attention_scale or spec.head_dim**-0.5)
+        writer.add_logit_scale(1 / spec.logit_scale)
+    if architecture == "phi3":
+        writer.add_rope_dimension_count(spec.rotated)
+        writer.add_sliding_window(spec.window or 0)
+
+
 def _add_rope_scaling(writer: Any, spec: LlamaSpec) -> None:
-    """RoPE scaling as llama.cpp's converter writes it: keys, or Llama 3.1's table of divisors."""
+    """RoPE scaling as llama.cpp's converter writes it: keys, or tables of divisors."""
     import gguf
 
     rope = spec.rope
     if rope.type in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(rope.type))
         writer.add_rope_scaling_factor(rope.factor)
-    if rope.type == "yarn":
+    if rope.type in ("yarn", "longrope"):
         writer.add_rope_scaling_orig_ctx_len(rope.original_context)
+    if rope.type == "yarn":
         writer.add_rope_scaling_yarn_beta_fast(rope.beta_fast)
         writer.add_rope_scaling_yarn_beta_slow(rope.beta_slow)
     if rope.type == "llama3":
         plain = inverse_frequencies(RopeSpec(theta=rope.theta), spec.head_dim)
         divisors = plain / inverse_frequencies(rope, spec.head_dim)
         writer.add_tensor("rope_freqs.weight", divisors.astype(np.float32))
+    if rope.type == "longrope":
+        writer.add_rope_scaling_attn_factors(rope.attention_factor)
+        short = np.array(rope.short_factors, np.float32)
+        writer.add_tensor("rope_factors_long.weight", 4 * short)
+        writer.add_tensor("rope_factors_short.weight", short)
 
 
 def _interleave(array: np.ndarray, heads: int) -> np.ndarray:

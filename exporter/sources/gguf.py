@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,40 +16,35 @@ from numpy.typing import NDArray
 
 from llx.errors import BadInput
 from llx.exporter.sources.base import TensorInfo, Text, interleaved_rows, read_text
-from llx.exporter.sources.gguf_keys import (
-    PREFIX,
-    REMEDY,
-    keys_of,
-    of_every_layer,
-    require_llama,
+from llx.exporter.sources.gguf_architectures import (
+    ARCHITECTURES,
+    INNER,
+    OUTER,
+    architecture_of,
 )
+from llx.exporter.sources.gguf_keys import REMEDY, keys_of, of_every_layer
 from llx.exporter.sources.gguf_parts import DAMAGE, GgufFile, Stored
-from llx.exporter.sources.gguf_rope import DIVISORS, rope_of
+from llx.exporter.sources.gguf_rope import LONG, rope_of, rotated_of, tables_of
 from llx.exporter.vocabulary.gguf import read_gguf
 from llx.exporter.vocabulary.templates import GGUF_KEY
-from llx.llama.spec import LlamaSpec
+from llx.llama.spec import FIXED_WITHIN, LlamaSpec, RopeSpec
 
-# GGUF's names by Hugging Face's, outside of and within a block.
-OUTER = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-INNER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: in one of the file's, of which it may be some of the rows."""
+
+    stored: Stored
+    rows: range
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its own shape."""
+        return (len(self.rows), *self.stored.shape[1:])
 
 
 class GgufSource:
-    """A GGUF file of architecture `llama`, or the parts that one was split into."""
+    """A GGUF file of a LLaMA or its kin, or the parts that one was split into."""
 
     def __init__(self, path: Path, warnings: list[str] | None = None) -> None:
         self.path = path
@@ -56,6 +52,8 @@ class GgufSource:
         self.skipped: dict[str, str] = {}
         self._reader = GgufFile(path)
         self._stored = self._reader.tensors
+        self._name = architecture_of(path, self._values_below("general."))
+        self._architecture = ARCHITECTURES[self._name]
         self.spec = self._read_spec()
         if self.spec.tied and self._reader.part_by_name:
             raise BadInput(
@@ -68,41 +66,74 @@ class GgufSource:
         self.files = self._reader.paths
 
     @cached_property
-    def _places(self) -> dict[str, Stored]:
-        # The spec holds what the table of RoPE divisors says: it is no weight.
-        stored = {name: tensor for name, tensor in self._stored.items() if name != DIVISORS}
-        return {_hugging_face_name(name): tensor for name, tensor in stored.items()}
+    def _places(self) -> dict[str, Place]:
+        # The spec holds what the tables of RoPE say: they are no weights.
+        tables = tables_of(self._architecture)
+        return {
+            part: Place(one, rows)
+            for name, one in self._stored.items()
+            if name not in tables
+            for part, rows in self._parts_of(name, one.shape[0])
+        }
+
+    def _parts_of(self, name: str, rows: int) -> Iterator[tuple[str, range]]:
+        """The Hugging Face names of a tensor's parts, most often of one, and the rows of each."""
+        layer, module, kind = _within_block(name)
+        fused = self._architecture.fused.get(module)
+        if fused is None:
+            yield _hugging_face_name(name), range(rows)
+            return
+        spec = self.spec
+        sizes = {"q": spec.q_dim, "k": spec.kv_dim, "v": spec.kv_dim}
+        start = 0
+        for part in fused:
+            short = part.rpartition(".")[2].removesuffix("_proj")
+            stop = start + sizes.get(short, spec.ffn_dim)
+            # Whatever is too many belongs to the last, whose shape is then refused.
+            yield (
+                f"model.layers.{layer}.{part}.{kind}",
+                range(rows)[start : None if part is fused[-1] else stop],
+            )
+            start = stop
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """Every tensor of the file, by its Hugging Face name."""
         return {
-            name: TensorInfo(stored.shape, stored.kind.name, stored.is_float)
-            for name, stored in self._places.items()
+            name: TensorInfo(place.shape, place.stored.kind.name, place.stored.is_float)
+            for name, place in self._places.items()
         }
 
     def read(
         self, name: str, rows: slice = slice(None), columns: slice = slice(None)
     ) -> torch.Tensor:
         """A tensor, or a block of one, dequantized to float32; float16 stays what it is."""
-        order = self._row_order(name)
-        found = self._places[name].values(rows if order is None else order[rows], columns)
-        return torch.from_numpy(found)
+        place, order = self._places[name], self._row_order(name)
+        part = place.rows[rows]
+        where: Any = slice(part.start, part.stop) if order is None else order[rows]
+        return torch.from_numpy(place.stored.values(where, columns))
 
     def _row_order(self, name: str) -> NDArray[np.int64] | None:
-        """Where each row of q and k lies, of weights and of biases; None for all others."""
+        """Where each row of q and k lies, of weights and of biases; None where all lie in order."""
+        if not self._architecture.interleaved:
+            return None
         rows = self.tensors[name].shape[0]
         heads = {"q_proj": self.spec.heads, "k_proj": self.spec.kv_heads}
         projection = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
         return interleaved_rows(rows, heads[projection]) if projection in heads else None
 
     def _read_spec(self) -> LlamaSpec:
-        values = self._values_below("general.", PREFIX)
-        require_llama(self.path, values)
-        keys, rope = keys_of(self.path, values, self.warnings.append)
+        architecture, prefix = self._architecture, f"{self._name}."
+        keys, rope_keys = keys_of(
+            self.path,
+            self._values_below(prefix),
+            prefix,
+            architecture.keys,
+            self.warnings.append,
+        )
 
         def each(value: int | list[int], key: str) -> int:
-            return of_every_layer(value, keys.block_count, self.path, key)
+            return of_every_layer(value, keys.block_count, self.path, prefix + key)
 
         heads = each(keys.head_count, "attention.head_count")
         kv_heads = heads
@@ -111,11 +142,18 @@ class GgufSource:
         head_dim = keys.key_length or keys.embedding_length // heads
         if (keys.value_length or head_dim) != head_dim:
             raise BadInput(
-                f"{self.path} has values of {keys.value_length} a head (llama.attention."
+                f"{self.path} has values of {keys.value_length} a head ({prefix}attention."
                 f"value_length) and keys of {head_dim}",
                 "export a LLaMA, whose keys and values have one size",
             )
         try:
+            rotated = rotated_of(rope_keys, architecture, head_dim)
+            names = tables_of(architecture)
+            tables = {name: self._table(name) for name in names if name in self._stored}
+            if LONG in tables:
+                self.skipped[LONG] = "RoPE beyond the original context"
+            rope = rope_of(rope_keys, architecture, rotated, keys.context_length, tables)
+            context = self._context(rope, keys.context_length)
             return LlamaSpec(
                 layers=keys.block_count,
                 dim=keys.embedding_length,
@@ -124,17 +162,37 @@ class GgufSource:
                 head_dim=head_dim,
                 ffn_dim=each(keys.feed_forward_length, "feed_forward_length"),
                 vocab=self._stored["token_embd.weight"].shape[0],
-                context=keys.context_length,
+                context=context,
                 norm_eps=keys.norm_eps,
-                rope=rope_of(rope, head_dim, keys.context_length, self._divisors()),
+                rope=rope,
+                rotary_dim=None if rotated == head_dim else rotated,
                 tied="output.weight" not in self._stored,
-                attention_bias="blk.0.attn_q.bias" in self._stored,
+                qk_norm=architecture.qk_norm,
+                nope=architecture.nope(keys.block_count),
                 mlp_bias="blk.0.ffn_gate.bias" in self._stored,
+                **self._attention_biases(),
+                **keys.parts(context),
             )
         except DAMAGE as error:
             raise BadInput(
                 f"{self.path} does not describe a LLaMA ({error})", "use a complete GGUF file"
             ) from None
+
+    def _attention_biases(self) -> dict[str, Any]:
+        """Which projections have biases: no key says it, to llama.cpp neither."""
+        inner = any(f"blk.0.attn_{module}.bias" in self._stored for module in ("q", "qkv"))
+        outer = "blk.0.attn_output.bias" in self._stored
+        return {"attention_bias": inner and outer, "qkv_bias": inner and not outer}
+
+    def _context(self, rope: RopeSpec, context: int) -> int:
+        """The context within which the RoPE is what the spec says; told where it is shorter."""
+        if rope.type not in FIXED_WITHIN or context <= rope.original_context:
+            return context
+        self.warnings.append(
+            f"{self.path.name} has a context of {context}, of which {rope.original_context} are "
+            f"exported: beyond, {rope.type}'s frequencies depend on each sequence's length"
+        )
+        return rope.original_context
 
     def _values_below(self, *prefixes: str) -> dict[str, Any]:
         """Values of the file's keys that begin so."""
@@ -149,12 +207,9 @@ class GgufSource:
                 f"{self.path} holds a key that cannot be read ({error})", REMEDY
             ) from None
 
-    def _divisors(self) -> NDArray[np.float32] | None:
-        """llama.cpp's table of what each RoPE frequency is divided by, where there is one."""
-        stored = self._stored.get(DIVISORS)
-        if stored is None:
-            return None
-        return np.asarray(stored.values(), np.float32)
+    def _table(self, name: str) -> NDArray[np.float32]:
+        """One of llama.cpp's tables of what each RoPE frequency is divided by."""
+        return np.asarray(self._stored[name].values(), np.float32)
 
     def text(self) -> Text | None:
         """The file's own vocabulary as a tokenizer.json, or else the one that lies beside it."""
@@ -184,11 +239,16 @@ def _contents(name: str, field: gguf.ReaderField) -> Any:
         return bytes(field.parts[-1])
 
 
+def _within_block(name: str) -> tuple[str, str, str]:
+    """A tensor's layer, module and kind; empty where it is in no block."""
+    if name.startswith("blk.") and name.count(".") == 3:
+        _, layer, module, kind = name.split(".")
+        return layer, module, kind
+    return "", "", ""
+
+
 def _hugging_face_name(name: str) -> str:
     if name in OUTER:
         return OUTER[name]
-    if name.startswith("blk.") and name.count(".") == 3:
-        _, layer, module, kind = name.split(".")
-        if module in INNER:
-            return f"model.layers.{layer}.{INNER[module]}.{kind}"
-    return name
+    layer, module, kind = _within_block(name)
+    return f"model.layers.{layer}.{INNER[module]}.{kind}" if module in INNER else name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -117,12 +117,14 @@ def sentencepiece_tokenizer(
     byte_fallback: bool,
     prefix: Prefix,
     squeeze: bool,
+    swallowing: Collection[str] = (),
 ) -> Tokenizer:
     """SentencePiece's BPE: pieces are joined by score, unknown characters fall back to bytes.
 
     `prefix`: LLaMA's published tokenizers always put a space in front; transformers has those with
     `"legacy": false` do so at the text's beginning alone. `squeeze` makes one space of several and
-    none of those at the ends.
+    none of those at the ends. `swallowing`: special tokens after which spaces and line ends are
+    dropped.
     """
     path, tokens = vocabulary.path, vocabulary.tokens
     if byte_fallback and set(BYTE_PIECES) - set(vocabulary.of(Kind.BYTE)):
@@ -166,7 +168,7 @@ def sentencepiece_tokenizer(
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    add_special(path, tokenizer, vocabulary.of(Kind.UNKNOWN, Kind.CONTROL))
+    add_special(path, tokenizer, vocabulary.of(Kind.UNKNOWN, Kind.CONTROL), swallowing=swallowing)
     return tokenizer
 
 
@@ -175,10 +177,13 @@ def byte_level_tokenizer(
     merges: Sequence[tuple[str, str]],
     words: Any,
     ignore_merges: bool = False,
+    compose: bool = False,
 ) -> Tokenizer:
     """BPE over bytes that are written as characters (GPT-2, Radford et al., 2019).
 
     `words` cuts the text first. With `ignore_merges` a word that is a token is taken as it is.
+    `compose`: letters and their accents are made one character before (Unicode's NFC), as Qwen's
+    tokenizers do and llama.cpp does not.
     """
     path = vocabulary.path
     tokens = {token: i for i, token in enumerate(vocabulary.tokens)}
@@ -187,6 +192,8 @@ def byte_level_tokenizer(
     except Exception as error:  # the library's own class, raised where a merge makes no token
         raise damaged(path, str(error)) from None
     tokenizer = Tokenizer(model)
+    if compose:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()
     add_special(path, tokenizer, vocabulary.of(Kind.CONTROL))
@@ -231,12 +238,18 @@ def put_around(tokenizer: Tokenizer, first: int | None, last: int | None) -> Non
 
 
 def add_special(
-    path: Path, tokenizer: Tokenizer, tokens: Sequence[str], special: bool = True
+    path: Path,
+    tokenizer: Tokenizer,
+    tokens: Sequence[str],
+    special: bool = True,
+    swallowing: Collection[str] = (),
 ) -> None:
     """Find these tokens in any text as they stand; special ones are left out when decoding."""
     if len(tokens) > MOST_SPECIAL:
         raise damaged(path, f"{len(tokens)} special tokens, where {MOST_SPECIAL} fit")
-    tokenizer.add_tokens([AddedToken(t, normalized=False, special=special) for t in tokens])
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False, special=special, rstrip=t in swallowing) for t in tokens]
+    )
 
 
 def check_tokens(path: Path, tokens: Sequence[str]) -> None:

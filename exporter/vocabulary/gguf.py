@@ -27,7 +27,15 @@ from llx.exporter.vocabulary.bpe import (
 )
 from llx.exporter.vocabulary.folder import JSON, read_folder
 from llx.exporter.vocabulary.templates import gguf_template
-from llx.exporter.vocabulary.words import GGUF_WORDS, LLAMA3_PRE, LLAMA3_SIGNS
+from llx.exporter.vocabulary.words import (
+    GGUF_WORDS,
+    LLAMA3_PRE,
+    LLAMA3_SIGNS,
+    PHI3_KEEPS,
+    PHI3_SIGNS,
+    QWEN2_PRE,
+    WHOLE_PRE,
+)
 
 # Texts at which llama.cpp stops wherever a vocabulary has them, whatever the file calls its end.
 END_TEXTS = (
@@ -160,7 +168,7 @@ def _own_text(of: _Fields, vocab: int | None) -> Text:
         kinds=_kinds(of, tokens, special, None if byte_level else named["unk_token"] or 0),
         bos=bos,
         eos=eos,
-        add_bos=add_bos if add_bos is not None else not byte_level or pre in LLAMA3_PRE,
+        add_bos=add_bos if add_bos is not None else not byte_level or pre in WHOLE_PRE,
         add_eos=bool(add_eos),
     )
     tokenizer = _byte_level(of, vocabulary, pre) if byte_level else _scored(of, vocabulary)
@@ -199,17 +207,20 @@ def _byte_level(of: _Fields, vocabulary: Vocabulary, pre: str) -> Tokenizer:
         vocabulary,
         [(left, right) for left, right in pairs],
         GGUF_WORDS[pre](),
-        ignore_merges=pre in LLAMA3_PRE,
+        ignore_merges=pre in WHOLE_PRE,
+        compose=pre in QWEN2_PRE,
     )
 
 
 def _scored(of: _Fields, vocabulary: Vocabulary) -> Tokenizer:
     scores = of.list_of("scores", "numbers")
     space = of.one("add_space_prefix", bool)
+    phi3 = set(PHI3_SIGNS) <= set(vocabulary.tokens)
     return sentencepiece_tokenizer(
         vocabulary,
         [0.0] * len(vocabulary.tokens) if scores is None else scores,
         byte_fallback=Kind.BYTE in vocabulary.kinds,
         prefix="never" if space is False else "always",
         squeeze=bool(of.one("remove_extra_whitespaces", bool)),
+        swallowing=set(vocabulary.of(Kind.CONTROL)) - set(PHI3_KEEPS) if phi3 else (),
     )

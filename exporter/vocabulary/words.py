@@ -1,6 +1,8 @@
-"""How a text is cut into words, before those become tokens: Llama 3's way, GPT-2's and SmolLM's.
+"""How a text is cut into words, before those become tokens: Llama 3's way, GPT-2's, and others.
 
 A GGUF file names them as `tokenizer.ggml.pre`, by llama.cpp's words (src/llama-vocab.cpp there).
+Patterns are those that were published with the models, which llama.cpp notes beside its own where
+its engine of patterns cannot follow them.
 """
 
 from __future__ import annotations
@@ -36,16 +38,41 @@ LLAMA3_ENDS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 # No other vocabulary has all of these.
 LLAMA3_SIGNS = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 LLAMA3_PRE = ("llama-bpe", "llama-v3", "llama3")
+# Qwen 2, 2.5 and 3: Llama 3's way, and every digit by itself.
+QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN2_PRE = ("qwen2", "deepseek-r1-qwen")
+# Words of one case, or of a capital and small letters: GPT-4o's, which Phi-4-mini took over, and
+# those of Mistral Nemo and what followed it, without contractions and with single digits.
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+CASED_SPLIT = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEKKEN_SPLIT = CASED_SPLIT.replace("(?i:'s|'t|'re|'ve|'m|'ll|'d)?", "").replace(
+    r"\p{N}{1,3}", r"\p{N}"
+)
+# Of these a word that is a token is taken whole, and a text begins with BOS unless a file says not.
+WHOLE_PRE = (*LLAMA3_PRE, "tekken")
+# Tokens that no vocabulary but Phi-3's has, and those after which it keeps spaces: it swallows
+# them after all others that are special, as llama.cpp does by the model's name.
+PHI3_SIGNS = ("<|placeholder1|>", "<|assistant|>", "<|user|>", "<|end|>")
+PHI3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
+
+
+def split_words(pattern: str) -> Any:
+    """The words that a pattern finds, as bytes."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def llama3_words() -> Any:
     """Llama 3's words, as bytes."""
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    return split_words(LLAMA3_SPLIT)
 
 
 def gpt2_words(add_prefix_space: bool = False) -> Any:
@@ -58,9 +85,13 @@ def smollm_words() -> Any:
     return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2_words()])
 
 
-# By `tokenizer.ggml.pre`. DBRX and Smaug cut as Llama 3 does, and then do not take a whole word.
+# By `tokenizer.ggml.pre`. DBRX (Phi-4 and Granite 4, too) and Smaug (SmolLM3) cut as Llama 3 does,
+# and then do not take a whole word; Refact (Granite 3) and StarCoder cut as SmolLM does.
 GGUF_WORDS: Mapping[str, Callable[[], Any]] = {
-    "smollm": smollm_words,
     "gpt-2": gpt2_words,
+    **dict.fromkeys(("smollm", "refact", "starcoder"), smollm_words),
     **dict.fromkeys((*LLAMA3_PRE, "smaug-bpe", "dbrx"), llama3_words),
+    **dict.fromkeys(QWEN2_PRE, lambda: split_words(QWEN2_SPLIT)),
+    "gpt-4o": lambda: split_words(CASED_SPLIT),
+    "tekken": lambda: split_words(TEKKEN_SPLIT),
 }

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from llx.bench.sessions import ENGINES
 from llx.errors import BadInput
 from llx.exporter.export import export
 from llx.exporter.locate import RandomWeights, locate
 from llx.exporter.request import ExportRequest
+from llx.exporter.sources import check_coverage, open_source
+from llx.exporter.sources.gguf_rope import LONG
 from llx.llama.presets import Preset
 from llx.precision import PRECISIONS
 from tests.checkpoints import (
+    KIN_SPECS,
     TINY,
+    architecture_of,
     random_tensors,
     write_bin,
     write_checkpoint,
@@ -33,6 +40,12 @@ WRITERS = {
     "Meta's, two shards as Llama 2": lambda f: write_meta(f, TINY, HALVES, 2, 1),
     "Meta's, two shards as Llama 3": lambda f: write_meta(f, TINY, HALVES, 2, 0),
     "GGUF f16": lambda f: write_gguf(f / "tiny.gguf", TINY, WIDENED, "f16"),
+}
+# What a GGUF file can say of each: no window but Phi-3's, and of layers without RoPE every fourth.
+SAID = {
+    name: replace(spec, layers=5, nope=(3,)) if spec.nope else spec
+    for name, spec in KIN_SPECS.items()
+    if not spec.windowed or architecture_of(spec) == "phi3"
 }
 
 
@@ -55,6 +68,29 @@ def test_every_format_gives_the_same_artifact(plain, tmp_path, write):
     artifact = exported(tmp_path / "out", write(tmp_path / "in"))
     assert artifact.sha256 == plain.sha256
     assert artifact.manifest.casts == plain.manifest.casts
+
+
+@pytest.mark.parametrize("spec", SAID.values(), ids=SAID)
+def test_kin_are_the_same_in_a_gguf_file_and_in_safetensors(tmp_path, spec):
+    tensors = random_tensors(spec)
+    plain = open_source(write_checkpoint(tmp_path / "plain", spec, tensors))
+    source = open_source(write_gguf(tmp_path / "kin.gguf", spec, tensors))
+    assert source.spec == plain.spec == spec
+    assert source.tensors == plain.tensors
+    assert set(check_coverage(source)) <= {LONG}
+    assert source.warnings == []
+    for name in tensors:
+        assert torch.equal(source.read(name), plain.read(name)), name
+
+
+@pytest.mark.parametrize("name", ["window", "window-of-one-layer"])
+def test_mistrals_window_is_not_in_a_gguf_file(tmp_path, name):
+    """llama.cpp's converter does not write it: a Mistral 0.1 sees all, there and here."""
+    spec = KIN_SPECS[name]
+    tensors = random_tensors(spec)
+    source = open_source(write_gguf(tmp_path / "mistral.gguf", spec, tensors))
+    assert source.spec == replace(spec, window=None, windowed=())
+    assert all(torch.equal(source.read(name), tensor) for name, tensor in tensors.items())
 
 
 def test_random_weights_run_and_are_labelled(tmp_path):

