@@ -23,7 +23,7 @@ torchtune's model builders, and logs of llama.cpp that print what a GGUF says. B
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -430,9 +430,8 @@ def preset_of_size(size: str, family: str | None = None) -> Preset:
     among = family_named(family) if family else PRESETS
     sized = [preset for preset in among if preset.size == wanted]
     if not sized:
-        sizes = ", ".join(dict.fromkeys(preset.size for preset in among))
         of = f" of {among[0].family}" if family else ""
-        raise BadInput(f"unknown size {size!r}{of}", f"choose one of {sizes}")
+        raise BadInput(f"unknown size {size!r}{of}", f"choose one of {_sizes(among)}")
     usual = _FAMILY_OF_SIZE.get(wanted)
     return next((p for p in sized if not family and p.family_key == usual), sized[0])
 
@@ -459,13 +458,19 @@ def chosen_preset(
             "--model names one model, so --family has nothing to choose", "give --model alone"
         )
     if family and not size:
-        sizes = dict.fromkeys(preset.size for preset in family_named(family))
         raise BadInput(
-            f"--family {family} alone names no model", f"add --size, one of {', '.join(sizes)}"
+            f"--family {family} alone names no model",
+            f"add --size, one of {_sizes(family_named(family))}",
         )
     if size:
         return preset_of_size(size, family)
     return preset_named(model) if model else None
+
+
+def _sizes(among: Sequence[Preset]) -> str:
+    """The sizes of models, from the smallest on."""
+    ordered = sorted(among, key=lambda preset: preset.spec.parameters)
+    return ", ".join(dict.fromkeys(preset.size for preset in ordered))
 
 
 def _key(family: str) -> str:
