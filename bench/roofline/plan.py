@@ -120,7 +120,7 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
         decode=_phase(
             *(decode, rows, precision, device, lacks is None),
             memory_alone=True,
-            engine_bytes=roofline.bytes_over_all_slots(spec, precision, sizes.capacity, rows),
+            engine_bytes=roofline.bytes_where_masked(spec, precision, sizes.capacity, rows),
         ),
         prefill=_phase(prefill, rows * sizes.prompt, precision, device, lacks is None),
         lacks=lacks,

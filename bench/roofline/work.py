@@ -164,13 +164,21 @@ def bytes_per_decode_step(
     return bytes_per_step(spec, precision, 1, filled, rows, dense)
 
 
-def bytes_over_all_slots(spec: LlamaSpec, precision: Precision, capacity: int, rows: int) -> int:
-    """Bytes that a decode step reads where attention is over all slots, and masks hide the rest.
+def bytes_where_masked(
+    spec: LlamaSpec,
+    precision: Precision,
+    positions: int,
+    rows: int,
+    dense: frozenset[str] = frozenset(),
+) -> int:
+    """Bytes that a decode step reads whose attention goes over so many positions in every layer.
 
-    So it is in the graphs `standard` and `primitive`, which TensorRT takes: neither what is not
-    filled yet nor what lies before a window is spared.
+    So do all engines: the graphs `standard` and `primitive`, which TensorRT takes, go over all
+    slots of the cache, ONNX Runtime's GroupQueryAttention and PyTorch over those that are filled.
+    What lies before a window is masked, and not spared (log of 2026-12-01).
     """
-    return bytes_per_decode_step(replace(spec, window=None, windowed=()), precision, capacity, rows)
+    plain = replace(spec, window=None, windowed=())
+    return bytes_per_decode_step(plain, precision, positions, rows, dense)
 
 
 def linear_parameters(spec: LlamaSpec) -> int:

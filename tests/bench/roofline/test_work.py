@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from llx.bench.roofline.work import (
     activation_bytes,
-    bytes_over_all_slots,
     bytes_per_decode_step,
     bytes_per_step,
+    bytes_where_masked,
     cache_bytes,
     linear_parameters,
     prefill_work,
@@ -151,7 +151,7 @@ def test_a_step_reads_the_window_alone_and_an_engine_that_masks_all():
     assert bytes_per_decode_step(spec, FP16, 4096, 1) == bytes_per_decode_step(plain, FP16, 4096, 1)
     read = bytes_per_decode_step(spec, FP16, 10000, 1)
     assert read == bytes_per_decode_step(plain, FP16, 4096, 1)
-    whole = bytes_over_all_slots(spec, FP16, 10000, 1)
+    whole = bytes_where_masked(spec, FP16, 10000, 1)
     assert whole == bytes_per_decode_step(plain, FP16, 10000, 1)
     assert cache_bytes(spec, FP16, 10000, 1) == cache_bytes(plain, FP16, 10000, 1)
 
