@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,9 @@ ASKED_BY = "--chat"
 # Where a message ends that is left open. Its last space shows whether the template trims messages.
 MARK = "HERE_THE_MESSAGE_IS_LEFT_OPEN "
 
+# Whether a model shall think, by the names that templates know: Qwen3 and SmolLM3, Granite 3.
+THINKING = ("enable_thinking", "thinking")
+
 # What a model thought before it answered, by the names that go around; templates read the first.
 REASONING = ("reasoning_content", "thinking", "reasoning")
 
@@ -34,8 +38,9 @@ class ConversationRefused(BadInput):
 class ChatTemplate:
     """An artifact's chat template. `option` is what asked for it, `now` the time it is told.
 
-    `instead`: what can be done without a template, where that is not to leave out the option. Its
-    process is started by the first conversation and ends with `close`, or with the object.
+    `thinking`: whether it is told to let the model think; None: it is told nothing. `instead`: what
+    can be done without a template, where that is not to leave out the option. Its process is
+    started by the first conversation and ends with `close`, or with the object.
     """
 
     def __init__(
@@ -44,8 +49,9 @@ class ChatTemplate:
         option: str = ASKED_BY,
         now: datetime | None = None,
         instead: str = "",
+        thinking: bool | None = None,
     ) -> None:
-        self._artifact, self._now = artifact, now
+        self._artifact, self._now, self._thinking = artifact, now, thinking
         self._without = instead or f"leave out {option}"
         self._process = TemplateProcess()
 
@@ -61,6 +67,7 @@ class ChatTemplate:
         nothing.
         """
         variables = {
+            **({} if self._thinking is None else dict.fromkeys(THINKING, self._thinking)),
             **self._special_tokens,
             "messages": [_as_templates_read(message) for message in messages],
             "tools": None,
@@ -83,6 +90,17 @@ class ChatTemplate:
                 "the chat template renders nothing at all of the conversation", self._remedy
             )
         return text
+
+    def tell_of_thinking(self, messages: list[Message], tell: Callable[[str], None]) -> None:
+        """Say so where the conversation is the same whether the model is told to think or not."""
+        if self._thinking is None:
+            return
+        told, texts = self._thinking, set()
+        for self._thinking in (not told, told):
+            texts.add(self.render(messages))
+        if len(texts) == 1:
+            option = "--thinking" if told else "--no-thinking"
+            tell(f"this chat template knows nothing of thinking: {option} changes nothing")
 
     def left_open(self, messages: list[Message]) -> str:
         """A conversation up to the end of its last message, for the model to go on with that.
@@ -145,12 +163,24 @@ def _as_templates_read(message: Message) -> Message:
     return {"thinking": reasoning[0], **said, "reasoning_content": reasoning[0]}
 
 
-def chat_prompt(artifact: Artifact, question: str, date: str | None = None) -> str:
+def chat_prompt(
+    artifact: Artifact,
+    question: str,
+    date: str | None = None,
+    thinking: bool | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> str:
     """The question as the chat template asks it, which is told a date. None: now.
 
-    Raises as `render_chat` does.
+    Raises as `ChatTemplate.render` does.
     """
-    return render_chat(artifact, [{"role": "user", "content": question}], date=date)
+    asked: list[Message] = [{"role": "user", "content": question}]
+    template = ChatTemplate(artifact, now=day_of(date), thinking=thinking)
+    try:
+        template.tell_of_thinking(asked, tell)
+        return template.render(asked)
+    finally:
+        template.close()
 
 
 def render_chat(

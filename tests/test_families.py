@@ -19,8 +19,10 @@ import llx
 from llx.bench.generate import chat_prompt
 from llx.bench.text import tokenizer_of
 from llx.exporter.vocabulary.words import LLAMA3_SPECIAL
-from llx.llama.presets import PRESETS, Preset, families
-from tests.checkpoints import random_tensors, rope_scaling_of
+from llx.llama.families import FAMILIES
+from llx.llama.presets import Preset, families
+from tests.checkpoints import config_of, random_tensors
+from tests.conversations import DEEPSEEK_R1, GRANITE_3, MISTRAL, QWEN_3, SMOLLM_3
 from tests.exporter.vocabularies import train, train_ranks
 
 TEXTS = ("Hello, world!", "  two spaces", "naïve 漢字 🙂\n\nend", "x = 12345", "")
@@ -55,6 +57,11 @@ CHATML = (
     "{{ '<|im_start|>system\nBe helpful.<|im_end|>\n' }}{% endif %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PHI = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] "
+    "+ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}"
+    "{% else %}{{ eos_token }}{% endif %}"
 )
 ZEPHYR = (
     "{% for message in messages %}\n{{ '<|' + message['role'] + '|>\n' + message['content'] "
@@ -142,6 +149,21 @@ KINDS: dict[str, tuple[Kind, str | None]] = {
     "llama3.3": (ranks, HEADERS),
     "tinyllama": (sentencepiece, ZEPHYR),
     "smollm2": (byte_level, CHATML),
+    "mistral": (sentencepiece, MISTRAL),
+    "qwen2.5": (byte_level, CHATML),
+    "qwen2.5coder": (byte_level, CHATML),
+    "qwen3": (byte_level, QWEN_3),
+    "deepseekr1distill": (byte_level, DEEPSEEK_R1),
+    "smollm3": (byte_level, SMOLLM_3),
+    "granite3.1": (byte_level, GRANITE_3),
+    "granite3.3": (byte_level, GRANITE_3),
+    "phi3": (sentencepiece, PHI),
+    "yi": (sentencepiece, CHATML),
+}
+# What transformers calls a family where the spec's parts do not say it.
+NAMED = {
+    "mistral": {"model_type": "mistral"},
+    "phi3": {"model_type": "phi3", "pad_token_id": None},
 }
 
 
@@ -149,9 +171,13 @@ def small(preset: Preset, vocab: int) -> Any:
     """The preset's spec with little of everything, its heads sharing KV heads as they do."""
     share = preset.spec.heads // preset.spec.kv_heads
     heads = max(share, 2)
+    spec, layers = preset.spec, 4 if preset.spec.nope else 2
     return replace(
-        preset.spec,
-        layers=2,
+        spec,
+        layers=layers,
+        window=spec.window and 7,
+        windowed=spec.windowed[:layers],
+        nope=spec.nope[:1],
         dim=48,
         heads=heads,
         kv_heads=heads // share,
@@ -163,30 +189,22 @@ def small(preset: Preset, vocab: int) -> Any:
 
 def saved(folder: Path, preset: Preset) -> tuple[Any, Any]:
     """A model and its tokenizer, as `save_pretrained` writes both into the folder."""
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     kind, template = KINDS[preset.family_key]
     tokenizer = kind(folder.with_name("tokenizer"), template)
     spec = small(preset, len(tokenizer) + 3)  # rows beyond the tokenizer's tokens, as many have
-    plain = spec.rope.type == "default"
-    rope = {"rope_type": "default"} if plain else rope_scaling_of(spec.rope)
-    config = LlamaConfig(
-        vocab_size=spec.vocab,
-        hidden_size=spec.dim,
-        intermediate_size=spec.ffn_dim,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        num_key_value_heads=spec.kv_heads,
-        head_dim=spec.head_dim,
-        max_position_embeddings=spec.context,
-        rms_norm_eps=spec.norm_eps,
-        tie_word_embeddings=spec.tied,
-        rope_parameters=rope | {"rope_theta": spec.rope.theta},
+    settings = config_of(spec) | NAMED.get(preset.family_key, {})
+    config = AutoConfig.for_model(
+        **settings | {"sliding_window": spec.window},
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
     )
-    model = LlamaForCausalLM(config).eval()
-    missing = model.load_state_dict(random_tensors(spec), strict=False).missing_keys
+    config.eos_token_id = tokenizer.eos_token_id
+    model = AutoModelForCausalLM.from_config(config).eval()
+    tensors = random_tensors(spec)
+    if preset.family_key == "phi3":
+        tensors = packed(tensors)
+    missing = model.load_state_dict(tensors, strict=False).missing_keys
     assert set(missing) <= {"lm_head.weight"} if spec.tied else not missing
     model.tie_weights()
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
@@ -195,19 +213,37 @@ def saved(folder: Path, preset: Preset) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def packed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As Phi-3 has them: q, k and v in one, gate and up in one."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        part = next((part for part in PACKED if part in name), "")
+        found.setdefault(name.replace(part, PACKED.get(part, "")), []).append(tensor)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+PACKED = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj"), "qkv_proj"),
+    **dict.fromkeys(("gate_proj", "up_proj"), "gate_up_proj"),
+}
+
+
 def test_every_family_is_here():
     assert set(KINDS) == set(families())
 
 
-QUICK = ("llama2", "llama3.2", "smollm2")  # one of each kind of tokenizer
-EACH = [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in KINDS]
+# One of each kind of tokenizer, and one of each part.
+QUICK = ("llama2", "llama3.2", "smollm2", "mistral", "qwen2.5", "qwen3", "smollm3", "granite3.3")
+# Of its config.json nothing is read yet: its sizes are known by name alone.
+READ = [family for family in KINDS if family != "phi3" or "phi3" in FAMILIES]
+EACH = [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in READ]
 
 
 @pytest.mark.parametrize("family", EACH)
 def test_a_family_saved_by_transformers_answers_as_there(tmp_path, family):
     from transformers import AutoTokenizer
 
-    preset = next(p for p in PRESETS if p.family_key == family)
+    preset = max(families()[family], key=lambda p: len(p.spec.parts))
     model, _ = saved(tmp_path / "saved", preset)
     told: list[str] = []
     artifact = llx.export(

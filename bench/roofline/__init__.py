@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llx.bench.roofline.plan import sizes_for as sizes_for
     from llx.bench.roofline.work import Work as Work
     from llx.bench.roofline.work import bytes_per_decode_step as bytes_per_decode_step
+    from llx.bench.roofline.work import bytes_where_masked as bytes_where_masked
     from llx.bench.roofline.work import held_to as held_to
     from llx.bench.roofline.work import prefill_work as prefill_work
     from llx.bench.roofline.work import step_work as step_work
@@ -22,6 +23,6 @@ __getattr__, __dir__, __all__ = hand_on(
     {
         "ceiling": "CeilingJob find_ceiling",
         "plan": "plans_for sizes_for",
-        "work": "Work bytes_per_decode_step held_to prefill_work step_work",
+        "work": "Work bytes_per_decode_step bytes_where_masked held_to prefill_work step_work",
     },
 )

@@ -98,7 +98,8 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
     """Predict memory and speed of a model on one device.
 
     The decode step is the one that finds the prompt in the cache. An engine of a graph whose
-    attention is over all slots reads them all, filled or not: its realistic speed does. A prefill
+    attention is over all slots reads them all, filled or not, before a window or in it: its
+    realistic speed does. A prefill
     whose rate is unknown is unknown. A decode step is then taken to be bound by memory: with the 8
     rows of an export it computes some 30 FLOPs a byte at most, and no known chip needs so few to be
     bound by compute.
@@ -119,7 +120,7 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
         decode=_phase(
             *(decode, rows, precision, device, lacks is None),
             memory_alone=True,
-            engine_bytes=roofline.bytes_per_decode_step(spec, precision, sizes.capacity, rows),
+            engine_bytes=roofline.bytes_where_masked(spec, precision, sizes.capacity, rows),
         ),
         prefill=_phase(prefill, rows * sizes.prompt, precision, device, lacks is None),
         lacks=lacks,

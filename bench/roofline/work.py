@@ -71,8 +71,8 @@ def weights_bytes(
 
 
 def rope_table_bytes(spec: LlamaSpec, precision: Precision, capacity: int) -> int:
-    """Bytes of the cosines and sines of the cache's positions, [capacity, D/2] each."""
-    return BYTES[precision.compute] * capacity * spec.head_dim
+    """Bytes of the cosines and sines of the cache's positions, [capacity, pairs] each."""
+    return BYTES[precision.compute] * capacity * spec.rotated
 
 
 def stored_bytes(spec: LlamaSpec, precision: Precision, capacity: int) -> int:
@@ -84,8 +84,28 @@ def stored_bytes(spec: LlamaSpec, precision: Precision, capacity: int) -> int:
 
 
 def cache_bytes(spec: LlamaSpec, precision: Precision, positions: int, rows: int) -> int:
-    """Bytes of the keys and values of so many positions: 2·L·Hkv·D a position and row."""
-    return BYTES[precision.compute] * 2 * spec.layers * spec.kv_dim * positions * rows
+    """Bytes of the keys and values of so many positions: 2·L·Hkv·D a position and row.
+
+    Layers with a window have as many slots as the others.
+    """
+    return spec.layers * _layer_cache_bytes(spec, precision, positions, rows)
+
+
+def _layer_cache_bytes(spec: LlamaSpec, precision: Precision, positions: int, rows: int) -> int:
+    return BYTES[precision.compute] * 2 * spec.kv_dim * positions * rows
+
+
+def seen_cache_bytes(
+    spec: LlamaSpec, precision: Precision, new: int, filled: int, rows: int
+) -> int:
+    """Bytes of the keys and values that T new tokens see, after which P positions are filled.
+
+    Through a window of W positions T tokens together see the last W + T − 1.
+    """
+    through = min(filled, (spec.window or 0) + new - 1)
+    layers = len(spec.windowed)
+    whole = (spec.layers - layers) * _layer_cache_bytes(spec, precision, filled, rows)
+    return whole + layers * _layer_cache_bytes(spec, precision, through, rows)
 
 
 def activation_bytes(
@@ -93,8 +113,8 @@ def activation_bytes(
 ) -> int:
     """An estimate of what an engine holds beside weights and cache: its largest step, [B, T].
 
-    The largest of three moments, whose buffers are reused by the others, and the boolean mask
-    [B, T, S]:
+    The largest of three moments, whose buffers are reused by the others, and the boolean masks
+    [B, T, S], one of each window and one without:
 
     - attention: residual, q, k, v, and its output: dim + 2·H·D + 2·Hkv·D values a token;
     - feed-forward: residual, gate and up, and their product: dim + 3·F values a token;
@@ -107,7 +127,8 @@ def activation_bytes(
     attention = value_bytes * (spec.dim + 2 * spec.q_dim + 2 * spec.kv_dim)
     feed_forward = value_bytes * (spec.dim + 3 * spec.ffn_dim)
     logits = spec.vocab * (4 if value_bytes == 4 else value_bytes + 4)
-    return rows * new * (max(attention, feed_forward, logits) + capacity)
+    masks = len({kind.window for kind in spec.kinds}) * capacity
+    return rows * new * (max(attention, feed_forward, logits) + masks)
 
 
 def bytes_per_step(
@@ -118,17 +139,18 @@ def bytes_per_step(
     rows: int,
     dense: frozenset[str] = frozenset(),
 ) -> int:
-    """Bytes that a step of `new` tokens must read: every weight once, and the filled KV.
+    """Bytes that a step of `new` tokens must read: every weight once, and the KV that is seen.
 
-    Of an untied embedding only the rows looked up are read; a tied one is read whole, for the
-    logits. Activations stay in cache.
+    Biases and the norms of heads are weights. An engine that masks what a window hides reads all
+    that is filled, and so more than this. Of an untied embedding only the rows looked up are read;
+    a tied one is read whole, for the logits. Activations stay in cache.
     """
     weights = weights_bytes(spec, precision, dense)
     if not spec.tied:
         unread = spec.vocab - min(rows * new, spec.vocab)
         table = weight_bytes(next(weights_of(spec)), precision)
         weights -= table // spec.vocab * unread
-    return weights + cache_bytes(spec, precision, filled, rows)
+    return weights + seen_cache_bytes(spec, precision, new, filled, rows)
 
 
 def bytes_per_decode_step(
@@ -138,8 +160,25 @@ def bytes_per_decode_step(
     rows: int,
     dense: frozenset[str] = frozenset(),
 ) -> int:
-    """Bytes that one decode step must read: every weight once, and the filled KV of every row."""
+    """Bytes that one decode step must read: every weight once, and the KV that each row sees."""
     return bytes_per_step(spec, precision, 1, filled, rows, dense)
+
+
+def bytes_where_masked(
+    spec: LlamaSpec,
+    precision: Precision,
+    positions: int,
+    rows: int,
+    dense: frozenset[str] = frozenset(),
+) -> int:
+    """Bytes that a decode step reads whose attention goes over so many positions in every layer.
+
+    So do all engines: the graphs `standard` and `primitive`, which TensorRT takes, go over all
+    slots of the cache, ONNX Runtime's GroupQueryAttention and PyTorch over those that are filled.
+    What lies before a window is masked, and not spared (log of 2026-12-01).
+    """
+    plain = replace(spec, window=None, windowed=())
+    return bytes_per_decode_step(plain, precision, positions, rows, dense)
 
 
 def linear_parameters(spec: LlamaSpec) -> int:
@@ -153,17 +192,28 @@ def step_work(spec: LlamaSpec, precision: Precision, new: int, filled: int, rows
 
     A linear layer takes 2·parameters FLOPs a token, attention 4·L·H·D for every position that a
     token sees: 2 for q·k, 2 for the weighted sum of v (Hoffmann et al., 2022, arXiv:2203.15556,
-    appendix F). Under the causal mask T tokens see T·P − T·(T−1)/2 positions. Logits are computed
-    for one position of each row: 2·V·dim. Norms, RoPE and biases are left out, under 1 %.
+    appendix F). Under the causal mask T tokens see T·P − T·(T−1)/2 positions, and in layers with a
+    window none of them more than that. Logits are computed for one position of each row: 2·V·dim.
+    Norms, those of heads too, RoPE, biases and multipliers are left out, under 1 %.
     """
-    seen = new * filled - new * (new - 1) // 2
-    attention = 4 * spec.layers * spec.q_dim * seen
+    through = len(spec.windowed)
+    seen = (spec.layers - through) * _seen(new, filled)
+    if spec.window is not None:
+        # The last of the tokens see a whole window each, the others all before them.
+        whole = min(max(filled - spec.window, 0), new)
+        seen += through * (whole * spec.window + _seen(new - whole, filled - whole))
+    attention = 4 * spec.q_dim * seen
     logits = 2 * spec.vocab * spec.dim
     return Work(
         read_bytes=bytes_per_step(spec, precision, new, filled, rows),
         linear_flops=2 * rows * new * linear_parameters(spec),
         other_flops=rows * (attention + logits),
     )
+
+
+def _seen(new: int, filled: int) -> int:
+    """Positions that T tokens see together, of P filled ones, where the future alone is hidden."""
+    return new * filled - new * (new - 1) // 2
 
 
 def prefill_work(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.bench.roofline.work import bytes_per_decode_step
+from llx.bench.roofline.work import bytes_per_decode_step, bytes_where_masked
 from llx.bench.speed.samples import Enough, Samples, SpeedTest, Workload
 from llx.conditions import EnergyRecord
 from llx.llama.spec import LlamaSpec
@@ -142,11 +142,8 @@ def _decode_bytes(
     """Bytes that a decode step must read, and does read, in the middle of the test."""
     test = found.test
     middle = test.depth + test.isl + (test.decode_steps + 1) // 2
-    needed, actual = (
-        bytes_per_decode_step(spec, precision, positions, test.batch, dense)
-        for positions in (middle, found.read or middle)
-    )
-    return needed, actual
+    needed = bytes_per_decode_step(spec, precision, middle, test.batch, dense)
+    return needed, bytes_where_masked(spec, precision, found.read or middle, test.batch, dense)
 
 
 def _sd(samples: NDArray[np.float64]) -> float:

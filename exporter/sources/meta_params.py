@@ -24,6 +24,8 @@ SCALED = RopeSpec(type="llama3", factor=8.0, original_context=8192)
 SCALED_CONTEXT = 131072
 # LLaMA 1's, the shortest of all: no model was trained for less.
 SHORTEST_CONTEXT = 2048
+# A params.json has no words for the optional parts, but for the window of Mistral's first.
+PLAIN = tuple(preset for preset in PRESETS if preset.spec.parts <= {"window"})
 
 
 class Params(msgspec.Struct):
@@ -106,12 +108,12 @@ def spec_of(
         "head_dim": params.head_dim or params.dim // heads,
         "ffn_dim": ffn_dim,
     }
-    alike = [p.spec for p in PRESETS if _is_alike(p.spec, sizes, params)]
+    alike = [p.spec for p in PLAIN if _is_alike(p.spec, sizes, params)]
     exact = [s for s in alike if (s.vocab, s.norm_eps) == (vocab, params.norm_eps)]
     if exact and all(spec == exact[0] for spec in exact):
         return exact[0]
     if exact:
-        names = [p.name for p in PRESETS if p.spec in exact]
+        names = [p.name for p in PLAIN if p.spec in exact]
         raise BadInput(f"params.json fits {', '.join(names)}", "say which it is with --model")
     rope = alike[0].rope if alike else _own_rope(params, tell)
     if context is None or context < 1:

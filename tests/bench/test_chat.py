@@ -9,6 +9,7 @@ from datetime import datetime
 
 import pytest
 
+import llx
 from llx.artifact import Artifact, open_artifact
 from llx.bench.chat import ChatTemplate, ConversationRefused, chat_prompt, render_chat
 from llx.errors import BadInput, NotExported
@@ -73,6 +74,42 @@ def test_a_conversation_reads_as_in_transformers(with_template, family, add_gene
             with pytest.raises(BadInput):
                 template.render(messages, add_generation_prompt)
     template.close()
+
+
+# The word that a family's template has for it.
+THINKERS = {"qwen 3": "enable_thinking", "smollm 3": "enable_thinking", "granite 3": "thinking"}
+
+
+@pytest.mark.parametrize("thinking", [None, True, False])
+@pytest.mark.parametrize("family", THINKERS)
+def test_whether_to_think_is_told_by_the_templates_own_word(with_template, family, thinking):
+    pytest.importorskip("transformers")
+    artifact = with_template(FAMILIES[family], bos_token="<s>", eos_token="</s>")
+    said = {} if thinking is None else {THINKERS[family]: thinking}
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
+    template, told = ChatTemplate(artifact, now=NOW, thinking=thinking), []
+    for messages in (CONVERSATIONS["u"], CONVERSATIONS["uau"]):
+        wanted = applied(FAMILIES[family], messages, special, add_generation_prompt=True, **said)
+        template.tell_of_thinking(messages, told.append)
+        assert template.render(messages) == wanted
+    template.close()
+    assert told == []
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize("family", ["llama 3", "mistral", "deepseek r1", "phi 3"])
+def test_a_template_that_knows_nothing_of_thinking_is_said_to(with_template, family, thinking):
+    artifact, told = with_template(FAMILIES[family], bos_token="<s>", eos_token="</s>"), []
+    prompt = chat_prompt(artifact, "Why?", "2026-03-09", thinking, told.append)
+    assert prompt == chat_prompt(artifact, "Why?", "2026-03-09")
+    (line,) = told
+    assert line.endswith(f"--{'' if thinking else 'no-'}thinking changes nothing")
+
+
+def test_without_a_chat_template_nothing_is_told_to_think(tiny):
+    for thinking, option in ((True, "--thinking"), (False, "--no-thinking")):
+        with pytest.raises(BadInput, match=f"^{option} is what a chat template is told"):
+            llx.generate(tiny, "Why?", thinking=thinking)
 
 
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}"

@@ -301,6 +301,14 @@ CALLS = (
         {"--chat": matters("--chat", 0), "-n": matters("-n")},
     ),
     Call(
+        "generate artifact Hello --chat --thinking -n 5",
+        {"--thinking": lacks("--thinking changes nothing")},
+    ),
+    Call(
+        "generate artifact Hello --chat --no-thinking -n 5",
+        {"--no-thinking": lacks("--no-thinking changes nothing")},
+    ),
+    Call(
         "generate artifact Hello --chat --date 2026-02-30",
         {"--date": lacks("2026-02-30")},
         codes=(2,),
@@ -331,6 +339,16 @@ CALLS = (
     Call(
         "chat artifact --engine torch -n 5",
         {"-n": matters("-n")},
+        typed="Hello\n",
+    ),
+    Call(
+        "chat artifact --engine torch --thinking -n 5",
+        {"--thinking": lacks("--thinking changes nothing")},
+        typed="Hello\n",
+    ),
+    Call(
+        "chat artifact --engine torch --no-thinking -n 5",
+        {"--no-thinking": lacks("--no-thinking changes nothing")},
         typed="Hello\n",
     ),
     Call("generate artifact Hello --engine trt", {"--engine": lacks("trt")}, codes=(3,)),

@@ -13,7 +13,7 @@ from llx.bench.roofline import plan as roofline_plan
 from llx.bench.roofline.plan import Plans
 from llx.devices import DEVICES
 from llx.exporter.engines import bundle
-from llx.llama.presets import PRESETS
+from llx.llama.presets import families
 from llx.precision import PRECISIONS
 from llx.reports.units import significant
 from tests.checkpoints import TINY, random_tensors, write_checkpoint, write_gguf
@@ -29,8 +29,12 @@ def table_of(text):
     return lines[2:]
 
 
+# Of each family the model of the longest name.
+MODELS = [max((preset.name for preset in presets), key=len) for presets in families().values()]
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", [preset.name for preset in PRESETS])
+@pytest.mark.parametrize("model", MODELS)
 def test_all_devices_are_one_line_each_in_80_columns(llx, model, precision):
     ended = llx("plan", "--model", model, "--precision", precision)
     assert (ended.code, ended.stderr) == (0, "")
@@ -63,6 +67,32 @@ def test_what_is_unknown_or_missing_is_said(llx):
     lacking = llx("plan", "--size", "1b", "--precision", "bf16").stdout
     assert "t4 has no bf16" in lacking
     assert "TensorRT Edge-LLM" in llx("plan", "--size", "1b", "--device", "orin-nx-16").stdout
+
+
+def test_the_kin_are_planned_with_their_parts(llx):
+    """Qwen2.5-7B with its biases, and a cache of four KV heads."""
+    plans = msgspec.json.decode(
+        llx("plan", "--model", "qwen2.5-7b", "--device", "orin-nx-16", "-o", "json").stdout,
+        type=Plans,
+    )
+    (only,) = plans.plans
+    assert (plans.model, plans.parameters) == ("qwen2.5-7b", 7615616512)
+    assert plans.spec.qkv_bias
+    assert only.memory.cache_bytes == 2048 * 2 * 28 * 4 * 128 * 2
+    assert only.memory.weights_bytes == 2 * 7615616512 + 2 * 2048 * 128
+
+
+def test_a_decode_within_a_long_prompt_must_read_the_window_alone(llx):
+    long = ("--context", "8192", "--prompt", "8192", "--device", "orin-nx-16", "-o", "json")
+    windowed, whole = (
+        msgspec.json.decode(llx("plan", "--model", f"mistral-7b-{name}", *long).stdout, type=Plans)
+        for name in ("v0.1", "instruct-v0.2")
+    )
+    reads = [plans.plans[0].decode.read_bytes for plans in (windowed, whole)]
+    assert reads[1] - reads[0] == 4096 * 2 * 32 * 8 * 128 * 2
+    speeds = [plans.plans[0].decode.tok_per_s_realistic for plans in (windowed, whole)]
+    assert speeds[0] == speeds[1]  # its engine masks, and reads all
+    assert windowed.plans[0].memory == whole.plans[0].memory
 
 
 def test_json_holds_every_figure_with_its_source(llx):

@@ -23,6 +23,7 @@ def chat(
     engine: str | None = None,
     system: str | None = None,
     date: str | None = None,
+    thinking: bool | None = None,
     tokens: int = 512,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -40,6 +41,7 @@ def chat(
         engine: One of `llx.bench`'s. None: "ort", else "torch".
         system: The system prompt. None: the chat template's own, if it has one.
         date: The day that the chat template is told, as YYYY-MM-DD. None: today.
+        thinking: Whether a model that thinks before it answers does. None: its template's own.
         tokens: Most tokens of an answer.
         temperature: 0 is greedy.
         top_p: Nucleus sampling: the share of the probability that is drawn from, 0…1.
@@ -48,8 +50,8 @@ def chat(
         seed: Seed of the sampling.
         stop: Texts, before the first of which an answer ends.
         trust_engine: Load a built engine that is not this user's own.
-        tell: Called with a line where the template leaves out the system prompt, and where an
-            answer ends because the cache is full. None: the logger `llx`.
+        tell: Called with a line where the template leaves out the system prompt or knows nothing of
+            `thinking`, and where an answer ends because the cache is full. None: the logger `llx`.
 
     Returns:
         A conversation: its `ask(question)` is an iterator of pieces of text, `reset` begins anew,
@@ -73,7 +75,10 @@ def chat(
     found = opened(artifact)
     tokenizer = tokenizer_of(found)
     template = ChatTemplate(
-        found, now=day_of(date), instead="use `llx generate`, which needs none without --chat"
+        found,
+        now=day_of(date),
+        instead="use `llx generate`, which needs none without --chat",
+        thinking=thinking,
     )
     try:
         _try_out(template, system, telling(tell))
@@ -99,6 +104,7 @@ def chat(
 def _try_out(template: ChatTemplate, system: str | None, tell: Tell) -> None:
     """Render a question before a model is loaded, and say where no system prompt stands in it."""
     asked = {"role": "user", "content": "?"}
+    template.tell_of_thinking([asked], tell)
     if system is None:
         template.render([asked])
         return

@@ -23,6 +23,7 @@ def generate(
     engine: str | None = None,
     chat: bool = False,
     date: str | None = None,
+    thinking: bool | None = None,
     tokens: int = 128,
     temperature: float = 0.0,
     top_p: float = 1.0,
@@ -41,6 +42,7 @@ def generate(
         engine: One of `llx.bench`'s. None: "ort", else "torch".
         chat: Ask through the chat template.
         date: The day that the chat template is told, as YYYY-MM-DD. None: today.
+        thinking: Whether a model that thinks before it answers does. None: its template's own.
         tokens: Most new tokens.
         temperature: 0 is greedy.
         top_p: Nucleus sampling: the share of the probability that is drawn from, 0…1.
@@ -49,8 +51,8 @@ def generate(
         seed: Seed of the sampling.
         stop: Texts, before the first of which the continuation ends.
         trust_engine: Load a built engine that is not this user's own.
-        tell: Called with a line where the text ends because the cache is full. None: the logger
-            `llx`.
+        tell: Called with a line where the text ends because the cache is full, and where the chat
+            template knows nothing of `thinking`. None: the logger `llx`.
 
     Returns:
         An iterator of pieces of text. The engine is opened by the call and closed at its end.
@@ -65,6 +67,11 @@ def generate(
     """
     if date is not None and not chat:
         raise BadInput("--date is what a chat template is told", "add --chat, or leave it out")
+    if thinking is not None and not chat:
+        raise BadInput(
+            f"--{'' if thinking else 'no-'}thinking is what a chat template is told",
+            "add --chat, or leave it out",
+        )
     sampling = generation.Sampling(
         temperature=temperature,
         top_p=top_p,
@@ -74,7 +81,7 @@ def generate(
     )
     found = opened(artifact)
     tokenizer = tokenizer_of(found)
-    words = chat_prompt(found, prompt, date) if chat else prompt
+    words = chat_prompt(found, prompt, date, thinking, telling(tell)) if chat else prompt
     chosen = engine_named(engine) if engine else default_engine()
     chosen.require()
     require_intact(found, [chosen.name])

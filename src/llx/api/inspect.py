@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llx.api.watching import AnyArtifact, opened
 from llx.artifact import Artifact
-from llx.bench.roofline.work import bytes_per_decode_step
+from llx.bench.roofline.work import bytes_where_masked
 from llx.engine import engines_of
 from llx.errors import BadInput
 from llx.graphs.inspect import op_counts, weight_groups
@@ -85,8 +85,8 @@ def _reads(artifact: Artifact) -> Iterator[tuple[str, ...]]:
     manifest = artifact.manifest
     capacity = manifest.contract.limits.capacity
 
-    def read(filled: int) -> str:
-        step = bytes_per_decode_step(manifest.spec, manifest.precision, filled, 1, manifest.dense)
+    def read(positions: int) -> str:
+        step = bytes_where_masked(manifest.spec, manifest.precision, positions, 1, manifest.dense)
         return binary_bytes(step)
 
     for filled in (1, capacity // 2, capacity):

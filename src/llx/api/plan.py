@@ -40,7 +40,7 @@ def plan(
     Args:
         size: A size that picks its model, such as "7b".
         model: A model by name instead.
-        family: The family that the size is of, where it is not the usual one: "llama1", ….
+        family: The family that the size is of, where it is not the usual one: "llama1", "qwen3", ….
         weights: Of a model that has no name here, a checkpoint's folder or file, an id of the hub,
             of which its config.json is read and nothing else, or an artifact.
         precision: "fp32", "fp16", "bf16", "int8", "int8-wo" or "int4". None: an artifact's own,

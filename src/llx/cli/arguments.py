@@ -88,6 +88,14 @@ Date = Annotated[
         metavar="YYYY-MM-DD", help="The day that the chat template is told. [default: today]"
     ),
 ]
+Thinking = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--no-thinking",
+        help="Whether a model that thinks before it answers does. [default: its template's own]",
+        show_default=False,
+    ),
+]
 Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(help="Nucleus sampling.")]
 TopK = Annotated[int, typer.Option(help="Draw from the likeliest so many; 0: from all.")]

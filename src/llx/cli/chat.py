@@ -14,6 +14,7 @@ from llx.cli.arguments import (
     Stops,
     Temperature,
     TextEngine,
+    Thinking,
     TopK,
     TopP,
     TrustEngine,
@@ -32,6 +33,7 @@ def chat(
         ),
     ] = None,
     date: Date = None,
+    thinking: Thinking = None,
     most: Annotated[
         int, typer.Option("--tokens", "-n", min=1, help="Most tokens an answer.")
     ] = 512,
@@ -56,6 +58,7 @@ def chat(
         engine=engine,
         system=system,
         date=date,
+        thinking=thinking,
         tokens=most,
         temperature=temperature,
         top_p=top_p,

@@ -13,7 +13,7 @@ from llx.cli.arguments import Block, Vocab, command_line, path_named, positions
 def export(
     size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
     family: Annotated[
-        str | None, typer.Option(help="The family that the size is of: llama1, codellama, ….")
+        str | None, typer.Option(help="The family that the size is of: llama3, qwen2.5, ….")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
     weights: Annotated[

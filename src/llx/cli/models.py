@@ -8,15 +8,13 @@ import typer
 
 
 def models(
-    family: Annotated[
-        str | None, typer.Option(help="Only one family's: llama1, codellama, ….")
-    ] = None,
+    family: Annotated[str | None, typer.Option(help="Only one family's: llama2, qwen3, ….")] = None,
 ) -> None:
     """List the models known by name."""
     from llx.llama.presets import PRESETS, family_named
-    from llx.reports.console import say, show, simple_table
-    from llx.reports.families import MODEL_HEADINGS, model_rows
+    from llx.reports.console import say
+    from llx.reports.families import show_models
 
-    presets = family_named(family) if family else PRESETS
-    show(simple_table("", MODEL_HEADINGS, model_rows(presets)))
-    say("size: what `--size` alone means; with `--family` it means the family's own.")
+    show_models(family_named(family) if family else PRESETS)
+    say("size: what `--size` alone means; with `--family`, which takes what stands in")
+    say("brackets, it means the family's own.")

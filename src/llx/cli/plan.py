@@ -21,7 +21,7 @@ def plan(
     size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
     model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="The family that the size is of: llama1, codellama, ….")
+        str | None, typer.Option(help="The family that the size is of: llama3, qwen2.5, ….")
     ] = None,
     precision: Annotated[
         str | None,

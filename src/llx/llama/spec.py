@@ -6,7 +6,7 @@ Its kin are LLaMAs with optional parts: each is a field here, absent by default.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 RopeType = Literal["default", "linear", "llama3", "yarn", "dynamic", "longrope"]
@@ -30,6 +30,11 @@ MOST = {
     **dict.fromkeys(("ffn_dim", "vocab"), MOST_ROWS),
     "context": MOST_CONTEXT,
 }
+# The fields of `LlamaSpec` that LLaMA itself leaves as they are by default.
+PARTS = (
+    *("attention_bias", "mlp_bias", "qkv_bias", "qk_norm", "window", "nope", "rotary_dim"),
+    *("embed_scale", "attention_scale", "residual_scale", "logit_scale"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +182,12 @@ class LlamaSpec:
             scale = getattr(self, name)
             if scale is not None and not 0 < abs(scale) <= MOST_OTHER:
                 raise ValueError(f"{name} must be other than 0, and not {scale}")
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The optional parts that it has, by their fields: those of `PARTS`."""
+        optional = (one for one in fields(self) if one.name in PARTS)
+        return frozenset(one.name for one in optional if getattr(self, one.name) != one.default)
 
     def kind_of(self, layer: int) -> LayerKind:
         """What a layer has that others may not have."""

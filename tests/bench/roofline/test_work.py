@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,21 +13,23 @@ from llx.bench.roofline.work import (
     activation_bytes,
     bytes_per_decode_step,
     bytes_per_step,
+    bytes_where_masked,
     cache_bytes,
     linear_parameters,
     prefill_work,
     rope_table_bytes,
+    seen_cache_bytes,
     step_work,
     stored_bytes,
     weight_bytes,
     weights_bytes,
 )
 from llx.exporter.weights import layout_of
-from llx.llama.presets import PRESETS, preset_of_size
+from llx.llama.presets import PRESETS, preset_named, preset_of_size
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Part, Weight, weights_of
 from llx.precision import PRECISIONS, Precision
-from tests.checkpoints import SPECS
+from tests.checkpoints import KIN_SPECS, SPECS, TINY
 
 LLAMA2 = preset_of_size("7b").spec
 LINEAR = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)  # 6,476,005,376
@@ -123,6 +126,77 @@ def test_a_prefill_reads_the_weights_once_for_each_step():
 def test_activations_of_llama_2_7b_are_those_of_its_logits():
     tokens, logits, mask = 512, 32000 * (2 + 4), 2048
     assert activation_bytes(LLAMA2, FP16, tokens, 2048, 1) == tokens * (logits + mask)
+
+
+def test_biases_and_norms_of_heads_are_weights_of_a_step():
+    spec = preset_named("qwen2.5-7b").spec
+    biases = 28 * (3584 + 2 * 512)
+    assert weights_bytes(spec, FP16) == 2 * 7615616512
+    assert (
+        bytes_per_decode_step(spec, FP16, 9, 1)
+        - bytes_per_decode_step(replace(spec, qkv_bias=False), FP16, 9, 1)
+        == 2 * biases
+    )
+    normed = preset_named("qwen3-8b").spec
+    norms = 36 * 2 * 128
+    assert weights_bytes(normed, FP16) - weights_bytes(replace(normed, qk_norm=False), FP16) == (
+        2 * norms
+    )
+    assert cache_bytes(normed, FP16, 1, 1) == 2 * 36 * 8 * 128 * 2
+
+
+def test_a_step_reads_the_window_alone_and_an_engine_that_masks_all():
+    spec = preset_named("mistral-7b-v0.1").spec
+    plain = replace(spec, window=None, windowed=())
+    assert bytes_per_decode_step(spec, FP16, 4096, 1) == bytes_per_decode_step(plain, FP16, 4096, 1)
+    read = bytes_per_decode_step(spec, FP16, 10000, 1)
+    assert read == bytes_per_decode_step(plain, FP16, 4096, 1)
+    whole = bytes_where_masked(spec, FP16, 10000, 1)
+    assert whole == bytes_per_decode_step(plain, FP16, 10000, 1)
+    assert cache_bytes(spec, FP16, 10000, 1) == cache_bytes(plain, FP16, 10000, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    window=st.integers(1, 40),
+    windowed=st.sets(st.integers(0, 2), min_size=1),
+    filled=st.integers(1, 60),
+    data=st.data(),
+)
+def test_what_is_seen_through_windows_is_what_their_masks_leave(window, windowed, filled, data):
+    new = data.draw(st.integers(1, filled))
+    spec = replace(TINY, layers=3, window=window, windowed=tuple(sorted(windowed)))
+    pairs, slots = 0, 0
+    for layer in range(3):
+        back = window if layer in windowed else filled
+        seen = [range(max(0, at + 1 - back), at + 1) for at in range(filled - new, filled)]
+        pairs += sum(map(len, seen))
+        slots += len({slot for one in seen for slot in one})
+    work = step_work(spec, FP16, new, filled, 1)
+    assert work.other_flops == 4 * spec.q_dim * pairs + 2 * spec.vocab * spec.dim
+    assert seen_cache_bytes(spec, FP16, new, filled, 1) == 2 * 2 * spec.kv_dim * slots
+
+
+def test_a_window_of_some_layers_has_a_mask_of_its_own():
+    tokens, capacity = 64, 96
+    for windowed, masks in (((), 1), ((0, 1), 1), ((1,), 2)):
+        spec = replace(TINY, window=7 if windowed else None, windowed=windowed)
+        values = activation_bytes(spec, FP16, tokens, 0, 1)
+        whole = activation_bytes(spec, FP16, tokens, capacity, 1)
+        assert whole - values == masks * tokens * capacity
+
+
+def test_the_tables_of_rope_are_of_the_values_that_turn():
+    spec = replace(TINY, rotary_dim=6)
+    assert rope_table_bytes(spec, FP16, 96) == 2 * 96 * 6
+
+
+@pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)
+@pytest.mark.parametrize("spec", KIN_SPECS.values(), ids=KIN_SPECS)
+def test_what_is_stored_of_the_kin_is_what_an_export_writes(spec, precision):
+    layout = layout_of(spec, precision, positions=96)
+    overhead = layout.file_bytes - stored_bytes(spec, precision, 96)
+    assert 0 < overhead < 200 * len(layout.places) + 4096
 
 
 @pytest.mark.parametrize("precision", PRECISIONS.values(), ids=PRECISIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llx.bench import clock
@@ -19,14 +21,14 @@ LIMITS = Limits(capacity=96, max_new_tokens=8, max_rows=4, vocab=TINY.vocab)
 FP32 = PRECISIONS["fp32"]
 
 
-def run(workload):
+def run(workload, spec=TINY):
     sessions = []
 
     def open_rows(rows):
         sessions.append(FakeSession(LIMITS, rows))
         return sessions[-1]
 
-    return measure(open_rows, workload, TINY, FP32), sessions
+    return measure(open_rows, workload, spec, FP32), sessions
 
 
 def timed_steps(session, rows):
@@ -120,6 +122,15 @@ def test_a_session_is_opened_and_closed_once_for_each_batch_size():
     _, sessions = run(Workload(prompts=(4,), generated=(2,), batches=(1, 3), repetitions=1))
     assert [session.rows for session in sessions] == [1, 3]
     assert all(session.closed for session in sessions)
+
+
+def test_what_lies_before_a_window_need_not_be_read_and_is():
+    windowed = replace(TINY, window=4, windowed=(0, 1))
+    (row,), _ = run(Workload(prompts=(), generated=(4,), depths=(20,), repetitions=1), windowed)
+    (plain,), _ = run(Workload(prompts=(), generated=(4,), depths=(20,), repetitions=1))
+    spared = 2 * 2 * TINY.kv_dim * (20 + 2 - 4) * 4  # two layers' keys and values in fp32
+    assert plain.bytes_per_step - row.bytes_per_step == spared
+    assert row.bytes_per_step_actual == plain.bytes_per_step_actual
 
 
 def test_a_row_may_be_invalid_for_several_reasons():

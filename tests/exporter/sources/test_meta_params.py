@@ -16,8 +16,8 @@ from llx.errors import BadInput
 from llx.exporter.export import export
 from llx.exporter.request import ExportRequest
 from llx.exporter.sources import check_coverage, open_source
-from llx.exporter.sources.meta_params import Params, params_of, spec_of
-from llx.llama.presets import PRESETS, preset_named
+from llx.exporter.sources.meta_params import PLAIN, Params, params_of, spec_of
+from llx.llama.presets import preset_named
 from llx.llama.spec import RopeSpec
 from llx.precision import PRECISIONS
 from tests.checkpoints import MHA, TINY, random_tensors, write_meta
@@ -92,6 +92,7 @@ def params_like(spec, **changes):
         "n_layers": spec.layers,
         "n_heads": spec.heads,
         "n_kv_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
         "norm_eps": spec.norm_eps,
         "rope_theta": spec.rope.theta,
         "use_scaled_rope": spec.rope.type == "llama3",
@@ -99,11 +100,18 @@ def params_like(spec, **changes):
     return Params(**values | changes)
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", PLAIN, ids=lambda preset: preset.name)
 def test_sizes_of_a_known_model_give_its_spec(preset):
     spec, told = preset.spec, []
     found = spec_of(params_like(spec), spec.ffn_dim, spec.vocab, spec.tied, None, told.append)
     assert (found, told) == (spec, [])
+
+
+def test_a_model_with_parts_that_the_file_cannot_say_is_none_of_the_known():
+    """Qwen3-8B's sizes are a LLaMA's too: without its norms it is another model."""
+    spec, told = preset_named("qwen3-8b").spec, []
+    found = spec_of(params_like(spec), spec.ffn_dim, spec.vocab, spec.tied, 4096, told.append)
+    assert (found.parts, found.qk_norm, found.context) == (frozenset(), False, 4096)
 
 
 def test_a_known_model_with_more_tokens_keeps_its_rope_and_context():
