@@ -21,6 +21,7 @@ from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
     ExportRequest,
     calibration_key,
+    folder_of,
     kept_path,
     parts_of,
     preset_of,
@@ -43,6 +44,7 @@ from llx.manifest import (
     write_manifest,
 )
 from llx.progress import Progress, foretold, silent
+from llx.scrub import handed_on
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ def export(
     """
     require_use_of_text(request)
     _require_folder(request)
-    parts = parts_of(request)
+    parts = parts_of(request, progress)
     key, asked = hash_of(parts), hashed(parts)
     clear_leftovers(request.folder, tell)
     standing = _standing(request.folder, key, asked, overwrite, progress)
@@ -108,7 +110,7 @@ def export(
         # Another run may have written it before this one held the lock.
         if _standing(request.folder, key, asked, overwrite, progress) is None:
             news = foretold(progress, tell, CALIBRATION, source.spec.layers) if source else progress
-            _write_artifact(folder, request, key, source, text, record, news, run_windows)
+            _write_artifact(folder, request, key, asked, source, text, record, news, run_windows)
             require_opens(folder, progress)  # what cannot be read again takes nothing's place
         else:
             made = False
@@ -156,6 +158,7 @@ def _write_artifact(
     folder: Path,
     request: ExportRequest,
     key: str,
+    asked: dict[str, str],
     source: TensorSource | None,
     text: Text | None,
     record: SourceRecord,
@@ -170,9 +173,9 @@ def _write_artifact(
     manifest = Manifest(
         name=request.folder.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        command=request.command,
+        command=_handed_on(request.command, request),
         request=key,
-        asked=hashed(parts_of(request)),
+        asked=asked,
         spec=spec,
         precision=request.precision,
         contract=contract,
@@ -306,11 +309,21 @@ def _source_record(
     return SourceRecord(
         label=preset.hub_id if preset else request.label or weights.name,
         format=source.format,
-        path=str(kept_path(weights)),
-        files=tuple(source_file(file) for file in source.files),
+        path=kept_path(weights, request.folder),
+        files=tuple(source_file(file, weights) for file in source.files),
         ignored=ignored,
-        warnings=tuple(source.warnings),
+        warnings=tuple(_handed_on(line, request) for line in source.warnings),
     )
+
+
+def _handed_on(text: str, request: ExportRequest) -> str:
+    """A text of the manifest, which is handed on with the weights."""
+    known = [request.folder, request.quantization.text]
+    if isinstance(request.weights, Path):
+        inside = folder_of(request.weights)
+        linked = (path.readlink() for path in inside.iterdir() if path.is_symlink())
+        known += [*linked, inside / "*", request.weights]  # a warning is of a file in it
+    return handed_on(text, *known)
 
 
 def _standing(
