@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -92,7 +93,7 @@ def export(
             _clear_calibration(request, only=calibration_key(request))
         _tell_warnings(standing.manifest.source.warnings, tell)
         _remember(request.folder, tell)
-        return standing, False
+        return _found_again(standing, request), False
     require_modules("an export", "export", "torch", "gguf")
     from llx.exporter.readback import require_opens
     from llx.exporter.sources import check_coverage
@@ -138,6 +139,15 @@ def _remember(folder: Path, tell: Callable[[str], None]) -> None:
         remember_latest(folder)
     except (OSError, BadInput) as error:
         tell(f"commands do not take {folder} by default, name it to them: {one_line(error)}")
+
+
+def _found_again(artifact: Artifact, request: ExportRequest) -> Artifact:
+    """The artifact, which knows where its checkpoint lies now, where that can be written."""
+    path = artifact.manifest.source.whereabouts(artifact.folder)
+    if isinstance(request.weights, Path) and path is not None and not path.exists():
+        with contextlib.suppress(OSError):
+            return artifact.with_checkpoint_at(kept_path(request.weights, artifact.folder))
+    return artifact
 
 
 def _calibration_of(request: ExportRequest) -> Path:

@@ -47,10 +47,10 @@ def exported_source(artifact: Artifact) -> TensorSource:
         moved = path and not Path(record.path).is_absolute() and not record.path.startswith(HOME)
         raise Lacking(
             f"the checkpoint {path or record.label} is not here",
-            "put it there, or put the artifact back where it was exported to, from which that is "
-            f"{record.path}"
+            f"put it there, {record.path} from the artifact, or repeat the export from where it "
+            "lies now"
             if moved
-            else "bring the checkpoint back",
+            else "bring the checkpoint back, or repeat the export from where it lies now",
         )
     try:
         source = open_source(path, spec)

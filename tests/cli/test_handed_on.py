@@ -120,6 +120,9 @@ def test_a_fresh_checkout_of_the_checkpoint_is_the_same_export(llx, place, tmp_p
     assert ended.code == 0
     assert "nothing to do" in ended.stdout
     assert (artifact / "manifest.json").read_bytes() == before
+    shutil.rmtree(place / "checkpoint")  # and where the checkpoint lies now is noted
+    assert "nothing to do" in llx("export", "--weights", other, *words).stdout
+    assert llx("reference", artifact, *CUT).code == 0
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
     ended = llx("export", "--weights", other, *words)
     assert_refused(ended, 2, "holds another export", "of another checkpoint")
