@@ -5,6 +5,7 @@
 #   LLX_HEAD, LLX_BASE      folders of the checkouts: the one that is judged, and against which
 #   LLX_BASE_LLX            the llx that exports the base   [llx]
 #   LLX_GATE                a file of gates                 [those of `llx compare`]
+#   LLX_WORK                a folder that the artifacts stay in   [one that is removed]
 #   LLX_OUTPUT              folder for results.json, comparison.md and the report
 set -euo pipefail
 : "${LLX_EXPORT?}" "${LLX_BENCH?}" "${LLX_HEAD:?}" "${LLX_BASE:?}" "${LLX_OUTPUT:?}"
@@ -26,11 +27,17 @@ mkdir -p "$LLX_OUTPUT"
 output=$(realpath "$LLX_OUTPUT")
 gate=()
 if [ -n "${LLX_GATE:-}" ]; then gate=(--gate "$(realpath "$LLX_GATE")"); fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+if [ -n "${LLX_WORK:-}" ]; then
+  mkdir -p "$LLX_WORK"
+  work=$(realpath "$LLX_WORK")
+else
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+fi
 
-(cd "$LLX_HEAD" && llx export "${export_arguments[@]}" -o "$work/head")
-(cd "$LLX_BASE" && "${LLX_BASE_LLX:-llx}" export "${export_arguments[@]}" -o "$work/base")
+# What stands there of the same export is kept, and anything else replaced.
+(cd "$LLX_HEAD" && llx export "${export_arguments[@]}" -o "$work/head" --overwrite)
+(cd "$LLX_BASE" && "${LLX_BASE_LLX:-llx}" export "${export_arguments[@]}" -o "$work/base" --overwrite)
 
 # Exit 1 says that a test is slower: what that means is for the gates to say.
 status=0

@@ -26,6 +26,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "DECISIONS.md",
     "SECURITY.md",
+    "examples/pull-request/README.md",
     "reports/LOG.md",
 )
 FILES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -21,6 +22,7 @@ from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
     ExportRequest,
     calibration_key,
+    folder_of,
     kept_path,
     parts_of,
     preset_of,
@@ -43,6 +45,7 @@ from llx.manifest import (
     write_manifest,
 )
 from llx.progress import Progress, foretold, silent
+from llx.scrub import handed_on
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
 
 if TYPE_CHECKING:
@@ -81,7 +84,7 @@ def export(
     """
     require_use_of_text(request)
     _require_folder(request)
-    parts = parts_of(request)
+    parts = parts_of(request, progress)
     key, asked = hash_of(parts), hashed(parts)
     clear_leftovers(request.folder, tell)
     standing = _standing(request.folder, key, asked, overwrite, progress)
@@ -90,7 +93,7 @@ def export(
             _clear_calibration(request, only=calibration_key(request))
         _tell_warnings(standing.manifest.source.warnings, tell)
         _remember(request.folder, tell)
-        return standing, False
+        return _found_again(standing, request), False
     require_modules("an export", "export", "torch", "gguf")
     from llx.exporter.readback import require_opens
     from llx.exporter.sources import check_coverage
@@ -108,7 +111,7 @@ def export(
         # Another run may have written it before this one held the lock.
         if _standing(request.folder, key, asked, overwrite, progress) is None:
             news = foretold(progress, tell, CALIBRATION, source.spec.layers) if source else progress
-            _write_artifact(folder, request, key, source, text, record, news, run_windows)
+            _write_artifact(folder, request, key, asked, source, text, record, news, run_windows)
             require_opens(folder, progress)  # what cannot be read again takes nothing's place
         else:
             made = False
@@ -138,6 +141,15 @@ def _remember(folder: Path, tell: Callable[[str], None]) -> None:
         tell(f"commands do not take {folder} by default, name it to them: {one_line(error)}")
 
 
+def _found_again(artifact: Artifact, request: ExportRequest) -> Artifact:
+    """The artifact, which knows where its checkpoint lies now, where that can be written."""
+    path = artifact.manifest.source.whereabouts(artifact.folder)
+    if isinstance(request.weights, Path) and path is not None and not path.exists():
+        with contextlib.suppress(OSError):
+            return artifact.with_checkpoint_at(kept_path(request.weights, artifact.folder))
+    return artifact
+
+
 def _calibration_of(request: ExportRequest) -> Path:
     """Where a calibration keeps what it has found, until the artifact stands."""
     return beside(real_path(request.folder), "calibration")
@@ -156,6 +168,7 @@ def _write_artifact(
     folder: Path,
     request: ExportRequest,
     key: str,
+    asked: dict[str, str],
     source: TensorSource | None,
     text: Text | None,
     record: SourceRecord,
@@ -170,9 +183,9 @@ def _write_artifact(
     manifest = Manifest(
         name=request.folder.name,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        command=request.command,
+        command=_handed_on(request.command, request),
         request=key,
-        asked=hashed(parts_of(request)),
+        asked=asked,
         spec=spec,
         precision=request.precision,
         contract=contract,
@@ -306,11 +319,21 @@ def _source_record(
     return SourceRecord(
         label=preset.hub_id if preset else request.label or weights.name,
         format=source.format,
-        path=str(kept_path(weights)),
-        files=tuple(source_file(file) for file in source.files),
+        path=kept_path(weights, request.folder),
+        files=tuple(source_file(file, weights) for file in source.files),
         ignored=ignored,
-        warnings=tuple(source.warnings),
+        warnings=tuple(_handed_on(line, request) for line in source.warnings),
     )
+
+
+def _handed_on(text: str, request: ExportRequest) -> str:
+    """A text of the manifest, which is handed on with the weights."""
+    known = [request.folder, request.quantization.text]
+    if isinstance(request.weights, Path):
+        inside = folder_of(request.weights)
+        linked = (path.readlink() for path in inside.iterdir() if path.is_symlink())
+        known += [*linked, inside / "*", request.weights]  # a warning is of a file in it
+    return handed_on(text, *known)
 
 
 def _standing(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from llx.artifact import Artifact
 from llx.errors import BadInput, Lacking
 from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource, check_coverage, open_source
@@ -14,7 +15,7 @@ from llx.exporter.weights import blocks_of
 from llx.llama.model import Llama, scaled
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, weights_of
-from llx.manifest import SourceRecord
+from llx.manifest import HOME, SourceFile
 
 
 def llama_from_checkpoint(
@@ -33,17 +34,23 @@ class OtherModel(Lacking):
     """The checkpoint of an artifact is not of the model that its manifest describes."""
 
 
-def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
+def exported_source(artifact: Artifact) -> TensorSource:
     """The very checkpoint that an artifact was exported from.
 
     Raises `Lacking` where it is not here, not readable any more, or other than it was then: nothing
     is to be judged by other weights. `OtherModel`, a kind of that, where no file of it has changed,
     and the manifest describes another model than its configuration does.
     """
-    path = Path(record.path)
-    if not record.path or not path.exists():
+    record, spec = artifact.manifest.source, artifact.manifest.spec
+    path = record.whereabouts(artifact.folder)
+    if path is None or not path.exists():
+        moved = path and not Path(record.path).is_absolute() and not record.path.startswith(HOME)
         raise Lacking(
-            f"the checkpoint {record.path or record.label} is not here", "bring the checkpoint back"
+            f"the checkpoint {path or record.label} is not here",
+            f"put it there, {record.path} from the artifact, or repeat the export from where it "
+            "lies now"
+            if moved
+            else "bring the checkpoint back, or repeat the export from where it lies now",
         )
     try:
         source = open_source(path, spec)
@@ -52,13 +59,9 @@ def exported_source(record: SourceRecord, spec: LlamaSpec) -> TensorSource:
         raise Lacking(
             f"the checkpoint cannot be read any more: {error.message}", error.remedy
         ) from None
-    then = [(file.bytes, file.mtime_ns) for file in record.files]
-    stats = [file.stat() for file in source.files]
-    if then != [(stat.st_size, stat.st_mtime_ns) for stat in stats]:
-        raise Lacking(
-            f"the checkpoint {path} has changed since the export, in size or time",
-            "export it again",
-        )
+    same = len(record.files) == len(source.files)
+    if not same or not all(map(SourceFile.is_at, record.files, source.files)):
+        raise Lacking(f"the checkpoint {path} has changed since the export", "export it again")
     if source.spec != spec:
         raise OtherModel(
             f"the manifest's spec is not the checkpoint's ({_other(spec, source.spec)})",

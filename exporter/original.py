@@ -160,9 +160,8 @@ class Original:
 
 def original_of(artifact: Artifact) -> Original:
     """The checkpoint where it is as it was exported, else the artifact's own weights."""
-    manifest = artifact.manifest
     try:
-        return Original(artifact, exported_source(manifest.source, manifest.spec))
+        return Original(artifact, exported_source(artifact))
     except OtherModel as why:
         return Original(artifact, None, why.message, other_model=True)
     except Lacking as why:

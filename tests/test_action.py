@@ -22,6 +22,13 @@ from tests.reports.pairs import judged, turned
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTION = ROOT / "action.yml"
+# What another repository copies: the page shows these very files.
+COPIED = ROOT / "examples" / "pull-request"
+OF_OTHERS = sorted((COPIED / ".github" / "workflows").glob("*.yml"))
+ALL = [*WORKFLOWS, *OF_OTHERS, ACTION]
+
+
+RELEASE = f"v{llx.__version__}"
 
 
 def loaded(path):
@@ -30,7 +37,8 @@ def loaded(path):
 
 
 @pytest.mark.parametrize(
-    ("schema", "paths"), [("github-workflows", WORKFLOWS), ("github-actions", [ACTION])]
+    ("schema", "paths"),
+    [("github-workflows", [*WORKFLOWS, *OF_OTHERS]), ("github-actions", [ACTION])],
 )
 def test_the_files_are_what_their_schema_asks_for(schema, paths):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
@@ -50,10 +58,36 @@ def test_the_scripts_hold_nothing_that_shellcheck_finds(script):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_actions_of_others_are_named_by_their_commit(path):
     for used in re.findall(r"uses: (\S+)", path.read_text()):
-        assert used.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", used)
+        ours = used.startswith("./") or used == f"OWNER/llx@{RELEASE}"
+        assert ours or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", used)
+
+
+def test_the_page_shows_the_files_that_are_copied():
+    text = (ROOT / "docs" / "ci.md").read_text()
+    blocks = re.findall(r"```(?:yaml|toml)\n(.*?)```", text, re.S)
+    files = [*OF_OTHERS, COPIED / "gates.toml"]
+    assert sorted(blocks) == sorted(file.read_text() for file in files)
+    told = (COPIED / "README.md").read_text()
+    assert all(file.relative_to(COPIED).as_posix() in told for file in files)
+
+
+def test_llx_is_taken_at_one_release_and_gates_are_the_same_wherever_something_is_judged():
+    steps = [step for path in OF_OTHERS for step in steps_of(path)]
+    checkouts = [s["with"] for s in steps if s.get("with", {}).get("repository") == "OWNER/llx"]
+    assert [checkout["ref"] for checkout in checkouts] == [RELEASE] * 3
+    gates = {
+        s.get("with", {}).get("gate") or s.get("env", {}).get("LLX_GATE")
+        for s in steps
+        if "/llx@" in s.get("uses", "") or "llx/action/" in s.get("run", "")
+    }
+    assert {Path(gate).name for gate in gates} == {"gates.toml"}
+    # A cache is found by its paths as well as by its key.
+    caches = [s["with"] for s in steps if "actions/cache@" in s.get("uses", "")]
+    assert len(caches) == 2
+    assert caches[0] == caches[1]
 
 
 def steps_of(path):
@@ -62,7 +96,7 @@ def steps_of(path):
     return [step for job in jobs for step in job["steps"]]
 
 
-@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_nothing_of_an_event_is_pasted_into_a_script(path):
     assert not [step for step in steps_of(path) if "${{" in step.get("run", "")]
 
@@ -76,7 +110,7 @@ def test_dependencies_are_audited_by_the_clock_and_where_they_change():
 
 
 def test_what_may_write_runs_nothing_of_a_pull_request():
-    for path in WORKFLOWS:
+    for path in [*WORKFLOWS, *OF_OTHERS]:
         content = loaded(path)
         of_pull_request = "pull_request" in content["on"]
         writes = "write" in json.dumps(content.get("permissions", {}))
@@ -84,7 +118,7 @@ def test_what_may_write_runs_nothing_of_a_pull_request():
         assert "pull_request_target" not in content["on"]
         if "workflow_run" in content["on"]:
             checkouts = [s for s in steps_of(path) if "checkout" in s.get("uses", "")]
-            assert not any("ref" in step["with"] for step in checkouts)
+            assert not any("${{" in step["with"].get("ref", "") for step in checkouts)
         if "self-hosted" in path.read_text():
             assert set(content["on"]) <= {"workflow_dispatch", "schedule"}
 
@@ -223,13 +257,30 @@ def test_a_head_that_is_no_pull_requests_any_more_is_not_commented_on(path_with_
     assert len(calls) == 1
 
 
+def test_the_comment_judges_by_the_gates_that_the_run_was_judged_by(path_with_llx, tmp_path):
+    (job,) = jobs_of_another("bench-comment").values()
+    gate = step_that_uses(job, "comment.sh")["env"]["LLX_GATE"]
+    checkout = step_that_uses(job, "actions/checkout@")["with"]
+    assert gate == f"{checkout['path']}/{checkout['sparse-checkout']}"
+    assert "ref" not in checkout  # the default branch's
+    (tmp_path / gate).parent.mkdir()
+    shutil.copy(COPIED / "gates.toml", tmp_path / gate)
+    slower = turned(0.97, "slower")
+    ended, _, body = comment(path_with_llx, tmp_path, slower, "12", "", LLX_GATE=gate)
+    assert ended.returncode == 0, ended.stderr
+    assert "REGRESSED" not in body
+    (tmp_path / gate).write_text('[[gate]]\nmetric = "tg*"\nthreshold = "1%"\n')
+    ended, _, body = comment(path_with_llx, tmp_path, slower, "12", "", LLX_GATE=gate)
+    assert "REGRESSED: tg128" in body
+
+
 def test_results_that_are_none_are_not_commented(path_with_llx, tmp_path):
     ended, _, body = comment(path_with_llx, tmp_path, [judged()], "12", "")
     assert ended.returncode == 2
     assert body is None
 
 
-def comment(path, tmp_path, results, pulls, comments):
+def comment(path, tmp_path, results, pulls, comments, **settings):
     """Runs comment.sh; its end, the calls of gh, and the comment's text."""
     (tmp_path / "pulls").write_text(pulls)
     (tmp_path / "comments").write_text(comments)
@@ -247,6 +298,7 @@ def comment(path, tmp_path, results, pulls, comments):
         HEAD_BRANCH="b",
         HEAD_SHA="ab" * 20,
         RESULTS="results.json",
+        **settings,
     )
     calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     body = tmp_path / "body"
@@ -276,14 +328,9 @@ def git(folder, *arguments):
     return ended.stdout
 
 
-def workflow_of_the_documents(name):
-    """A workflow that docs/ci.md gives to the owner of another repository."""
-    text = (ROOT / "docs" / "ci.md").read_text()
-    found = [
-        yaml.load(block, Loader=yaml.BaseLoader)
-        for block in re.findall(r"```yaml\n(.*?)```", text, re.S)
-    ]
-    return next(one for one in found if one["name"] == name)["jobs"]
+def jobs_of_another(name):
+    """The jobs of a workflow that the owner of another repository copies."""
+    return loaded(COPIED / ".github" / "workflows" / f"{name}.yml")["jobs"]
 
 
 def step_that_uses(job, part):
@@ -297,7 +344,7 @@ def test_another_repository_measures_its_pull_requests_and_keeps_a_history_as_do
 ):
     folder, remote = clone
     write_checkpoint(folder / "models" / "chat", replace(TINY, context=2048))
-    (gates,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.S)
+    gates = (COPIED / "gates.toml").read_text()
     (folder / "gates.toml").write_text(gates.replace("0.02", "10"))  # random weights are worse
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "a model")
@@ -306,7 +353,7 @@ def test_another_repository_measures_its_pull_requests_and_keeps_a_history_as_do
     for name in ("head", "base"):
         git(tmp_path, "clone", "--quiet", "--branch", "main", str(remote), str(work / name))
 
-    asked = step_that_uses(workflow_of_the_documents("bench")["bench"], "/llx@")["with"]
+    asked = step_that_uses(jobs_of_another("bench")["bench"], "/llx@")["with"]
     ended = run(
         "measure.sh",
         path_with_llx,
@@ -320,7 +367,22 @@ def test_another_repository_measures_its_pull_requests_and_keeps_a_history_as_do
     assert not [one for one in found.regressed if one.kind == "deterministic"]
     assert "::notice title=llx compare::" in ended.stdout
 
-    jobs = workflow_of_the_documents("history")
+    # The next run restores what this one made, and makes nothing of it anew.
+    work_left, checkout = work / "llx-work", tmp_path / "next" / "base"
+    assert sorted(path.name for path in work_left.iterdir()) == ["base", "head"]
+    git(tmp_path, "clone", "--quiet", "--branch", "main", str(remote), str(checkout))
+    words = [*asked["export"].split(), "-o", str(work_left / "base"), "--overwrite"]
+    again = subprocess.run(
+        ["llx", "export", *words],
+        cwd=checkout,
+        env=os.environ | {"PATH": path_with_llx},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "nothing to do" in again.stdout
+
+    jobs = jobs_of_another("history")
     (folder / "llx").symlink_to(ROOT)
     values = {"${{ github.ref_name }}": "main", "${{ github.sha }}": "ab" * 20}
     for step in [*jobs["measure"]["steps"], *jobs["page"]["steps"]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import random
+from pathlib import Path
 
 import pytest
 
-from llx.scrub import Scrubber
+from llx.scrub import Scrubber, handed_on
 
 SCRUBBER = Scrubber(
     env={
@@ -139,3 +140,24 @@ def test_paths_of_windows_go_as_others_do(said, left):
 def test_a_share_of_a_machine_is_not_told_where_it_is_all_there_is():
     scrubber = Scrubber(env={}, home="/home/mira", users=[], hosts=[])
     assert "nas01" not in scrubber.text(r"\\nas01\people\x")
+
+
+HANDED_ON = {
+    "llx export --weights /data/customer/chat -o out": "llx export --weights …/chat -o out",
+    "llx export --weights=/data/customer/chat": "llx export --weights=…/chat",
+    "llx export -w /home/walter/m.gguf -o /home/walter": "llx export -w …/m.gguf -o ~",
+    "llx export -w '/data/my customer/the chat'": "llx export -w '…/the chat'",
+    "llx export '--weights=/data/my customer/the chat'": "llx export '--weights=…/the chat'",
+    "llx.export(weights='/data/my customer/chat', output='/b/a')": (
+        "llx.export(weights='…/chat', output='…/a')"
+    ),
+    "llx build --remote walter@titan --device x": "llx build --remote [host] --device x",
+    "llx export --weights models/chat --size 1/2": "llx export --weights models/chat --size 1/2",
+    "/data/my customer/chat/a.bin is not read": "…/a.bin is not read",
+    "/etc/passwd": "…/passwd",
+}
+
+
+@pytest.mark.parametrize(("typed", "told"), HANDED_ON.items())
+def test_what_goes_with_an_artifact_names_no_folder_and_no_machine(typed, told):
+    assert handed_on(typed, Path("/data/my customer/chat/*")) == told

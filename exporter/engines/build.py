@@ -38,6 +38,7 @@ from llx.manifest import WEIGHTS, FileRecord
 from llx.processes import ProcessDied, in_own_process, peak_host_bytes
 from llx.progress import Progress, silent
 from llx.runtime import Runtime
+from llx.scrub import handed_on
 from llx.tensorrt import NOT_IN_RTX, BuildOptions, build, dialect_of, load, targets
 from llx.whole import clear_leftovers_in, whole_folder
 
@@ -267,7 +268,7 @@ def _write_engine(
     manifest = EngineManifest(
         key=key,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        command=request.command,
+        command=handed_on(request.command, artifact.folder, request.timing_cache),
         llx=llx.__version__,
         build_s=built.seconds,
         peak_host_bytes=built.peak_host_bytes,

@@ -62,6 +62,7 @@ from llx.manifest import FileRecord
 from llx.probe import OUT, Machine, unmet
 from llx.progress import Progress, silent
 from llx.runtime import Runtime
+from llx.scrub import handed_on
 from llx.tensorrt import MODULES
 from llx.whole import clear_leftovers_in, whole_folder
 
@@ -301,7 +302,7 @@ async def _fetch_engine(
         manifest = EngineManifest(
             key=key,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            command=request.command,
+            command=handed_on(request.command, artifact.folder),
             llx=llx.__version__,
             build_s=built.seconds,
             peak_host_bytes=built.peak_host_bytes,

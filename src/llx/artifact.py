@@ -264,19 +264,33 @@ class Artifact:
         """
         record = FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         with changing(self.folder):
-            try:
-                standing = Artifact(
-                    self.folder, decoded_manifest((self.folder / MANIFEST).read_bytes())
-                )
-            except UNDECODED:
-                raise replaced(self.folder) from None
-            if standing.sha256 != self.sha256:
-                raise replaced(self.folder)
+            standing = self._standing()
             write_whole(beside(self.folder / name, "next"), data)
-            manifest = replace(standing.manifest, files=standing.manifest.files | {name: record})
+            manifest = replace(standing, files=standing.files | {name: record})
             write_manifest(self.folder, manifest)
             _finish(self.folder, manifest, name)
         return Artifact(self.folder, manifest)
+
+    def with_checkpoint_at(self, path: str) -> Artifact:
+        """Record that the checkpoint, the same one, lies elsewhere by now; see `SourceRecord`.
+
+        Raises as `with_new_file`.
+        """
+        with changing(self.folder):
+            standing = self._standing()
+            manifest = replace(standing, source=replace(standing.source, path=path))
+            write_manifest(self.folder, manifest)
+        return Artifact(self.folder, manifest)
+
+    def _standing(self) -> Manifest:
+        """The manifest that stands in the folder now, which others may have added to."""
+        try:
+            manifest = decoded_manifest((self.folder / MANIFEST).read_bytes())
+        except UNDECODED:
+            raise replaced(self.folder) from None
+        if Artifact(self.folder, manifest).sha256 != self.sha256:
+            raise replaced(self.folder)
+        return manifest
 
 
 def _remedy_without(name: str) -> str:

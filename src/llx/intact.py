@@ -18,12 +18,13 @@ from pathlib import Path
 import msgspec
 
 from llx.errors import BadInput, LlxError
-from llx.files import CHUNK_BYTES, make_folder, state_folder, write_whole
+from llx.files import CHUNK_BYTES, make_folder, sha256_of, state_folder, write_whole
 from llx.progress import Progress, silent
 
 NOTES = "seen.json"
 MOST_NOTES = 500
 SHOWN_BYTES = 256 << 20  # from here on reading takes long enough to show how far it is
+NOTED_BYTES = 16 << 20  # what is smaller is read sooner than its note
 # Clocks of file systems tick slowly: a file that changed so shortly before it was read may change
 # once more within the same tick. FAT's ticks are the longest, of two seconds.
 TICK_NS = 2_000_000_000
@@ -74,6 +75,25 @@ def seen(path: Path, wanted: str, progress: Progress = silent) -> tuple[str, Fil
     if settled:
         _note(state, found)
     return found, state
+
+
+def content_of(path: Path, progress: Progress = silent) -> str:
+    """A file's SHA-256: what it holds, wherever it lies and whenever it was written.
+
+    A large one is read once for each of its states. A note is believed here without knowing what it
+    should say: that it is damaged makes of a file another one, until the file's state changes.
+    """
+    state = state_of(path)
+    if state.bytes < NOTED_BYTES:
+        return sha256_of(path)
+    for notes in (_seen, _noted()):
+        known = notes.get(_key(state))
+        if known and known[0] == state:
+            return known[1]
+    found, state, settled = _hashed(path, progress)
+    if settled:
+        _note(state, found)
+    return found
 
 
 def _hashed(path: Path, progress: Progress) -> tuple[str, FileState, bool]:

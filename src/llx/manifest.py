@@ -5,6 +5,8 @@ It is untrusted data: it is decoded against the types below, and its file names 
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from llx.files import is_plain_name, sha256_of, write_whole
+from llx.files import is_plain_name, real_path, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
+from llx.intact import seen
 from llx.llama.spec import LlamaSpec
 from llx.precision import Precision
 
@@ -26,6 +29,7 @@ REFERENCE = "reference.safetensors"
 REFERENCES = f"{REFERENCE.removesuffix('.safetensors')}-*.safetensors"  # all but the first
 UNREAD = "the tokenizer is left out: "  # how a warning begins that says why there is none
 UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+HOME = "~"  # in a path: that of whoever reads it
 METHODS = {
     "smoothquant": "SmoothQuant and GPTQ",
     "gptq": "GPTQ",
@@ -47,16 +51,31 @@ class FileRecord:
 class SourceFile:
     """A checkpoint file as it was at export: enough to see that it is still the same."""
 
-    path: str
+    path: str  # from the checkpoint's folder; llx 0.1.0 noted an absolute one
     bytes: int
     mtime_ns: int
+    sha256: str | None = None  # llx 0.1.0 noted none
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the same file lies there. It is read only where its time is another one.
+
+        Raises `OSError` where none lies there, or none that can be read.
+        """
+        found = path.stat()
+        if found.st_size != self.bytes:
+            return False
+        if found.st_mtime_ns == self.mtime_ns:
+            return True
+        return self.sha256 is not None and seen(path, self.sha256)[0] == self.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecord:
     """Where the weights came from. `path` is the checkpoint's folder or file.
 
-    `warnings`: what the export told its user of the checkpoint, a line each.
+    It begins with `~/` in the home of who exported it, and goes from the artifact's folder where it
+    lies elsewhere: an artifact that is handed on names nobody's folders. `warnings`: what the
+    export told its user of the checkpoint, a line each.
     """
 
     label: str
@@ -65,6 +84,15 @@ class SourceRecord:
     files: tuple[SourceFile, ...]
     ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
     warnings: tuple[str, ...] = ()
+
+    def whereabouts(self, artifact: Path) -> Path | None:
+        """Where the checkpoint of an artifact in that folder should lie; None without any."""
+        if not self.path:
+            return None
+        if self.path == HOME or self.path.startswith(f"{HOME}/"):
+            with contextlib.suppress(RuntimeError):  # a user without a home
+                return Path.home() / self.path.removeprefix(HOME).lstrip("/")
+        return Path(os.path.normpath(real_path(artifact) / self.path))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,7 @@ HOMES = re.compile(
     r"(?<![\w.~-])/(?:root|(?:home|Users|var/home|export/home)/[^/\s'\"]+)(?=[/\s'\"]|$)"
 )
 PATHS = re.compile(r"(?<![\w.~…/:-])/(?:[^/\s'\",:;()`]+/)+(?=[^/\s'\"]|$)")
+QUOTED = re.compile(r"(?<=['\"=])/[^'\"\n]*/(?=[^/'\"\n]*['\"])")  # with a space in it
 # Of Windows: a drive, or a share of a machine, and its folders. A result may come from there.
 WINDOWS = re.compile(
     r"(?:(?<![A-Za-z0-9])[A-Za-z]:(?=[\\/](?![/]))|(?<![\\\w])\\\\(?=[^\s\\]))"
@@ -81,6 +82,21 @@ WINDOWS_HOME = re.compile(
     r"(?![\\/\w]|(?: [^\\/\s'\",;:()`]+)+[\\/])"  # else more of the path follows
 )
 RANDOM = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
+
+
+def handed_on(text: str, *known: Path | None) -> str:
+    """A text that goes with an artifact to anybody: folders of absolute paths are cut, `…/chat`.
+
+    And so is the machine of a `--remote`. `known`: paths that it may hold; of one with a space or a
+    comma in it no form tells the end.
+    """
+    homes = "|".join(filter(None, (HOMES.pattern, re.escape(_home(os.environ).rstrip("/")))))
+    text = re.sub(rf"(?:{homes})/?(?=[\s'\",)]|$)", "~", text)
+    named = {one for path in known if path for one in (path.absolute(), path.resolve())}
+    for folder in sorted({str(path.parent) for path in named} - {"/"}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "…/")
+    text = QUOTED.sub("…/", text)  # whole, before a part of it is cut
+    return REMOTE.sub(rf"\1{HOST}", PATHS.sub("…/", text))
 
 
 class Scrubber:

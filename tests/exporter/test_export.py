@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from llx.graphs.inspect import problems
 from llx.llama.presets import preset_named, preset_of_size
 from llx.manifest import MANIFEST, Manifest, write_manifest
 from llx.precision import PRECISIONS
-from tests.checkpoints import SPECS, write_checkpoint
+from tests.checkpoints import SPECS, TINY, random_tensors, write_checkpoint
 from tests.conftest import vouched
 
 
@@ -88,9 +90,17 @@ def test_another_export_into_the_folder_needs_overwrite(request_):
 
 def test_a_changed_checkpoint_is_another_export(request_):
     export(request_)
-    write_checkpoint(request_.weights, tokenizer=False)
+    write_checkpoint(request_.weights, TINY, random_tensors(TINY, 9))
     with pytest.raises(BadInput, match="another export"):
         export(request_)
+
+
+def test_a_checkpoint_that_was_copied_is_the_same_export(request_, tmp_path):
+    export(request_)
+    copy = shutil.copytree(request_.weights, tmp_path / "copy" / "checkpoint")
+    os.utime(copy / "model.safetensors", ns=(0, 0))
+    (copy / "optimizer.pt").write_bytes(b"of training")  # which nothing is read of
+    assert not export(replace(request_, weights=copy))[1]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -294,7 +304,7 @@ def test_what_differs_from_an_export_that_stands_there_is_named(request_, monkey
         assert "of other options" in said
         assert "by another llx 0.1.0, and this is 9.0" in said
         assert "checkpoint" not in said.split("(", 1)[1].replace(request_.command, "")
-    write_checkpoint(request_.weights, tokenizer=False)
+    write_checkpoint(request_.weights, TINY, random_tensors(TINY, 9))
     assert "of another checkpoint, or of one that has changed since)" in refusal(request_)
 
 

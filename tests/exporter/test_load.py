@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from llx.api.export import export
 from llx.api.reference import open_reference
+from llx.artifact import Artifact
 from llx.errors import Lacking
 from llx.exporter.load import exported_source
 from tests.checkpoints import TINY, random_tensors, write_checkpoint
@@ -20,8 +22,7 @@ ONE, OTHER = random_tensors(TINY, 1), random_tensors(TINY, 2)
 
 
 def read_again(artifact):
-    manifest = artifact.manifest
-    source = exported_source(manifest.source, manifest.spec)
+    source = exported_source(artifact)
     return {name: source.read(name) for name in source.tensors}
 
 
@@ -71,12 +72,36 @@ def first(folder):
 
 CHANGES = {
     "other weights": lambda folder: save_file(OTHER, folder / "model.safetensors"),
-    "a later time": lambda folder: os.utime(folder / "model.safetensors", ns=(0, 0)),
     "another configuration": lambda folder: configured(folder, rope_theta=123.0),
     "another file that is taken first": first,
     "no configuration": lambda folder: (folder / "config.json").unlink(),
     "no weights": shutil.rmtree,
 }
+
+
+def test_a_checkpoint_that_was_written_again_is_the_same_one(tmp_path):
+    folder = write_checkpoint(tmp_path / "model", TINY, ONE)
+    artifact = export(weights=folder, precision="fp16", output=tmp_path / "half")
+    os.utime(folder / "model.safetensors", ns=(0, 0))
+    assert same(read_again(artifact), ONE)
+
+
+def test_one_of_which_only_size_and_time_were_noted_is_that_of_the_same_time(tmp_path):
+    folder = write_checkpoint(tmp_path / "model", TINY, ONE)
+    artifact = export(weights=folder, precision="fp16", output=tmp_path / "half")
+    artifact = as_llx_010_noted(artifact, folder)
+    assert same(read_again(artifact), ONE)
+    os.utime(folder / "model.safetensors", ns=(0, 0))
+    with pytest.raises(Lacking, match="changed since"):
+        read_again(artifact)
+
+
+def as_llx_010_noted(artifact, folder):
+    """The artifact, as if that had exported it: with absolute paths, and without hashes."""
+    source = artifact.manifest.source
+    files = tuple(replace(f, path=str(folder / f.path), sha256=None) for f in source.files)
+    source = replace(source, path=str(folder), files=files)
+    return Artifact(artifact.folder, replace(artifact.manifest, source=source))
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

@@ -26,6 +26,7 @@ from llx.jetpack import JETPACKS, jetpack_for, reported_not_to_build
 from llx.probe import Machine, Needs, unmet
 from llx.progress import Progress
 from llx.result import Result, encode_results
+from llx.scrub import handed_on
 
 DEFAULT_ROOT = Path("bundles")
 # What means nothing without another machine, by the names that a user types.
@@ -205,7 +206,8 @@ def build_there(
     )
     results = engine.folder / "results.json"
     try:
-        write_whole(results, encode_results([result]))
+        told = replace(result, command=handed_on(request.command, artifact.folder))
+        write_whole(results, encode_results([told]))  # in the artifact
     except (OSError, LlxError):
         kept = rescued(encode_results([result]))
         if kept is None:

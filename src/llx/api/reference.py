@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +13,8 @@ from llx.bench.fidelity.reference import Captured, capture, read_reference
 from llx.bench.session import Session
 from llx.corpus import WINDOW, Bos, Corpus, Cut, corpus_of
 from llx.errors import BadInput, Lacking, NotExported, require_modules
-from llx.exporter.request import source_file
+from llx.exporter.request import folder_of
+from llx.intact import content_of
 from llx.progress import Progress
 
 Texts = Sequence[str | Path]
@@ -147,14 +147,19 @@ def _checkpoint(artifact: Artifact) -> str | None:
     None where the checkpoint is not here as it was at the export.
     """
     record = artifact.manifest.source
+    path = record.whereabouts(artifact.folder)
+    if path is None or not record.files:
+        return None
+    folder, contents = folder_of(path), []
     try:
-        now = [astuple(source_file(Path(file.path))) for file in record.files]
+        for file in record.files:
+            if not file.is_at(folder / file.path):
+                return None
+            contents.append(content_of(folder / file.path))
     except OSError:
         return None
-    if not now or now != [astuple(file) for file in record.files]:
-        return None
     capacity = artifact.manifest.contract.limits.capacity
-    return repr((record.path, now, artifact.manifest.spec, capacity))
+    return repr((record.format, contents, artifact.manifest.spec, capacity))
 
 
 def open_reference(artifact: Artifact) -> Session:
@@ -170,7 +175,7 @@ def open_reference(artifact: Artifact) -> Session:
     manifest = artifact.manifest
     limits = manifest.contract.limits
     try:
-        source = exported_source(manifest.source, manifest.spec)
+        source = exported_source(artifact)
         model = llama_from_source(source, limits.capacity)
     except Lacking as why:
         if manifest.precision.compute == "fp32" and manifest.precision.linear == "dense":
