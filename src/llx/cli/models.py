@@ -9,7 +9,7 @@ import typer
 
 def models(
     family: Annotated[
-        str | None, typer.Option(help="Only one family's: llama1, codellama, ….")
+        str | None, typer.Option(metavar="NAME", help="Only one family's: llama1, codellama, ….")
     ] = None,
 ) -> None:
     """List the models known by name."""
