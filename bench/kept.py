@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +29,10 @@ from llx.files import (
     state_folder,
     write_sealed,
 )
+from llx.result import Ceiling
+
+OUTCOME, CEILING = "outcome", "ceiling"  # how names of files end
+Value = TypeVar("Value")
 
 
 class Kept:
@@ -66,20 +71,35 @@ class Kept:
 
     def outcome(self, scenario: Scenario) -> Outcome | None:
         """What a scenario found in the run that was cut off, if it came that far."""
+        return self._read(scenario, OUTCOME, Outcome)
+
+    def ceiling(self, scenario: Scenario) -> Ceiling | None:
+        """What the machine could do when a scenario was measured, in the run that was cut off."""
+        return self._read(scenario, CEILING, Ceiling)
+
+    def _read(self, scenario: Scenario, kind: str, of: type[Value]) -> Value | None:
         if self._folder is None:
             return None
-        data = read_sealed(self._path(scenario, self._folder))
+        data = read_sealed(self._path(scenario, kind, self._folder))
         try:
-            return msgspec.json.decode(data, type=Outcome) if data is not None else None
+            return msgspec.json.decode(data, type=of) if data is not None else None
         except msgspec.DecodeError:
             return None
 
     def keep(self, scenario: Scenario, outcome: Outcome) -> None:
         """Keep what a scenario found."""
+        self._write(scenario, OUTCOME, outcome)
+
+    def keep_ceiling(self, scenario: Scenario, ceiling: Ceiling) -> None:
+        """Keep what the machine can do now, beside what a scenario found."""
+        self._write(scenario, CEILING, ceiling)
+
+    def _write(self, scenario: Scenario, kind: str, value: object) -> None:
         if self._folder is None or self.problem:
             return
         try:
-            write_sealed(self._path(scenario, self._folder), msgspec.json.encode(outcome))
+            path = self._path(scenario, kind, self._folder)
+            write_sealed(path, msgspec.json.encode(value))
         except (OSError, LlxError) as error:
             self.problem = one_line(error)
 
@@ -89,15 +109,15 @@ class Kept:
             with contextlib.suppress(OSError):
                 remove(self._folder)
 
-    def _path(self, scenario: Scenario, folder: Path) -> Path:
+    def _path(self, scenario: Scenario, kind: str, folder: Path) -> Path:
         name = "fidelity" if scenario.index is None else f"{scenario.index:04}"
-        return folder / f"{name}.outcome"
+        return folder / f"{name}.{kind}"
 
 
 def kept_anything(job: Job, artifact: Artifact) -> bool:
     """Whether anything is kept of this very run."""
     try:
-        found = _folder(job, artifact).glob("*.outcome")
+        found = _folder(job, artifact).glob(f"*.{OUTCOME}")
         return any(read_sealed(path) is not None for path in found)
     except (OSError, Lacking):
         return False

@@ -72,6 +72,7 @@ class Measurement:
         self._failed: list[FailedTest] = []
         self._error: LlxError | None = job.problem
         self._ceiling: Ceiling | None = None
+        self._earlier: dict[SpeedTest, Ceiling] = {}  # of tests that were resumed from
         self._no_ceiling = None if job.roofline else "it was not asked for"
         self._interrupted = False
         self._unkept: str | None = None
@@ -94,7 +95,7 @@ class Measurement:
     @property
     def rows(self) -> list[SpeedRow]:
         """What was measured until now, held to what the machine can do."""
-        return [self._held(row) for row in self._rows()]
+        return [self._held(test, row) for test, row in self._rows()]
 
     def run(self, progress: Progress = silent) -> None:
         """Measure all that was asked for, and go on where an earlier run was cut off."""
@@ -107,7 +108,7 @@ class Measurement:
                     self._run(scenario, kept, progress)
                     if self._error:
                         break
-                    if len(self._outcomes) == 1:
+                    if len(self._outcomes) == 1 and self._ceiling is None:  # resumed from
                         self.probe(progress)
                 self.probe(progress)
             except KeyboardInterrupt:
@@ -164,8 +165,14 @@ class Measurement:
         outcome = kept.outcome(scenario)
         if outcome:
             self._outcomes.append(outcome)
+            if self._job.roofline and outcome.samples and (then := kept.ceiling(scenario)):
+                self._earlier[outcome.samples.test] = then
         elif self.run_alone(scenario, progress):
             kept.keep(scenario, self._outcomes[-1])
+            if len(self._outcomes) == 1:
+                self.probe(progress)
+            if self._ceiling:
+                kept.keep_ceiling(scenario, self._ceiling)
 
     def run_alone(self, scenario: Scenario, progress: Progress) -> bool:
         """Run a scenario to its end; whether it found anything."""
@@ -206,7 +213,7 @@ class Measurement:
         if self._no_ceiling or not self._outcomes:
             return
         manifest, details = self._artifact.manifest, self._outcomes[0].details
-        step_bytes = [row.bytes_per_step for row in self._rows() if row.bytes_per_step]
+        step_bytes = [row.bytes_per_step for _, row in self._rows() if row.bytes_per_step]
         job = CeilingJob(
             engine=self._job.engine,
             compute=manifest.precision.compute,
@@ -262,14 +269,14 @@ class Measurement:
             error=_record(error) if error else None,
         )
 
-    def _rows(self) -> Iterator[SpeedRow]:
+    def _rows(self) -> Iterator[tuple[SpeedTest, SpeedRow]]:
         """What the samples of each test show, those of all processes that ran it."""
         manifest = self._artifact.manifest
         of_tests: dict[SpeedTest, list[Outcome]] = {}
         for outcome in self._outcomes:
             if outcome.samples:
                 of_tests.setdefault(outcome.samples.test, []).append(outcome)
-        for outcomes in of_tests.values():
+        for test, outcomes in of_tests.items():
             row = speed_row(
                 all_samples([outcome.samples for outcome in outcomes if outcome.samples]),
                 self._job.workload,
@@ -278,16 +285,18 @@ class Measurement:
                 manifest.dense,
                 total_energy([outcome.energy for outcome in outcomes if outcome.energy]),
             )
-            yield replace(row, memory=most_memory([outcome.memory for outcome in outcomes]))
+            memory = most_memory([outcome.memory for outcome in outcomes])
+            yield test, replace(row, memory=memory)
 
-    def _held(self, row: SpeedRow) -> SpeedRow:
-        """A row held to what the machine can do."""
-        if self._ceiling is None:
+    def _held(self, test: SpeedTest, row: SpeedRow) -> SpeedRow:
+        """A row held to what the machine could do when it was measured."""
+        ceiling = self._earlier.get(test, self._ceiling)
+        if ceiling is None:
             return row
         manifest, gpu = self._artifact.manifest, find_gpu() if self._engine.gpu else None
         return held_to(
             row,
-            self._ceiling,
+            ceiling,
             manifest.spec,
             manifest.precision,
             manifest.contract.limits.max_new_tokens,

@@ -90,11 +90,17 @@ for _ in range(16):
     tokens.append(int(logits.argmax()))
 print(tokenizer.decode(tokens))
 """
+# What a session of llx finds out by itself, and a program's own must be told.
+SATURATES = """
+On a CPU with AVX2 and without VNNI (`lscpu | grep -c vnni` says 0) a session of your own must be
+told to add up int8 products without saturation, or its logits are wrong: give it options with
+`options.add_session_config_entry("session.x64quantprecision", "1")`.
+"""
 PROGRAM = f"""
 On Linux two environment variables make `ort.onnx` faster, as llx's own engine is:
 `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` (weights of 4 and 8 bits in large pages) and
 `ORT_GQA_DISABLE_FLASH_ATTENTION=1` (attention of one token, behind a thousand others and more).
-
+$saturates
 ## With ONNX Runtime alone
 
 ```python
@@ -123,7 +129,11 @@ def readme_of(manifest: Manifest) -> str:
     runs = {WEIGHTS, TOKENIZER} <= set(manifest.files)
     return TEXT.substitute(
         sizes,
-        program=PROGRAM if runs else "",
+        program=Template(PROGRAM).substitute(
+            saturates=SATURATES if manifest.precision.linear == "int8" else ""
+        )
+        if runs
+        else "",
         name=manifest.name,
         parameters=f"{spec.parameters:,}",
         label=manifest.source.label.replace("`", "'"),

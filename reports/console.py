@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
@@ -20,7 +21,7 @@ from llx.reports.notes import (
 from llx.reports.plain import visible
 from llx.reports.scores import score_words
 from llx.reports.terminal import STDERR, STDOUT, make_way
-from llx.reports.units import binary_bytes, parameters, plus_minus, significant
+from llx.reports.units import alike, binary_bytes, parameters, plus_minus, significant
 from llx.result import (
     FIDELITY,
     Against,
@@ -33,6 +34,12 @@ from llx.result import (
 from llx.streams import fitting
 
 WIDTH = 80
+COLOURS = {
+    **dict.fromkeys(("regressed", "slower", "failed", "invalid"), "bold red"),
+    **dict.fromkeys(("improved", "faster", "no regression"), "green"),
+    **dict.fromkeys(("inconclusive", "not comparable", "doubtful", "warning"), "yellow"),
+}
+VERDICT = re.compile(rf"({'|'.join(COLOURS)})(?=[:,;]|$)", re.I)
 TIMED = "Timed: from tokens on the host to logits on the host. ±: standard deviation."
 
 
@@ -52,8 +59,17 @@ def simple_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
             fitting(heading.lstrip(">")), justify="right" if right else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*map(plain, row))
+        table.add_row(*map(_coloured, row))
     return table
+
+
+def _coloured(text: str) -> Text:
+    """A cell; a verdict that it begins with is coloured, in a terminal and without NO_COLOR."""
+    cell = plain(text)
+    found = VERDICT.match(cell.plain)
+    if found:
+        cell.stylize(COLOURS[found[1].lower()], 0, found.end(1))
+    return cell
 
 
 def show(table: Table) -> None:
@@ -65,7 +81,7 @@ def show(table: Table) -> None:
 def say(text: str) -> None:
     """One line to stdout, as it is."""
     make_way()
-    STDOUT.print(plain(text), soft_wrap=True)
+    STDOUT.print(_coloured(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -83,6 +99,17 @@ def show_results(results: Sequence[Result]) -> None:
         say(f"\n{TIMED}")
     for note in explanations(results):
         say(note)
+
+
+def measured_in_words(results: Sequence[Result]) -> str:
+    """What was measured, in a line: artifacts, engines, machines."""
+    columns = (
+        [result.artifact.name for result in results],
+        [result.engine for result in results],
+        [result.environment.device for result in results],
+    )
+    artifacts, engines, devices = (", ".join(dict.fromkeys(column)) for column in columns)
+    return f"measured: {artifacts} on {engines}; {devices}"
 
 
 def result_tables(results: Sequence[Result]) -> Iterator[Table]:
@@ -163,11 +190,11 @@ def _against_lines(against: Against) -> Iterator[tuple[str, str, str]]:
             f"{plus_minus(model.ppl_ratio.value, model.ppl_ratio.se)} × that of {of}",
         )
     for test in against.tests:
-        low, high = test.ci95
+        ratio, low, high = alike(test.ratio, *test.ci95)
         yield (
             f"{shown_test(test.test, test.batch)} ratio",
-            f"{significant(test.ratio, 3)} ×",
-            f"{test.verdict.upper()}: CI95 {significant(low, 3)}…{significant(high, 3)} of {of}; "
+            f"{ratio} ×",
+            f"{test.verdict.upper()}: CI95 {low}…{high} of {of}; "
             f"noise ±{significant(100 * test.noise, 2)} %, "
             f"threshold {significant(100 * against.threshold, 2)} %",
         )

@@ -15,7 +15,7 @@ from llx.reports.notes import (
 )
 from llx.reports.plain import visible
 from llx.reports.scores import score_table
-from llx.reports.units import binary_bytes, parameters, plus_minus, significant
+from llx.reports.units import alike, binary_bytes, parameters, plus_minus, significant
 from llx.result import EnvironmentRecord, Fidelity, Result
 
 TIMED_REGION = (
@@ -166,14 +166,15 @@ def _against(results: Sequence[Result]) -> str:
             f"{against.engine}, {against.artifact}",
             test.test,
             str(test.batch),
-            f"{significant(test.ratio, 3)} ×",
-            " … ".join(significant(end, 3) for end in test.ci95),
+            f"{times[0]} ×",
+            " … ".join(times[1:]),
             f"{significant(100 * test.noise, 2)} %",
             f"{significant(100 * against.threshold, 2)} %",
         )
         for result in results
         if (against := result.against)
         for test in against.tests
+        for times in [alike(test.ratio, *test.ci95)]
     ]
     headings = ("verdict", "engine", "against", ">test", ">batch", ">ratio", ">CI95")
     table = [markdown_table((*headings, ">noise", ">threshold"), rows)] if rows else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def binary_bytes(count: float) -> str:
     """Bytes in binary units: 540177664 → 515.2 MiB."""
@@ -35,6 +37,18 @@ def significant(value: float, digits: int = 4) -> str:
         return "0"
     text = f"{value:.{digits}g}"
     return f"{float(text):.0f}" if "e" in text else text
+
+
+def alike(ratio: float, *ends: float) -> list[str]:
+    """A ratio and the ends of its interval, with as many decimals: near 1, where half a percent
+    counts, thousandths, and elsewhere three significant digits of the ratio.
+    """
+    least, most = min(map(abs, (ratio, *ends))), max(map(abs, (ratio, *ends)))
+    told = least >= 1e-3 and most < 1e6 and (ratio != 1 or ends)
+    if not told:  # neither is one that is not finite
+        return [significant(value, 3) for value in (ratio, *ends)]
+    decimals = 3 if 0.9 <= ratio <= 1.1 else max(0, 2 - math.floor(math.log10(abs(ratio))))
+    return [f"{value:.{decimals}f}" for value in (ratio, *ends)]
 
 
 def plus_minus(value: float, error: float) -> str:

@@ -140,7 +140,7 @@ def test_every_workflow_in_the_documents_is_one(block, tmp_path):
                 step["with"]
             )
         else:
-            assert f"uses: {used}@" in WORKFLOWS
+            assert f"uses: {used}@" in WORKFLOWS or used == "actions/cache"
     (tmp_path / "workflow.yml").write_text(block)
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
     ended = subprocess.run(

@@ -40,6 +40,7 @@ from llx.progress import Progress, silent
 from llx.runtime import Runtime
 from llx.scrub import handed_on
 from llx.tensorrt import NOT_IN_RTX, BuildOptions, build, dialect_of, load, targets
+from llx.typed import NewerSchema
 from llx.whole import clear_leftovers_in, whole_folder
 
 SAID = "stderr"  # of the builder's process, in the folder that is being written
@@ -222,12 +223,15 @@ def _require_rtx_can(request: BuildRequest, known: list[int]) -> None:
 def _standing(folder: Path, overwrite: bool, tell: Callable[[str], None]) -> Engine | None:
     """The engine that is there already, unless it is to be built again.
 
-    What is damaged, or is not this user's and so would not be loaded, is built again too.
+    What is damaged, or is not this user's and so would not be loaded, is built again too. Raises
+    `BadInput` for one that a newer llx has built.
     """
     if overwrite or not (folder / MANIFEST).exists():
         return None
     try:
         engine = open_engine(folder)
+    except NewerSchema:
+        raise
     except LlxError as error:
         tell(f"{error.message}: it is built again")
         return None

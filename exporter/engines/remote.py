@@ -64,6 +64,7 @@ from llx.progress import Progress, silent
 from llx.runtime import Runtime
 from llx.scrub import handed_on
 from llx.tensorrt import MODULES
+from llx.typed import NewerSchema
 from llx.whole import clear_leftovers_in, whole_folder
 
 HOME = ".cache/llx/bundles"
@@ -330,11 +331,13 @@ def _require_sane(there: There, built: BuildRecord, bundle: Bundle) -> None:
 
 
 def _standing(folder: Path) -> Engine | None:
-    """The engine that is here already, if it is whole."""
+    """The engine that is here already, if it is whole. Raises `BadInput` for a newer llx's."""
     if not (folder / MANIFEST).exists():
         return None
     try:
         return open_engine(folder)
+    except NewerSchema:
+        raise
     except LlxError:
         return None
 

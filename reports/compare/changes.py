@@ -20,7 +20,7 @@ from llx.reports.formats import csv_of
 from llx.reports.markdown import markdown_table, safe
 from llx.reports.measures import other_numbers
 from llx.reports.plain import visible
-from llx.reports.units import binary_bytes, significant
+from llx.reports.units import alike, binary_bytes, significant
 from llx.result import Result
 
 HEADINGS = ("verdict", "engine", "measure", "before → after", "ratio", "why")
@@ -194,14 +194,8 @@ def ratio_words(ratio: float | None, ci95: tuple[float, float] | None) -> str:
     """A ratio with its interval; nothing where there is none."""
     if ratio is None:
         return ""
-    ends = " … ".join(map(_times, ci95 or ()))
-    return f"{_times(ratio)} ×" + (f" ({ends})" if ends else "")
-
-
-def _times(ratio: float) -> str:
-    """A ratio: near 1, where half a percent counts, by thousandths."""
-    near = 0.9 <= ratio <= 1.1 and ratio != 1
-    return f"{ratio:.3f}" if near else significant(ratio, 3)
+    times, *ends = alike(ratio, *(ci95 or ()))
+    return f"{times} ×" + (f" ({' … '.join(ends)})" if ends else "")
 
 
 WRITERS: dict[str, Callable[[Compared], str]] = {

@@ -128,6 +128,25 @@ def test_an_interrupt_keeps_what_was_measured_and_a_run_resumes_from_there(job, 
     assert list(state.iterdir()) == []
 
 
+def test_a_resumed_run_holds_what_was_measured_before_to_what_the_machine_could_do_then(
+    job, monkeypatch
+):
+    probed = running.find_ceiling
+    job = replace(job, roofline=True, fidelity=False)
+    first = interrupted(job)
+    assert first.speed[0].roofline_probe
+
+    def faster(asked, progress):
+        found = probed(asked, progress)
+        samples = [1000 * sample for sample in found.read_samples]
+        return replace(found, read_bytes_per_s=1000 * found.read_bytes_per_s, read_samples=samples)
+
+    monkeypatch.setattr(running, "find_ceiling", faster)
+    second = bench(replace(job, resume=True))
+    assert second.speed[0].roofline_probe == first.speed[0].roofline_probe
+    assert second.ceiling.read_bytes_per_s > 100 * first.ceiling.read_bytes_per_s
+
+
 def test_without_resume_a_run_begins_anew(job):
     first = interrupted(job)
     progress = InterruptAt()

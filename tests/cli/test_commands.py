@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
+from typer.main import get_command
 
 from llx.api.engines import runs_here
 from llx.artifact import remember_latest
@@ -24,6 +26,7 @@ from llx.bench.run import bench
 from llx.bench.sessions import ENGINES
 from llx.bench.speed.samples import Workload
 from llx.bench.worker import Job
+from llx.cli import app
 from llx.errors import BadInput
 from llx.result import Result, encode_results, read_results
 from llx.tensorrt import INSTALL
@@ -407,3 +410,15 @@ def test_a_reader_that_goes_away_is_no_failed_check(exported):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("name", get_command(app).commands)
+def test_the_help_names_what_is_given_as_a_user_does_and_no_type_of_python(name):
+    command = get_command(app).commands[name]
+    context = command.make_context(name, [], resilient_parsing=True)
+    told = "\n".join([command.get_usage(context), command.get_help(context)])
+    assert not re.search(r"<\w|INTEGER|FLOAT|\brange\b|\{", told)
+    for param in command.params:
+        words = param.get_help_record(context)[0]
+        valued = param.param_type_name == "argument" or not getattr(param, "is_flag", False)
+        assert bool(param.metavar) == valued or param.name == "help", words

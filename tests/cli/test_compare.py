@@ -155,6 +155,14 @@ def test_both_commands_take_a_baseline_by_its_name(llx, files):
     assert "name what the first file is held against: --baseline FILE" in unnamed.stderr
 
 
+def test_a_report_begins_with_what_was_measured_and_the_verdict(llx, files):
+    before, after = files("a.json", judged()), files("b.json", judged(kld=0.5))
+    first, second, *_ = llx("report", after, "--baseline", before, "-o", "site").stdout.splitlines()
+    assert first == f"measured: tiny-fp32 on ort; {judged().environment.device}"
+    assert second.startswith("REGRESSED: KLD prefill on ort")
+    assert llx("report", after, "-o", "site").stdout.splitlines()[1] == "compared with nothing"
+
+
 def test_a_report_says_too_what_was_not_judged(llx, files):
     other = replace(judged().artifact, sha256="12" * 32)
     after = files("b.json", replace(judged(), artifact=other, fidelity=None))

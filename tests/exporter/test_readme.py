@@ -71,6 +71,13 @@ def test_every_dialect_has_a_line_and_every_file_is_named(tmp_path):
     assert "$" not in text
 
 
+@pytest.mark.parametrize(("precision", "told"), [("int8", True), ("int8-wo", False)])
+def test_one_of_int8_says_what_a_program_owes_a_cpu_without_vnni(tmp_path, precision, told):
+    text = (export_tiny(tmp_path, precision).folder / README).read_text()
+    assert ("session.x64quantprecision" in text) == told
+    assert "$" not in text
+
+
 def test_graphs_without_weights_name_none_but_those_that_are_there(tmp_path):
     artifact = door.export(size="135m", weights="none", output=tmp_path / "graphs")
     text = (artifact.folder / README).read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import replace
 
@@ -114,6 +115,28 @@ def test_a_check_in_a_terminal_shows_all_that_it_shows_in_a_pipe(tiny, llx, colu
     assert code == 0
     # Without spaces: where a terminal breaks a line, and where a word, is its own.
     assert "".join("".join(screen).split()) == "".join("".join(told).split())
+
+
+@pytest.mark.parametrize(
+    ("no_color", "terminal", "coloured"), [("", True, True), ("1", True, False), ("", False, False)]
+)
+def test_verdicts_have_colours_in_a_terminal_alone(monkeypatch, no_color, terminal, coloured):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    file = io.StringIO()
+    made = Console(file=file, force_terminal=terminal, width=80, highlight=False)
+    monkeypatch.setattr(console, "STDOUT", made)
+    say("REGRESSED: tg128 on ort")
+    show(
+        simple_table("", ("verdict", "why"), [("improved", "x"), ("regressed", "INCONCLUSIVE: y")])
+    )
+    written = file.getvalue()
+    assert ("\x1b[1;31mREGRESSED\x1b[0m: tg128" in written) == coloured
+    assert ("\x1b[32mimproved" in written) == coloured
+    assert ("\x1b[33mINCONCLUSIVE\x1b[0m: y" in written) == coloured
+    assert coloured or not re.search(r"\x1b\[[\d;]*3\dm", written)
 
 
 def ascii_only(monkeypatch):

@@ -8,7 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llx.reports.units import binary_bytes, decimal_bytes, parameters, plus_minus, significant
+from llx.reports.units import (
+    alike,
+    binary_bytes,
+    decimal_bytes,
+    parameters,
+    plus_minus,
+    significant,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((0.9, 0.88, 0.92), ["0.900", "0.880", "0.920"]),
+        ((1.0, 0.98, 1.024), ["1.000", "0.980", "1.024"]),
+        ((1.62, 0.6172, 4.24), ["1.62", "0.62", "4.24"]),
+        ((0.8712, 0.86, 0.931), ["0.871", "0.860", "0.931"]),
+        ((250.4, 98.0, 260.0), ["250", "98", "260"]),
+        ((0.01234, 0.011, 0.014), ["0.0123", "0.0110", "0.0140"]),
+        ((1.0,), ["1"]),
+        ((1.004,), ["1.004"]),
+        ((0.0, 0.0, 2.0), ["0", "0", "2"]),
+        ((2.0, 1.0, float("inf")), ["2", "1", "inf"]),
+    ],
+)
+def test_a_ratio_and_the_ends_of_its_interval_have_as_many_decimals(values, said):
+    assert alike(*values) == said
 
 
 @pytest.mark.parametrize(

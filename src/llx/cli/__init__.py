@@ -25,6 +25,7 @@ from llx.cli.doctor import doctor
 from llx.cli.eval import eval_tasks
 from llx.cli.export import export
 from llx.cli.generate import generate
+from llx.cli.helped import Command
 from llx.cli.inspect import inspect
 from llx.cli.models import models
 from llx.cli.plan import plan
@@ -58,8 +59,8 @@ for command in (
     doctor,
     selftest,
 ):
-    app.command()(command)
-app.command("eval")(eval_tasks)
+    app.command(cls=Command)(command)
+app.command("eval", cls=Command)(eval_tasks)
 
 
 def _version(asked: bool) -> None:

@@ -15,14 +15,18 @@ from llx.errors import BadInput
 ArtifactFolder = Annotated[
     Path | None,
     typer.Argument(
-        help="An artifact's folder. [default: the one exported last]", show_default=False
+        metavar="[DIR]",
+        help="An artifact's folder. [default: the one exported last]",
+        show_default=False,
     ),
 ]
 
 ArtifactFolders = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Folders of artifacts. [default: the one exported last]", show_default=False
+        metavar="[DIR]...",
+        help="Folders of artifacts. [default: the one exported last]",
+        show_default=False,
     ),
 ]
 
@@ -31,6 +35,7 @@ ResultsFormat = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="FORMAT",
         help="md, json, jsonl, csv; junit, bencher, github-bigger, github-smaller. "
         "[default: table]",
         show_default=False,
@@ -41,6 +46,7 @@ GateFile = Annotated[
     Path | None,
     typer.Option(
         "--gate",
+        metavar="FILE",
         help="A TOML file that says what may get how much worse. [default: as in docs/gates.md]",
         show_default=False,
     ),
@@ -49,6 +55,7 @@ Baseline = Annotated[
     list[Path] | None,
     typer.Option(
         "--baseline",
+        metavar="FILE",
         help="A file of results before, that these are held against; may be given again.",
         show_default=False,
     ),
@@ -57,6 +64,7 @@ Texts = Annotated[
     list[Path] | None,
     typer.Option(
         "--text",
+        metavar="FILE",
         help="A file of UTF-8 text to judge on; may be given again. [default: all that were "
         "captured, or else Python's documentation]",
         show_default=False,
@@ -65,12 +73,15 @@ Texts = Annotated[
 Block = Annotated[
     int | None,
     typer.Option(
-        help="Weights of int4 that share a scale: 32, 64, 128. [default: 32]", show_default=False
+        metavar="N",
+        help="Weights of int4 that share a scale: 32, 64, 128. [default: 32]",
+        show_default=False,
     ),
 ]
 Vocab = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME",
         help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4: dense or int8. "
         "[default: dense]",
         show_default=False,
@@ -80,7 +91,10 @@ Vocab = Annotated[
 # Of text that a model continues.
 TextEngine = Annotated[
     str | None,
-    typer.Option(help="One of `llx bench`, such as ort, torch or trt. [default: ort, else torch]"),
+    typer.Option(
+        metavar="NAME",
+        help="One of `llx bench`, such as ort, torch or trt. [default: ort, else torch]",
+    ),
 ]
 Date = Annotated[
     str | None,
@@ -96,11 +110,15 @@ Thinking = Annotated[
         show_default=False,
     ),
 ]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float, typer.Option(help="Nucleus sampling.")]
-TopK = Annotated[int, typer.Option(help="Draw from the likeliest so many; 0: from all.")]
-Penalty = Annotated[float, typer.Option(help="Above 1: what was said already becomes less likely.")]
-Seed = Annotated[int, typer.Option(help="Seed of the sampling.")]
+Temperature = Annotated[float, typer.Option(metavar="X", help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(metavar="SHARE", help="Nucleus sampling.")]
+TopK = Annotated[
+    int, typer.Option(metavar="N", help="Draw from the likeliest so many; 0: from all.")
+]
+Penalty = Annotated[
+    float, typer.Option(metavar="X", help="Above 1: what was said already becomes less likely.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")]
 Stops = Annotated[
     list[str] | None,
     typer.Option(

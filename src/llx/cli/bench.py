@@ -26,13 +26,15 @@ def bench(
     engine: Annotated[
         str,
         typer.Option(
+            metavar="NAMES",
             help="Engines, with commas: torch, torch-compile, ort, ort-standard, openvino; on a "
-            "GPU torch-cuda, torch-compile-cuda, ort-cuda, ort-tensorrt, trt, trt-rtx."
+            "GPU torch-cuda, torch-compile-cuda, ort-cuda, ort-tensorrt, trt, trt-rtx.",
         ),
     ] = "ort",
     provider: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Of ONNX Runtime: cpu, cuda or tensorrt; ort-cuda is ort with --provider cuda.",
             show_default=False,
         ),
@@ -40,6 +42,7 @@ def bench(
     inference_precision: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Of OpenVINO: f32, bf16, or auto, its own choice; openvino-f32 is openvino with "
             "--inference-precision f32.",
             show_default=False,
@@ -47,30 +50,42 @@ def bench(
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option("-p", help="Prompt lengths; 0 for none. [default: 512]", show_default=False),
+        typer.Option(
+            "-p",
+            metavar="N,N",
+            help="Prompt lengths; 0 for none. [default: 512]",
+            show_default=False,
+        ),
     ] = None,
     generated: Annotated[
         str | None,
         typer.Option(
-            "-n", help="Generated lengths; 0 for none. [default: 128]", show_default=False
+            "-n",
+            metavar="N,N",
+            help="Generated lengths; 0 for none. [default: 128]",
+            show_default=False,
         ),
     ] = None,
     request_lengths: Annotated[
         str | None,
         typer.Option(
             "--requests",
+            metavar="N:N",
             help="Whole requests, input:output lengths: 128:32,512:128.",
             show_default=False,
         ),
     ] = None,
-    depths: Annotated[str, typer.Option("-d", help="Positions filled before.")] = "0",
-    batches: Annotated[str, typer.Option("-b", help="Batch sizes.")] = "1",
+    depths: Annotated[
+        str, typer.Option("-d", metavar="N,N", help="Positions filled before.")
+    ] = "0",
+    batches: Annotated[str, typer.Option("-b", metavar="N,N", help="Batch sizes.")] = "1",
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", min=1, help="Runs that count.")
+        int, typer.Option("--repetitions", "-r", min=1, metavar="N", help="Runs that count.")
     ] = 5,
     until: Annotated[
         str | None,
         typer.Option(
+            metavar="SHARE",
             help="Go on until the interval is within this share of the speed, such as 1%.",
             show_default=False,
         ),
@@ -79,12 +94,15 @@ def bench(
         int | None,
         typer.Option(
             "--max-repetitions",
+            metavar="N",
             help="Where --until and --against end at the latest. [default: 30; with --against 60]",
             show_default=False,
         ),
     ] = None,
-    warmup: Annotated[int, typer.Option(min=0, help="Runs before the first that counts.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the random prompts.")] = 0,
+    warmup: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Runs before the first that counts.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random prompts.")] = 0,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="A short look: -p 256 -n 32, no fidelity."),
@@ -105,7 +123,10 @@ def bench(
         bool, typer.Option(help="Probe what this machine can do, and hold the speeds to it.")
     ] = True,
     limit: Annotated[
-        float, typer.Option(min=1, help="Seconds that a test may take before it is stopped.")
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Seconds that a test may take before it is stopped."
+        ),
     ] = 3600.0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the same run was cut off.")
@@ -113,6 +134,7 @@ def bench(
     against: Annotated[
         str | None,
         typer.Option(
+            metavar="DIR|NAME",
             help="Measure in turns with another artifact (its folder, or a file of its results) or "
             "engine, and say whether this one is faster.",
             show_default=False,
@@ -121,7 +143,9 @@ def bench(
     threshold: Annotated[
         str | None,
         typer.Option(
-            help="With --against: the change that matters. [default: 5%]", show_default=False
+            metavar="SHARE",
+            help="With --against: the change that matters. [default: 5%]",
+            show_default=False,
         ),
     ] = None,
     output: ResultsFormat = None,

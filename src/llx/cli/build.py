@@ -21,10 +21,11 @@ from llx.cli.arguments import (
 
 def build(
     folder: ArtifactFolder = None,
-    engine: Annotated[str, typer.Option(help="trt or trt-rtx.")] = "trt",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="trt or trt-rtx.")] = "trt",
     sm: Annotated[
         str | None,
         typer.Option(
+            metavar="N,N",
             help="trt-rtx: compute capabilities, with commas: 86,89. [default: one engine for any "
             "GPU from Ampere on]",
             show_default=False,
@@ -36,25 +37,35 @@ def build(
             parser=positions, metavar="N", help="Cache capacity. [default: the artifact's]"
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", "-b", help="Most rows of a step.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", metavar="N", help="Most rows of a step.")
+    ] = 1,
     max_prefill: Annotated[
-        int | None, typer.Option(help="Most new tokens of a step. [default: 512]")
+        int | None, typer.Option(metavar="N", help="Most new tokens of a step. [default: 512]")
     ] = None,
     dialect: Annotated[
-        str | None, typer.Option(help="Which graph. [default: what suits the TensorRT here]")
+        str | None,
+        typer.Option(metavar="NAME", help="Which graph. [default: what suits the TensorRT here]"),
     ] = None,
     profiles: Annotated[
-        int, typer.Option(min=1, max=2, help="2: decoding has a profile, and weights, of its own.")
+        int,
+        typer.Option(
+            min=1, max=2, metavar="N", help="2: decoding has a profile, and weights, of its own."
+        ),
     ] = 1,
     workspace: Annotated[
-        int | None, typer.Option(min=0, help="MiB of scratch memory. [default: TensorRT's]")
+        int | None,
+        typer.Option(min=0, metavar="MIB", help="MiB of scratch memory. [default: TensorRT's]"),
     ] = None,
     opt_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="Effort, 0 to 5. [default: TensorRT's]")
+        int | None,
+        typer.Option(min=0, max=5, metavar="N", help="Effort, 0 to 5. [default: TensorRT's]"),
     ] = None,
     timing_cache: Annotated[
         Path | None,
-        typer.Option(help="trt: a file of timings. [default: one per version and GPU]"),
+        typer.Option(
+            metavar="FILE", help="trt: a file of timings. [default: one per version and GPU]"
+        ),
     ] = None,
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave weights out; loading takes them from here.")
@@ -66,44 +77,53 @@ def build(
     device: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Of `llx plan`. A Jetson: write a bundle that builds there. A card: with "
-            "--engine trt-rtx, build here for its chip."
+            "--engine trt-rtx, build here for its chip.",
         ),
     ] = None,
     jetpack: Annotated[
         str | None,
         typer.Option(
+            metavar="VERSION",
             help="The Jetson's. [default: 6.2 of an Orin; of a Thor the newest with a TensorRT]",
             show_default=False,
         ),
     ] = None,
     remote: Annotated[
-        str | None, typer.Option(help="user@host[:port]: build and measure there, over SSH.")
+        str | None,
+        typer.Option(metavar="HOST", help="user@host[:port]: build and measure there, over SSH."),
     ] = None,
-    python: Annotated[str, typer.Option(help="The Python there.")] = "python3",
+    python: Annotated[str, typer.Option(metavar="PATH", help="The Python there.")] = "python3",
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             parser=path_named,
-            metavar="PATH",
+            metavar="DIR",
             help="The bundle. [default: under ./bundles]",
         ),
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option("-p", help="Prompt lengths to measure there. [default: 128]")
+        str | None,
+        typer.Option("-p", metavar="N,N", help="Prompt lengths to measure there. [default: 128]"),
     ] = None,
     generated: Annotated[
-        str | None, typer.Option("-n", help="Generated lengths. [default: 64]")
+        str | None, typer.Option("-n", metavar="N,N", help="Generated lengths. [default: 64]")
     ] = None,
     request_lengths: Annotated[
         str | None,
         typer.Option(
-            "--requests", help="Whole requests, input:output lengths: 128:32.", show_default=False
+            "--requests",
+            metavar="N:N",
+            help="Whole requests, input:output lengths: 128:32.",
+            show_default=False,
         ),
     ] = None,
-    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1)] = 5,
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", "-r", min=1, metavar="N", help="Runs that count.")
+    ] = 5,
 ) -> None:
     """Build a TensorRT engine of an artifact: fp16, int8, bf16 or fp32, as its graph says."""
     from llx.api.build import build_requests, built

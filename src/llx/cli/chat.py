@@ -35,7 +35,7 @@ def chat(
     date: Date = None,
     thinking: Thinking = None,
     most: Annotated[
-        int, typer.Option("--tokens", "-n", min=1, help="Most tokens an answer.")
+        int, typer.Option("--tokens", "-n", min=1, metavar="N", help="Most tokens an answer.")
     ] = 512,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,

@@ -14,6 +14,7 @@ def check(
     engine: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             help="Engines by name, with commas. [default: all that are here and do not compile]",
             show_default=False,
         ),
@@ -23,7 +24,9 @@ def check(
     ] = False,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="json, or a page to write: FILE.html."),
+        typer.Option(
+            "--output", "-o", metavar="json|FILE", help="json, or a page to write: FILE.html."
+        ),
     ] = None,
 ) -> None:
     """Check every byte and the graphs, compare with PyTorch, and find the cause of what is off."""

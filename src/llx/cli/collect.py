@@ -13,11 +13,15 @@ from llx.cli.printed import printed
 
 def collect(
     bundle: Annotated[
-        Path, typer.Argument(help="A bundle's folder, with the out/ that came back in it.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A bundle's folder, with the out/ that came back in it."
+        ),
     ],
     artifact: Annotated[
         Path | None,
         typer.Option(
+            metavar="DIR",
             help="The artifact that it was written for. [default: the one under ./artifacts]",
             show_default=False,
         ),

@@ -26,6 +26,7 @@ def compare(
     history: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="The branch's history, which `llx report` keeps: it tells how far separate runs "
             "lie apart. Without a baseline it is what RESULTS are held against.",
             show_default=False,
@@ -36,6 +37,7 @@ def compare(
         typer.Option(
             "--output",
             "-o",
+            metavar="FORMAT",
             help="md, json, csv, junit, or github for annotations of a workflow. [default: table]",
         ),
     ] = None,

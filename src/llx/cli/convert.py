@@ -10,13 +10,15 @@ import typer
 
 def convert(
     results: Annotated[
-        list[Path], typer.Argument(help="Files of `llx bench` or `llx eval -o json`.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files of `llx bench` or `llx eval -o json`."),
     ],
     output: Annotated[
         str,
         typer.Option(
             "--output",
             "-o",
+            metavar="FORMAT",
             help="md, json, jsonl, csv; junit, bencher, github-bigger, github-smaller.",
         ),
     ],

@@ -11,7 +11,9 @@ import typer
 def doctor(
     file: Annotated[
         Path | None,
-        typer.Argument(help="Of --bundle. [default: llx-doctor.json]", show_default=False),
+        typer.Argument(
+            metavar="[FILE]", help="Of --bundle. [default: llx-doctor.json]", show_default=False
+        ),
     ] = None,
     bundle: Annotated[
         bool,

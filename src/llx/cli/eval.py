@@ -16,25 +16,32 @@ from llx.cli.printed import printed
 def eval_tasks(
     folder: ArtifactFolders = None,
     tasks: Annotated[
-        str, typer.Option(help="Tasks of lm-eval, with commas: wikitext,hellaswag; also mmlu_*.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="Tasks of lm-eval, with commas: wikitext,hellaswag; also mmlu_*."
+        ),
     ] = "",
     engine: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             help="Engines of `llx bench`, with commas: torch, ort, openvino, torch-cuda, ort-cuda, "
             "trt, trt-rtx. [default: ort, else torch]",
             show_default=False,
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Documents of each task. [default: all]")
+        int | None, typer.Option(min=1, metavar="N", help="Documents of each task. [default: all]")
     ] = None,
     num_fewshot: Annotated[
-        int | None, typer.Option(min=0, help="Examples before each. [default: the task's own]")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Examples before each. [default: the task's own]"),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", "-b", min=1, help="Requests at a time.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", min=1, metavar="N", help="Requests at a time.")
+    ] = 1,
     include_path: Annotated[
-        Path | None, typer.Option(help="A folder with task YAMLs of your own.")
+        Path | None, typer.Option(metavar="DIR", help="A folder with task YAMLs of your own.")
     ] = None,
     chat: Annotated[
         bool, typer.Option("--apply-chat-template", help="Ask through the chat template.")
@@ -63,12 +70,13 @@ def eval_tasks(
     log_samples: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER",
+            metavar="DIR",
             help="Write there what was asked and answered, a line of JSON for each document.",
         ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="md or json. [default: table]")
+        str | None,
+        typer.Option("--output", "-o", metavar="FORMAT", help="md or json. [default: table]"),
     ] = None,
 ) -> None:
     """Score engines and artifacts on tasks of lm-evaluation-harness, side by side."""

@@ -11,14 +11,20 @@ from llx.cli.arguments import Block, Vocab, command_line, path_named, positions
 
 
 def export(
-    size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
-    family: Annotated[
-        str | None, typer.Option(help="The family that the size is of: llama3, qwen2.5, ….")
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="A size picks its model: 135m, 7b, ….")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The family that the size is of: llama3, qwen2.5, …."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A model by name; see `llx models`.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
+            metavar="PATH",
             help="A checkpoint's folder or file, an id of the hub, random[:SEED], or none "
             "(graphs only). [default: an installed package, else the hub]",
             show_default=False,
@@ -27,13 +33,15 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="fp32, fp16, bf16; int8 (weights and activations), int8-wo and int4 (weights "
-            "alone)."
+            "alone).",
         ),
     ] = "fp32",
     compute: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="What int8, int8-wo and int4 leave as it is: fp16, fp32 (for a CPU), bf16. "
             "[default: fp16]",
             show_default=False,
@@ -44,16 +52,19 @@ def export(
     max_kld: Annotated[
         float | None,
         typer.Option(
+            metavar="X",
             help="Most that quantization may cost, in nats a token: the costliest layers are left "
-            "as they are until it holds."
+            "as they are until it holds.",
         ),
     ] = None,
     max_ppl_ratio: Annotated[
-        float | None, typer.Option(help="The same for perplexity over the checkpoint's: 1.02.")
+        float | None,
+        typer.Option(metavar="X", help="The same for perplexity over the checkpoint's: 1.02."),
     ] = None,
     dense_share: Annotated[
         float | None,
         typer.Option(
+            metavar="SHARE",
             help="Share of the linear layers' work that is left as it is, without a budget. "
             "[default: 0.1 for int8, else 0]",
             show_default=False,
@@ -62,6 +73,7 @@ def export(
     calibration_text: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="A text to calibrate on. [default: half of Python's documentation]",
             show_default=False,
         ),
@@ -69,6 +81,7 @@ def export(
     calibration_windows: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="Windows of it, of up to 512 tokens; 0, not for int8, rounds weights to nearest. "
             "[default: 48]",
             show_default=False,
@@ -86,6 +99,7 @@ def export(
         str | None,
         typer.Option(
             "--for",
+            metavar="NAME",
             help="genai: write what onnxruntime-genai needs beside the graphs.",
             show_default=False,
         ),
@@ -96,7 +110,7 @@ def export(
             "--output",
             "-o",
             parser=path_named,
-            metavar="PATH",
+            metavar="DIR",
             help="Folder. [default: artifacts/MODEL-PRECISION]",
         ),
     ] = None,

@@ -30,7 +30,9 @@ def generate(
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the chat template.")] = False,
     date: Date = None,
     thinking: Thinking = None,
-    most: Annotated[int, typer.Option("--tokens", "-n", min=1, help="Most new tokens.")] = 128,
+    most: Annotated[
+        int, typer.Option("--tokens", "-n", min=1, metavar="N", help="Most new tokens.")
+    ] = 128,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     top_k: TopK = 0,

@@ -8,7 +8,9 @@ import typer
 
 
 def models(
-    family: Annotated[str | None, typer.Option(help="Only one family's: llama2, qwen3, ….")] = None,
+    family: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only one family's: llama3, qwen2.5, ….")
+    ] = None,
 ) -> None:
     """List the models known by name."""
     from llx.llama.presets import PRESETS, family_named

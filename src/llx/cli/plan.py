@@ -18,14 +18,20 @@ def plan(
             show_default=False,
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="A size picks its model: 135m, 7b, ….")] = None,
-    model: Annotated[str | None, typer.Option(help="A model by name; see `llx models`.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="A size picks its model: 135m, 7b, ….")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A model by name; see `llx models`.")
+    ] = None,
     family: Annotated[
-        str | None, typer.Option(help="The family that the size is of: llama3, qwen2.5, ….")
+        str | None,
+        typer.Option(metavar="NAME", help="The family that the size is of: llama3, qwen2.5, …."),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
+            metavar="NAMES",
             help="fp32, fp16, bf16, int8, int8-wo, int4, or several with commas. [default: an "
             "artifact's own, else fp16]",
             show_default=False,
@@ -34,6 +40,7 @@ def plan(
     compute: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="What int8, int8-wo and int4 leave as it is: fp16, fp32, bf16. [default: fp16]",
             show_default=False,
         ),
@@ -48,13 +55,16 @@ def plan(
             help="Cache capacity. [default: an artifact's own, or the model's, at most 2048]",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Rows that are decoded together.")] = 1,
+    batch: Annotated[int, typer.Option(metavar="N", help="Rows that are decoded together.")] = 1,
     prompt: Annotated[
-        int | None, typer.Option(help="Prompt tokens. [default: 512, at most the context]")
+        int | None,
+        typer.Option(metavar="N", help="Prompt tokens. [default: 512, at most the context]"),
     ] = None,
-    device: Annotated[str, typer.Option(help="all, or names with commas: orin-nx-16,t4.")] = "all",
+    device: Annotated[
+        str, typer.Option(metavar="NAMES", help="all, or names with commas: orin-nx-16,t4.")
+    ] = "all",
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="json. [default: table]")
+        str | None, typer.Option("--output", "-o", metavar="FORMAT", help="json. [default: table]")
     ] = None,
 ) -> None:
     """Predict without a GPU: does a model fit a device, and how fast could it be there."""

@@ -16,6 +16,7 @@ def reference(
         int | None,
         typer.Option(
             min=3,
+            metavar="N",
             help="Tokens of a window. [default: 512, or what the cache holds]",
             show_default=False,
         ),
@@ -24,6 +25,7 @@ def reference(
         int | None,
         typer.Option(
             min=0,
+            metavar="N",
             help="How many of each text; 0 for all that it has. [default: up to 5]",
             show_default=False,
         ),
@@ -32,13 +34,17 @@ def reference(
         int | None,
         typer.Option(
             min=1,
+            metavar="N",
             help="Tokens from one window to the next; where they overlap, each token is scored "
             "once. [default: spread over the text]",
             show_default=False,
         ),
     ] = None,
     bos: Annotated[
-        str, typer.Option(help="Where the tokenizer's BOS stands: each window, first, or none.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Where the tokenizer's BOS stands: each window, first, or none."
+        ),
     ] = "each",
 ) -> None:
     """Capture the PyTorch fp32 reference once; engines are judged against it anywhere."""

@@ -15,14 +15,15 @@ def report(
     results: Annotated[
         list[Path],
         typer.Argument(
+            metavar="FILE...",
             help="Files of `llx bench` or `llx eval -o json`. Without --baseline the first is "
-            "held against the others, until llx 0.3: then all are shown."
+            "held against the others, until llx 0.3: then all are shown.",
         ),
     ],
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", parser=path_named, metavar="PATH", help="Folder to write into."
+            "--output", "-o", parser=path_named, metavar="DIR", help="Folder to write into."
         ),
     ],
     baseline: Baseline = None,
@@ -33,25 +34,38 @@ def report(
     history: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="A file that keeps a line of each result: they are added, and all are drawn over "
             "time. Without a baseline they are held against what it had before.",
             show_default=False,
         ),
     ] = None,
     label: Annotated[
-        str, typer.Option(help="What was measured, for the history: a commit.", show_default=False)
+        str,
+        typer.Option(
+            metavar="TEXT", help="What was measured, for the history: a commit.", show_default=False
+        ),
     ] = "",
     branch: Annotated[
         str,
         typer.Option(
-            help="Of which branch the history is: another's is refused.", show_default=False
+            metavar="NAME",
+            help="Of which branch the history is: another's is refused.",
+            show_default=False,
         ),
     ] = "",
 ) -> None:
     """Write a report of one or several result files. What fails on a regression is compare."""
     from llx.api.report import report as write
     from llx.reports.compare.changes import show_verdict
-    from llx.reports.console import say, show, show_results, simple_table, warn
+    from llx.reports.console import (
+        measured_in_words,
+        say,
+        show,
+        show_results,
+        simple_table,
+        warn,
+    )
     from llx.reports.steps import HEADINGS, step_rows
     from llx.reports.units import counted
 
@@ -70,13 +84,16 @@ def report(
         branch=branch,
         tell=warn,
     )
+    say(measured_in_words(written.shown))
+    if written.compared:
+        show_verdict(written.compared)
+    else:
+        say("compared with nothing")
+    say("")
     show_results(written.shown)
     if written.baseline:
         say("\nThe baseline:\n")
         show_results(written.baseline)
-    if written.compared:
-        say("")
-        show_verdict(written.compared)
     say(f"\nreport: {written.markdown}")
     if written.steps:
         say("\nSteps in the history:\n")

@@ -22,7 +22,7 @@ def selftest(
             "--output",
             "-o",
             parser=file_named,
-            metavar="PATH",
+            metavar="FILE",
             help="File of results, to send with a report.",
         ),
     ] = Path("selftest.json"),

@@ -183,6 +183,16 @@ def test_weights_with_a_changed_byte_are_not_built(artifact):
         build_engine(artifact, SM86)
 
 
+def test_an_engine_of_a_newer_llx_is_not_built_over_unless_asked_to(engine, artifact):
+    path = engine.folder / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b"llx.engine/1", b"llx.engine/2"))
+    kept = path.read_bytes()
+    with pytest.raises(BadInput, match="was written by a newer llx"):
+        build_engine(artifact, SM86)
+    assert path.read_bytes() == kept
+    assert build_engine(artifact, SM86, overwrite=True)[1]
+
+
 def test_a_damaged_engine_is_built_again(engine, artifact):
     (engine.folder / PLAN).write_bytes(b"short")
     again, made = build_engine(artifact, SM86)
