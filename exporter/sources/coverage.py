@@ -224,7 +224,8 @@ def _biased(spec: LlamaSpec, holds: str, extra: list[str], flags: list[str]) -> 
     if modules == whole and len(extra) == len(whole) * spec.layers:
         return BadInput(
             f"{holds}: {asked} is false",
-            f"use the config.json that belongs to these weights: where {asked} is true, they count",
+            f"use the config.json that belongs to these weights: where {asked} is true, and the "
+            "model is one that reads it, they count",
         )
     return BadInput(
         f"{holds}: {asked} is false, and of {len(whole)} biases a layer would have {len(modules)}",

@@ -80,7 +80,7 @@ def _check_rope(artifact: Artifact, record: Checked) -> None:
     spec, compute = artifact.manifest.spec, artifact.manifest.precision.compute
     tables = stored_rope(artifact)
     for name, found in zip(ROPE, tables, strict=True):
-        if found.shape != tables[0].shape or found.ndim != 2 or found.shape[1] * 2 != spec.head_dim:
+        if found.shape != tables[0].shape or found.ndim != 2 or found.shape[1] * 2 != spec.rotated:
             cause = Cause(f"its shape is {found.shape}", AGAIN)
             _fail_weight(record, name, "the model's", np.inf, cause)
     wanted = made_rope(artifact, spec.rope, np.arange(len(tables[0])))

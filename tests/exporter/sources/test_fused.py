@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llx.api.check import check
 from llx.errors import BadInput
 from llx.exporter.load import llama_from_source
 from llx.exporter.sources import check_coverage
 from llx.exporter.sources.huggingface import HuggingFaceSource
 from tests.checkpoints import KIN_SPECS, TINY, random_tensors, write_bin, write_checkpoint
+from tests.conftest import export_tiny
 
 PHI = KIN_SPECS["part-turned"]
 LAYER = "model.layers.1."
@@ -92,3 +94,9 @@ def test_a_family_that_stores_them_apart_does_not_take_them_fused(tmp_path):
     parts = [stored.pop(f"{LAYER}self_attn.{one}_proj.weight") for one in "qkv"]
     save_file(stored | {QKV: torch.cat(parts)}, file)
     assert "q_proj.weight" in refusal_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["part-turned", "longrope-of-16"])
+def test_what_is_exported_of_it_passes_check(name, tmp_path):
+    artifact = export_tiny(tmp_path, spec=KIN_SPECS[name])
+    assert any(line.startswith("parity of") for line in check(artifact, engines=["torch", "ort"]))
