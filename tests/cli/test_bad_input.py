@@ -69,8 +69,8 @@ CHECKPOINTS = {
     ),
     "a config that is no JSON": (lambda f: cut(f / "config.json", 30), ("not readable JSON",)),
     "unknown RoPE scaling": (
-        lambda f: damaged_config(f, rope_scaling={"rope_type": "longrope", "factor": 2.0}),
-        ("longrope", "not supported"),
+        lambda f: damaged_config(f, rope_scaling={"rope_type": "proportional", "factor": 2.0}),
+        ("proportional", "not supported"),
     ),
     "a truncated file": (
         lambda f: cut(f / "model.safetensors", 9000),
