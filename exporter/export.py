@@ -44,6 +44,7 @@ from llx.manifest import (
     record_of,
     write_manifest,
 )
+from llx.places import note_place
 from llx.progress import Progress, foretold, silent
 from llx.scrub import handed_on
 from llx.whole import clear_leftovers, require_replaceable, whole_folder
@@ -143,7 +144,10 @@ def _remember(folder: Path, tell: Callable[[str], None]) -> None:
 
 def _found_again(artifact: Artifact, request: ExportRequest) -> Artifact:
     """The artifact, which knows where its checkpoint lies now, where that can be written."""
-    path = artifact.manifest.source.whereabouts(artifact.folder)
+    record = artifact.manifest.source
+    if isinstance(request.weights, Path):
+        note_place(record.key, request.weights)
+    path = record.told(artifact.folder)
     if isinstance(request.weights, Path) and path is not None and not path.exists():
         with contextlib.suppress(OSError):
             return artifact.with_checkpoint_at(kept_path(request.weights, artifact.folder))
@@ -316,7 +320,7 @@ def _source_record(
         label = f"random weights, seed {weights.seed}, in the shape of {preset_of(request).hub_id}"
         return SourceRecord(label=label, format=source.format, path="", files=())
     assert weights is not None
-    return SourceRecord(
+    record = SourceRecord(
         label=preset.hub_id if preset else request.label or weights.name,
         format=source.format,
         path=kept_path(weights, request.folder),
@@ -324,6 +328,8 @@ def _source_record(
         ignored=ignored,
         warnings=tuple(_handed_on(line, request) for line in source.warnings),
     )
+    note_place(record.key, weights)
+    return record
 
 
 def _handed_on(text: str, request: ExportRequest) -> str:

@@ -32,7 +32,7 @@ llx: errors progress lazy scrub interrupts streams notebook conditions statistic
 llx: template_process contradictions
 llx: refused
 llx: files gpu nearby processes precision devices
-llx: typed intact whole outputs
+llx: typed intact places whole outputs
 llx: arguments
 llx: runtime jetpack llama tokenizer templates
 llx: plans checks corpus
@@ -214,8 +214,9 @@ COMMANDS = sorted((FOLDERS["llx"] / "cli").glob("*.py"))
 def test_a_command_parses_calls_and_prints(file):
     """A file of `cli/` is one command: it decides nothing, and knows nothing of the folders.
 
-    Beside it, shapes that a user types are parsed in `arguments.py`, what was measured is kept by
-    `printed.py` where it cannot be printed, and `talk.py` sits at the terminal of a conversation.
+    Beside it, shapes that a user types are parsed in `arguments.py` and shown by `helped.py`, what
+    was measured is kept by `printed.py` where it cannot be printed, and `talk.py` sits at the
+    terminal of a conversation.
     """
     if file.stem in ("__init__", *BESIDE_COMMANDS):
         return
@@ -235,7 +236,7 @@ def test_a_command_parses_calls_and_prints(file):
 
 
 MOST_STATEMENTS = 32
-BESIDE_COMMANDS = ("arguments", "printed", "talk")
+BESIDE_COMMANDS = ("arguments", "helped", "printed", "talk")
 
 
 @pytest.mark.parametrize("file", [file for folder, file in PLACES if needs_no_torch(folder, file)])

@@ -6,6 +6,7 @@ It is untrusted data: it is decoded against the types below, and its file names 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from llx.files import is_plain_name, real_path, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.intact import seen
 from llx.llama.spec import LlamaSpec
+from llx.places import noted_places
 from llx.precision import Precision
 
 MANIFEST = "manifest.json"
@@ -85,8 +87,31 @@ class SourceRecord:
     ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
     warnings: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """What its files hold, as a hash."""
+        held = repr([(file.path, file.bytes, file.sha256) for file in self.files])
+        return hashlib.sha256(held.encode()).hexdigest()
+
     def whereabouts(self, artifact: Path) -> Path | None:
-        """Where the checkpoint of an artifact in that folder should lie; None without any."""
+        """Where the checkpoint of an artifact in that folder should lie; None without any.
+
+        Where nothing lies there, as when the artifact was copied, where this user had it last.
+        """
+        path = self.told(artifact)
+        if path is None or path.exists():
+            return path
+        return next(filter(self._lies_at, noted_places(self.key)), path)
+
+    def _lies_at(self, path: Path) -> bool:
+        folder = path if path.is_dir() else path.parent
+        try:
+            return all(file.is_at(folder / file.path) for file in self.files)
+        except OSError:
+            return False
+
+    def told(self, artifact: Path) -> Path | None:
+        """Where it lies by the artifact's own word."""
         if not self.path:
             return None
         if self.path == HOME or self.path.startswith(f"{HOME}/"):

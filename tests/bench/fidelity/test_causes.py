@@ -426,6 +426,13 @@ def test_where_no_known_cause_fits_it_says_what_was_ruled_out(exported, tmp_path
     assert "one scale" in said
 
 
+@pytest.fixture
+def nothing_noted(monkeypatch):
+    """Nobody knows where a checkpoint lay before."""
+    monkeypatch.setattr("llx.manifest.noted_places", lambda key: [])
+
+
+@pytest.mark.usefixtures("nothing_noted")
 def test_without_the_checkpoint_graphs_are_checked_and_weights_are_said_not_to_be(
     exported, tmp_path
 ):
@@ -439,6 +446,7 @@ def test_without_the_checkpoint_graphs_are_checked_and_weights_are_said_not_to_b
     assert "interleaved pairs" in failure(alone)
 
 
+@pytest.mark.usefixtures("nothing_noted")
 def test_a_captured_reference_stands_in_for_the_checkpoint(judged, tmp_path):
     artifact = copied(judged, tmp_path)
     record = replace(artifact.manifest.source, path=str(tmp_path / "gone"))
