@@ -27,6 +27,7 @@ from llx.engine import (
 from llx.errors import BadInput, Lacking
 from llx.gpu import Gpu
 from llx.manifest import FileRecord
+from llx.places import note_place
 from llx.tensorrt import BuildOptions
 from tests.cli.test_bad_input import assert_refused
 from tests.doubles.cuda import RecordingCuda
@@ -47,6 +48,7 @@ def artifact(tiny, tmp_path, monkeypatch):
     for place in ("llx.gpu.find_gpu", "llx.bench.sessions.trt.find_gpu", "llx.bench.run.find_gpu"):
         monkeypatch.setattr(place, lambda: GPU)
     monkeypatch.setattr("llx.bench.sessions.trt.Cuda", RecordingCuda)
+    note_place(tiny.manifest.source.key, tiny.folder.parent / "checkpoint")
     shutil.copytree(tiny.folder, tmp_path / "copy")
     return open_artifact(tmp_path / "copy")
 
