@@ -19,7 +19,6 @@ import llx
 from llx.bench.generate import chat_prompt
 from llx.bench.text import tokenizer_of
 from llx.exporter.vocabulary.words import LLAMA3_SPECIAL
-from llx.llama.families import FAMILIES
 from llx.llama.presets import Preset, families
 from tests.checkpoints import config_of, random_tensors
 from tests.conversations import DEEPSEEK_R1, GRANITE_3, MISTRAL, QWEN_3, SMOLLM_3
@@ -233,10 +232,18 @@ def test_every_family_is_here():
 
 
 # One of each kind of tokenizer, and one of each part.
-QUICK = ("llama2", "llama3.2", "smollm2", "mistral", "qwen2.5", "qwen3", "smollm3", "granite3.3")
-# Of its config.json nothing is read yet: its sizes are known by name alone.
-READ = [family for family in KINDS if family != "phi3" or "phi3" in FAMILIES]
-EACH = [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in READ]
+QUICK = (
+    "llama2",
+    "llama3.2",
+    "smollm2",
+    "mistral",
+    "qwen2.5",
+    "qwen3",
+    "smollm3",
+    "granite3.3",
+    "phi3",
+)
+EACH = [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in KINDS]
 
 
 @pytest.mark.parametrize("family", EACH)

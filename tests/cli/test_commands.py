@@ -288,7 +288,7 @@ def test_check_fails_where_an_engine_disagrees(llx, exported, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("models", ("llama-2-7b", "smollm2-135m", "licence")),
+        ("models", ("llama-2-7b", "smollm2-135m", "qwen3-8b", "under Apache-2.0")),
         (
             "doctor",
             ("engine ort", "ready", "energy of the CPU", "clocks", "limits", "needs tensorrt"),
