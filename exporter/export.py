@@ -16,7 +16,7 @@ from llx.artifact import Artifact, is_artifact, open_artifact, remember_latest
 from llx.corpus import WINDOW
 from llx.errors import BadInput, LlxError, one_line, require_modules
 from llx.exporter.configs import configs_of
-from llx.exporter.differences import another_export, hash_of, hashed
+from llx.exporter.differences import CHECKPOINT, another_export, hash_of, hashed
 from llx.exporter.locate import RandomWeights, Weights
 from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
@@ -87,6 +87,8 @@ def export(
     _require_folder(request)
     parts = parts_of(request, progress)
     key, asked = hash_of(parts), hashed(parts)
+    if isinstance(request.weights, Path):
+        note_place(asked[CHECKPOINT], request.weights)
     clear_leftovers(request.folder, tell)
     standing = _standing(request.folder, key, asked, overwrite, progress)
     if standing is not None:
@@ -144,10 +146,7 @@ def _remember(folder: Path, tell: Callable[[str], None]) -> None:
 
 def _found_again(artifact: Artifact, request: ExportRequest) -> Artifact:
     """The artifact, which knows where its checkpoint lies now, where that can be written."""
-    record = artifact.manifest.source
-    if isinstance(request.weights, Path):
-        note_place(record.key, request.weights)
-    path = record.told(artifact.folder)
+    path = artifact.manifest.source.told(artifact.folder)
     if isinstance(request.weights, Path) and path is not None and not path.exists():
         with contextlib.suppress(OSError):
             return artifact.with_checkpoint_at(kept_path(request.weights, artifact.folder))
@@ -320,7 +319,7 @@ def _source_record(
         label = f"random weights, seed {weights.seed}, in the shape of {preset_of(request).hub_id}"
         return SourceRecord(label=label, format=source.format, path="", files=())
     assert weights is not None
-    record = SourceRecord(
+    return SourceRecord(
         label=preset.hub_id if preset else request.label or weights.name,
         format=source.format,
         path=kept_path(weights, request.folder),
@@ -328,8 +327,6 @@ def _source_record(
         ignored=ignored,
         warnings=tuple(_handed_on(line, request) for line in source.warnings),
     )
-    note_place(record.key, weights)
-    return record
 
 
 def _handed_on(text: str, request: ExportRequest) -> str:

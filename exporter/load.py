@@ -42,7 +42,7 @@ def exported_source(artifact: Artifact) -> TensorSource:
     and the manifest describes another model than its configuration does.
     """
     record, spec = artifact.manifest.source, artifact.manifest.spec
-    path = record.whereabouts(artifact.folder)
+    path = artifact.manifest.checkpoint_at(artifact.folder)
     if path is None or not path.exists():
         moved = path and not Path(record.path).is_absolute() and not record.path.startswith(HOME)
         raise Lacking(

@@ -6,7 +6,6 @@ It is untrusted data: it is decoded against the types below, and its file names 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -87,23 +86,8 @@ class SourceRecord:
     ignored: dict[str, str] = field(default_factory=dict)  # checkpoint tensor → why it is unused
     warnings: tuple[str, ...] = ()
 
-    @property
-    def key(self) -> str:
-        """What its files hold, as a hash."""
-        held = repr([(file.path, file.bytes, file.sha256) for file in self.files])
-        return hashlib.sha256(held.encode()).hexdigest()
-
-    def whereabouts(self, artifact: Path) -> Path | None:
-        """Where the checkpoint of an artifact in that folder should lie; None without any.
-
-        Where nothing lies there, as when the artifact was copied, where this user had it last.
-        """
-        path = self.told(artifact)
-        if path is None or path.exists():
-            return path
-        return next(filter(self._lies_at, noted_places(self.key)), path)
-
-    def _lies_at(self, path: Path) -> bool:
+    def lies_at(self, path: Path) -> bool:
+        """Whether the files of its weights lie at a path, a folder or a file, as they were."""
         folder = path if path.is_dir() else path.parent
         try:
             return all(file.is_at(folder / file.path) for file in self.files)
@@ -223,6 +207,17 @@ class Manifest:
             raise ValueError("the contract is not that of the model")
         if WEIGHTS in self.files and bool(self.quantization) != (self.precision.linear != "dense"):
             raise ValueError(f"{self.precision.name} and its quantization record disagree")
+
+    def checkpoint_at(self, folder: Path) -> Path | None:
+        """Where the checkpoint of an artifact in that folder should lie; None without any.
+
+        Where nothing lies there, as when the artifact was copied, where this user had it last.
+        """
+        path = self.source.told(folder)
+        if path is None or path.exists():
+            return path
+        noted = noted_places(self.asked.get("checkpoint", ""))
+        return next(filter(self.source.lies_at, noted), path)
 
     @property
     def references(self) -> tuple[str, ...]:

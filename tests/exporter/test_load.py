@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from llx import places
 from llx.api.export import export
 from llx.api.reference import open_reference
-from llx.artifact import Artifact
+from llx.artifact import Artifact, open_artifact
 from llx.errors import Lacking
 from llx.exporter.load import exported_source
+from llx.files import state_folder
 from tests.checkpoints import TINY, random_tensors, write_checkpoint
 
 ONE, OTHER = random_tensors(TINY, 1), random_tensors(TINY, 2)
@@ -118,3 +120,37 @@ def test_a_checkpoint_that_has_changed_judges_nothing(tmp_path, change):
     session = open_reference(whole)
     assert "checkpoint" not in session.weights
     session.close()
+
+
+def copied_away(tmp_path):
+    """An artifact, and a copy of it beside which no checkpoint lies."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", TINY, ONE)
+    artifact = export(weights=checkpoint, output=tmp_path / "out")
+    copy = shutil.copytree(artifact.folder, tmp_path / "far" / "away" / "copy")
+    return checkpoint, open_artifact(copy)
+
+
+def test_a_copy_of_an_artifact_finds_its_checkpoint_where_this_user_had_it(tmp_path):
+    checkpoint, copy = copied_away(tmp_path)
+    assert same(read_again(copy), ONE)
+    # The same weights with other settings are another checkpoint.
+    other = write_checkpoint(tmp_path / "other", TINY, ONE)
+    configured(other, rms_norm_eps=1e-3)
+    export(weights=other, output=tmp_path / "out-of-other")
+    assert exported_source(copy).spec == TINY
+    save_file(OTHER, checkpoint / "model.safetensors")
+    with pytest.raises(Lacking, match="is not here"):
+        exported_source(copy)
+
+
+@pytest.mark.parametrize("notes", [b"", b"[]", b'{"a": 1}', b"\xff", None])
+def test_without_a_note_that_can_be_read_it_is_not_found_and_nothing_else(tmp_path, notes):
+    checkpoint, copy = copied_away(tmp_path)
+    if notes is None:
+        (state_folder() / places.NOTES).unlink()
+    else:
+        (state_folder() / places.NOTES).write_bytes(notes)
+    with pytest.raises(Lacking, match="is not here"):
+        exported_source(copy)
+    export(weights=checkpoint, output=tmp_path / "out")  # there already: noted once more
+    assert same(read_again(copy), ONE)

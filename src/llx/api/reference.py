@@ -147,7 +147,7 @@ def _checkpoint(artifact: Artifact) -> str | None:
     None where the checkpoint is not here as it was at the export.
     """
     record = artifact.manifest.source
-    path = record.whereabouts(artifact.folder)
+    path = artifact.manifest.checkpoint_at(artifact.folder)
     if path is None or not record.files:
         return None
     folder, contents = folder_of(path), []

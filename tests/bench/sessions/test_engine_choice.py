@@ -48,7 +48,7 @@ def artifact(tiny, tmp_path, monkeypatch):
     for place in ("llx.gpu.find_gpu", "llx.bench.sessions.trt.find_gpu", "llx.bench.run.find_gpu"):
         monkeypatch.setattr(place, lambda: GPU)
     monkeypatch.setattr("llx.bench.sessions.trt.Cuda", RecordingCuda)
-    note_place(tiny.manifest.source.key, tiny.folder.parent / "checkpoint")
+    note_place(tiny.manifest.asked["checkpoint"], tiny.folder.parent / "checkpoint")
     shutil.copytree(tiny.folder, tmp_path / "copy")
     return open_artifact(tmp_path / "copy")
 
