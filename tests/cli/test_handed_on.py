@@ -92,6 +92,7 @@ def test_what_is_moved_together_finds_itself_again(llx, place, tmp_path, copied)
 
 
 def test_what_lies_in_the_home_is_found_from_anywhere(llx, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("llx.manifest.noted_places", lambda key: [])
     monkeypatch.setenv("HOME", str(place))
     artifact = exported(llx, place)
     assert open_artifact(artifact).manifest.source.path == "~/checkpoint"
@@ -103,10 +104,12 @@ def test_what_lies_in_the_home_is_found_from_anywhere(llx, place, tmp_path, monk
 
 
 def test_an_artifact_that_was_moved_alone_says_where_its_checkpoint_is_looked_for(
-    llx, place, tmp_path
+    llx, place, tmp_path, monkeypatch
 ):
     exported(llx, place).rename(tmp_path / "alone")
-    ended = llx("reference", "alone", *CUT)
+    assert llx("reference", "alone", *CUT).code == 0  # this user has it noted
+    monkeypatch.setattr("llx.manifest.noted_places", lambda key: [])
+    ended = llx("reference", "alone", "--window", 30)
     assert_refused(ended, 3, f"the checkpoint {tmp_path}/checkpoint is not here", "put it there")
 
 
