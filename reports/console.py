@@ -246,7 +246,7 @@ def _speed_detail(row: SpeedRow) -> str:
         parts.append(f"{100 * row.roofline_probe:.0f} % of the roofline")
     if row.bytes_per_step is not None and row.bytes_per_step_actual is not None:
         read, needed = map(binary_bytes, (row.bytes_per_step_actual, row.bytes_per_step))
-        parts.append(f"a step reads {read} and must read {needed}")
+        parts.append(f"a step reads {read}{'' if read == needed else f' and must read {needed}'}")
     return ", ".join([*parts, *row_notes(row)])
 
 
