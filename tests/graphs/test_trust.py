@@ -22,7 +22,7 @@ from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.graphs.trust import FIELDS, LISTED
 from llx.manifest import WEIGHTS, record_of, write_manifest
 from llx.precision import PRECISIONS, precision_named
-from tests.checkpoints import SEED, SIXTEENS, TINY
+from tests.checkpoints import KIN_SPECS, SEED, SIXTEENS, TINY
 from tests.conftest import export_tiny
 from tests.mutations import mutated
 
@@ -290,6 +290,7 @@ def test_the_listed_ops_are_those_of_the_dialects(tmp_path):
     grouped = replace(SIXTEENS, dim=64)  # what ONNX Runtime's own ops take
     in_few = (precision_named(name, vocab="int8") for name in ("int8", "int4"))
     asked = [(PRECISIONS[name], TINY) for name in PRECISIONS] + [(p, grouped) for p in in_few]
+    asked += [(PRECISIONS["fp32"], spec) for spec in KIN_SPECS.values()]
     for i, (precision, spec) in enumerate(asked):
         made = export_tiny(tmp_path / str(i), precision, spec)
         for dialect in made.dialects:
