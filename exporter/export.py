@@ -22,7 +22,6 @@ from llx.exporter.readme import README, readme_of
 from llx.exporter.request import (
     ExportRequest,
     calibration_key,
-    folder_of,
     kept_path,
     parts_of,
     preset_of,
@@ -44,7 +43,7 @@ from llx.manifest import (
     record_of,
     write_manifest,
 )
-from llx.places import note_place
+from llx.places import folder_of, note_place
 from llx.progress import Progress, foretold, silent
 from llx.scrub import handed_on
 from llx.whole import clear_leftovers, require_replaceable, whole_folder

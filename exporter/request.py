@@ -20,6 +20,7 @@ from llx.intact import content_of
 from llx.llama.presets import Preset
 from llx.manifest import HOME, SourceFile
 from llx.nearby import no_such
+from llx.places import folder_of
 from llx.precision import Precision
 from llx.progress import Progress, silent
 
@@ -117,11 +118,6 @@ def source_file(path: Path, weights: Path) -> SourceFile:
     stat, name = path.stat(), os.path.relpath(path, folder_of(weights))
     content = content_of(path)
     return SourceFile(path=name, bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=content)
-
-
-def folder_of(weights: Path) -> Path:
-    """The folder that a checkpoint's files lie in."""
-    return weights if weights.is_dir() else weights.parent
 
 
 def kept_path(weights: Path, artifact: Path) -> str:

@@ -32,6 +32,7 @@ llx: errors progress lazy scrub interrupts streams notebook conditions statistic
 llx: template_process contradictions
 llx: refused
 llx: files gpu nearby processes precision devices
+llx: noted
 llx: typed intact places whole outputs
 llx: arguments
 llx: runtime jetpack llama tokenizer templates

@@ -8,17 +8,16 @@ missing, full or damaged, files are read again, and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from llx.errors import BadInput, LlxError
-from llx.files import CHUNK_BYTES, make_folder, sha256_of, state_folder, write_whole
+from llx.errors import BadInput
+from llx.files import CHUNK_BYTES, sha256_of
+from llx.noted import note_in, notes_in
 from llx.progress import Progress, silent
 
 NOTES = "seen.json"
@@ -45,8 +44,14 @@ class FileState:
         return astuple(self)[:-1] == astuple(other)[:-1]
 
 
-Notes = dict[str, tuple[FileState, str]]
-_seen: Notes = {}  # by this process
+class Note(NamedTuple):
+    """A file's state when it was seen whole, and its SHA-256."""
+
+    state: FileState
+    sha256: str
+
+
+_seen: dict[str, Note] = {}  # by this process
 
 
 def state_of(path: Path) -> FileState:
@@ -67,7 +72,7 @@ def seen(path: Path, wanted: str, progress: Progress = silent) -> tuple[str, Fil
     too. Raises `BadInput` where the file is written meanwhile.
     """
     state = state_of(path)
-    for notes in (_seen, _noted()):
+    for notes in (_seen, notes_in(NOTES, Note)):
         known = notes.get(_key(state))
         if known == (state, wanted):
             return wanted, state
@@ -86,10 +91,10 @@ def content_of(path: Path, progress: Progress = silent) -> str:
     state = state_of(path)
     if state.bytes < NOTED_BYTES:
         return sha256_of(path)
-    for notes in (_seen, _noted()):
+    for notes in (_seen, notes_in(NOTES, Note)):
         known = notes.get(_key(state))
-        if known and known[0] == state:
-            return known[1]
+        if known and known.state == state:
+            return known.sha256
     found, state, settled = _hashed(path, progress)
     if settled:
         _note(state, found)
@@ -119,18 +124,6 @@ def _key(state: FileState) -> str:
     return f"{state.device}:{state.inode}"
 
 
-def _noted() -> Notes:
-    """What any process has noted, newest last."""
-    try:
-        return msgspec.json.decode((state_folder() / NOTES).read_bytes(), type=Notes)
-    except (OSError, LlxError, ValueError):  # no home, no file, or a damaged one
-        return {}
-
-
 def _note(state: FileState, sha256: str) -> None:
-    _seen[_key(state)] = state, sha256
-    with contextlib.suppress(OSError, LlxError):
-        notes = {key: note for key, note in _noted().items() if key != _key(state)}
-        kept = dict([*notes.items(), (_key(state), (state, sha256))][-MOST_NOTES:])
-        make_folder(state_folder())
-        write_whole(state_folder() / NOTES, msgspec.json.encode(kept))
+    _seen[_key(state)] = Note(state, sha256)
+    note_in(NOTES, _key(state), Note(state, sha256), Note, MOST_NOTES)

@@ -18,7 +18,7 @@ from llx.files import is_plain_name, real_path, sha256_of, write_whole
 from llx.graphs.contract import GraphContract
 from llx.intact import seen
 from llx.llama.spec import LlamaSpec
-from llx.places import noted_places
+from llx.places import folder_of, noted_places
 from llx.precision import Precision
 
 MANIFEST = "manifest.json"
@@ -88,9 +88,8 @@ class SourceRecord:
 
     def lies_at(self, path: Path) -> bool:
         """Whether the files of its weights lie at a path, a folder or a file, as they were."""
-        folder = path if path.is_dir() else path.parent
         try:
-            return all(file.is_at(folder / file.path) for file in self.files)
+            return all(file.is_at(folder_of(path) / file.path) for file in self.files)
         except OSError:
             return False
 

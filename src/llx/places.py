@@ -1,44 +1,32 @@
-"""Where this user's checkpoints lie, by what their files hold: artifacts name no folder of theirs.
+"""Where this user's checkpoints lie, by what their files hold.
 
-A note is a help and nothing more: where it is missing or wrong, a checkpoint is not found.
+An artifact names no folder of who made it, and one that was copied lies beside no checkpoint.
 """
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
-import msgspec
-
-from llx.errors import LlxError
-from llx.files import make_folder, state_folder, write_whole
+from llx.noted import note_in, notes_in
 
 NOTES = "checkpoints.json"
 MOST_NOTES = 200
 MOST_PLACES = 5  # of one checkpoint
 
-Notes = dict[str, list[str]]
+
+def folder_of(checkpoint: Path) -> Path:
+    """The folder that a checkpoint's files lie in: itself, or that of the file that it is."""
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
 def note_place(key: str, path: Path) -> None:
     """Note that a checkpoint lies at a path, for this user's later commands."""
-    here = str(path.absolute())
-    with contextlib.suppress(OSError, LlxError):
-        notes = _noted()
-        others = [place for place in notes.pop(key, []) if place != here]
-        notes[key] = [here, *others][:MOST_PLACES]
-        make_folder(state_folder())
-        kept = dict(list(notes.items())[-MOST_NOTES:])
-        write_whole(state_folder() / NOTES, msgspec.json.encode(kept))
+    here = path.absolute()
+    others = [place for place in noted_places(key) if place != here]
+    places = [str(place) for place in (here, *others)][:MOST_PLACES]
+    note_in(NOTES, key, places, list[str], MOST_NOTES)
 
 
 def noted_places(key: str) -> list[Path]:
-    """Where a checkpoint was seen to lie, the newest first."""
-    return [Path(place) for place in _noted().get(key, [])]
-
-
-def _noted() -> Notes:
-    try:
-        return msgspec.json.decode((state_folder() / NOTES).read_bytes(), type=Notes)
-    except (OSError, LlxError, ValueError):  # no home, no file, or a damaged one
-        return {}
+    """Where a checkpoint was seen to lie, the newest first; none where it was not noted."""
+    return [Path(place) for place in notes_in(NOTES, list[str]).get(key, [])]

@@ -71,7 +71,8 @@ def refuse_newer(path: Path, data: bytes, name: str, known: int = 1) -> None:
     """Raise `NewerSchema` where a file's JSON says that it is of a schema to come."""
     if newer := _newer_schema(data, name, known):
         raise NewerSchema(
-            f"{path} was written by a newer llx ({newer})", "upgrade: `pip install --upgrade llx`"
+            f"{path} was written by a newer llx ({newer})",
+            "upgrade llx, from where this one was installed",
         ) from None
 
 

@@ -13,8 +13,8 @@ from llx.bench.fidelity.reference import Captured, capture, read_reference
 from llx.bench.session import Session
 from llx.corpus import WINDOW, Bos, Corpus, Cut, corpus_of
 from llx.errors import BadInput, Lacking, NotExported, require_modules
-from llx.exporter.request import folder_of
 from llx.intact import content_of
+from llx.places import folder_of
 from llx.progress import Progress
 
 Texts = Sequence[str | Path]
@@ -148,16 +148,9 @@ def _checkpoint(artifact: Artifact) -> str | None:
     """
     record = artifact.manifest.source
     path = artifact.manifest.checkpoint_at(artifact.folder)
-    if path is None or not record.files:
+    if path is None or not record.files or not record.lies_at(path):
         return None
-    folder, contents = folder_of(path), []
-    try:
-        for file in record.files:
-            if not file.is_at(folder / file.path):
-                return None
-            contents.append(content_of(folder / file.path))
-    except OSError:
-        return None
+    contents = [content_of(folder_of(path) / file.path) for file in record.files]
     capacity = artifact.manifest.contract.limits.capacity
     return repr((record.format, contents, artifact.manifest.spec, capacity))
 
