@@ -47,155 +47,167 @@ class Site:
         return self.inputs[index].astype(np.float64)
 
 
+Maker = Callable[[Step, Values], Site]
+"""Makes an op's site of a step and its values."""
+
+
 def sites_of(
     tapped: Tapped, layers: range, steps: Sequence[Step], runs: Sequence[Values]
 ) -> Iterator[list[Site]]:
     """Every op of some layers in order, each at every step: those of one op together."""
-    makers: list[Callable[[Step, Values], Site]] = []
+    makers: list[Maker] = []
     spec = tapped.spec
     if layers.start == 0:
         makers += _of_embedding(spec)
     for layer in layers:
-        makers += _of_layer(spec, layer, tapped)
+        makers += _Layer(tapped, layer).makers()
     if layers.stop == spec.layers:
         makers += _of_logits(spec)
     for make in makers:
         yield [make(step, values) for step, values in zip(steps, runs, strict=True)]
 
 
-def _of_embedding(spec: LlamaSpec) -> list[Callable[[Step, Values], Site]]:
+def _op(
+    kind: str,
+    name: str,
+    found: str,
+    *inputs: str,
+    layer: int | None = None,
+    module: str = "",
+    **details: Any,
+) -> Maker:
+    """What makes the sites of an op whose inputs and result are values of the graph, by name."""
+
+    def make(step: Step, values: Values) -> Site:
+        given = tuple(values[name] for name in inputs)
+        return Site(kind, name, layer, step, values[found], given, module, details)
+
+    return make
+
+
+def _of_embedding(spec: LlamaSpec) -> list[Maker]:
     def embedding(step: Step, values: Values) -> Site:
         return Site("embedding", "embedding", None, step, values[EMBEDDED], (step.tokens,), "embed")
 
-    def scale(step: Step, values: Values) -> Site:
-        given, by = (values[EMBEDDED],), {"factor": spec.embed_scale}
-        found = values[EMBEDDED_SCALED]
-        return Site("scale", "multiplier of embeddings", None, step, found, given, details=by)
-
-    return [embedding] if spec.embed_scale == 1 else [embedding, scale]
+    by = spec.embed_scale
+    scale = _op("scale", "multiplier of embeddings", EMBEDDED_SCALED, EMBEDDED, factor=by)
+    return [embedding] if by == 1 else [embedding, scale]
 
 
-def _of_layer(spec: LlamaSpec, layer: int, tapped: Tapped) -> list[Callable[[Step, Values], Site]]:
-    delta, shown = tapped.delta, tapped.shown(layer)
-    at = f"layers.{layer}"
-    q, k, v = (f"{at}/split.{i}" for i in range(3))
-    gate, up = (f"{at}/split_2.{i}" for i in range(2))
-    entered, middle, left = hidden_after(layer - 1, spec), f"{at}/add", f"{at}/add_2"
-    from_o, from_down = f"{at}.o/linear", f"{at}.down/linear"
-    if shown.scaled:
-        from_o, from_down = f"{at}/scale", f"{at}/scale_2"
-    keys, values_ = f"{PRESENT}.{layer}.key", f"{PRESENT}.{layer}.value"
+class _Layer:
+    """The ops of one layer, by what a graph shows of it."""
 
-    def op(
-        kind: str, words: str, found: str, *inputs: str, module: str = "", **details: Any
-    ) -> Callable[[Step, Values], Site]:
-        name = f"{at} {words}" if not module else f"{words} ({module})"
+    def __init__(self, tapped: Tapped, layer: int) -> None:
+        self.tapped, self.spec, self.layer = tapped, tapped.spec, layer
+        self.shown = tapped.shown(layer)
+        self.at = f"layers.{layer}"
+        self.qkv_sizes = (self.spec.q_dim, self.spec.kv_dim, self.spec.kv_dim)
+
+    def makers(self) -> list[Maker]:
+        """What makes the sites of each op, in the order of the graph."""
+        at, entered = self.at, hidden_after(self.layer - 1, self.spec)
+        gate, up = (f"{at}/split_2.{i}" for i in range(2))
+        return [
+            self._norm("attn_norm", entered),
+            self._linear("qkv", f"{at}.attn_norm/rms_norm"),
+            *self._queries_keys_values(),
+            self._update("key"),
+            self._update("value"),
+            self._attention,
+            self._linear("o", f"{at}/attention"),
+            *self._joined("attention", entered, "o", f"{at}/scale", f"{at}/add"),
+            self._norm("mlp_norm", f"{at}/add"),
+            self._linear("gate_up", f"{at}.mlp_norm/rms_norm"),
+            *self._split(("gate", "up"), f"{at}.gate_up/linear", f"{at}/split_2"),
+            # up for the hypothesis that they are exchanged
+            self._op("silu", "SiLU", f"{at}/silu", gate, up),
+            self._op("multiply", "gate times up", f"{at}/mul", f"{at}/silu", up),
+            self._linear("down", f"{at}/mul"),
+            *self._joined("the MLP", f"{at}/add", "down", f"{at}/scale_2", f"{at}/add_2"),
+        ]
+
+    def _queries_keys_values(self) -> Iterator[Maker]:
+        """From the projection of all three to what attention and the cache are given."""
+        shown = self.shown
+        if not shown.whole:
+            yield from self._split("qkv", f"{self.at}.qkv/linear", f"{self.at}/split")
+        for i, name in enumerate("qk" if shown.normed else ""):
+            yield self._norm(f"{name}_norm", f"{self.at}/split.{i}")
+        for i, name in enumerate("qk" if shown.roped else ""):
+            found, given = shown.before_attention(self.layer, i), shown.before_rope(self.layer, i)
+            yield self._op("rope", f"RoPE of {name}", found, given, part=name)
+
+    def _joined(
+        self, branch: str, hidden: str, module: str, scaled: str, found: str
+    ) -> Iterator[Maker]:
+        """A branch, multiplied where the model says so, and the hidden state that it joins."""
+        given = f"{self.at}.{module}/linear"
+        if self.shown.scaled:
+            by = self.spec.residual_scale
+            yield self._op("scale", f"multiplier of {branch}", scaled, given, factor=by)
+            given = scaled
+        yield self._op("add", f"sum after {branch}", found, hidden, given)
+
+    def _op(self, kind: str, words: str, found: str, *inputs: str, **details: Any) -> Maker:
+        return _op(kind, f"{self.at} {words}", found, *inputs, layer=self.layer, **details)
+
+    def _of_module(self, kind: str, words: str, name: str, given: str) -> Maker:
+        module = f"{self.at}.{name}"
+        found = f"{module}/{kind}"
+        return _op(kind, f"{words} ({module})", found, given, layer=self.layer, module=module)
+
+    def _linear(self, name: str, given: str) -> Maker:
+        return self._of_module("linear", "linear", name, given)
+
+    def _norm(self, name: str, given: str) -> Maker:
+        return self._of_module("rms_norm", "RMSNorm", name, given)
+
+    def _split(self, names: Sequence[str], given: str, found: str) -> Iterator[Maker]:
+        sizes = self.qkv_sizes if len(names) == 3 else (self.spec.ffn_dim, self.spec.ffn_dim)
+        for i, name in enumerate(names):
+            words = f"split of {name}"
+            yield self._op("split", words, f"{found}.{i}", given, sizes=sizes, index=i)
+
+    def _update(self, part: str) -> Maker:
+        """The cache of keys or values."""
+        index, delta = ("key", "value").index(part) + 1, self.tapped.delta
+        past, present = (f"{cache}.{self.layer}.{part}" for cache in (PAST, PRESENT))
+        turned = self.shown.turns and part == "key"
+        if not self.shown.whole and not turned:
+            new = self.shown.before_attention(self.layer, index)
+            words = f"cache of {part}s"
+            return self._op("kv_update", words, present, new, past, delta=delta, part=part)
 
         def make(step: Step, values: Values) -> Site:
-            given = tuple(values[name] for name in inputs)
-            return Site(kind, name, layer, step, values[found], given, module, details)
-
-        return make
-
-    def module(name: str) -> str:
-        return f"{at}.{name}"
-
-    def linear(name: str, words: str, given: str) -> Callable[[Step, Values], Site]:
-        return op("linear", words, f"{at}.{name}/linear", given, module=module(name))
-
-    def norm(name: str, words: str, given: str) -> Callable[[Step, Values], Site]:
-        return op("rms_norm", words, f"{at}.{name}/rms_norm", given, module=module(name))
-
-    def update(part: str, new: str) -> Callable[[Step, Values], Site]:
-        past, present = f"{PAST}.{layer}.{part}", f"{PRESENT}.{layer}.{part}"
-        words = f"cache of {part}s"
-        turned = shown.turns and part == "key"
-        if not shown.whole and not turned:
-            return op("kv_update", words, present, new, past, delta=delta, part=part)
-
-        def make(step: Step, values: Values) -> Site:
-            given = (given_to(step, values, "qkv".index(part[0])), values[past])
+            given = (self._given_to_attention(step, values, index), values[past])
             details = {"delta": False, "part": part, "turned": turned}
-            name = f"{at} {words}"
-            return Site("kv_update", name, layer, step, values[present], given, "", details)
+            name = f"{self.at} cache of {part}s"
+            found = values[present]
+            return Site("kv_update", name, self.layer, step, found, given, "", details)
 
         return make
 
-    def given_to(step: Step, values: Values, index: int) -> NDArray[Any]:
-        """What q (0), k (1) or v (2) is to attention, [T, heads·D]: what it does itself is done."""
-        if shown.whole:
-            ends = np.cumsum(qkv_sizes)[:2]
-            part = np.split(values[f"{at}.qkv/linear"], ends, axis=-1)[index]
-        else:
-            part = values[shown.before_attention(layer, index)]
-        if index == 2 or not shown.turns:
-            return part
-        return oracle.turned(part.astype(np.float64), *tapped.tables(step.positions))
-
-    def attention(step: Step, values: Values) -> Site:
-        cache = [_cache_after(values, layer, part, step, delta) for part in ("key", "value")]
-        given = (given_to(step, values, 0), *cache)
-        found = values[f"{at}/attention"]
+    def _attention(self, step: Step, values: Values) -> Site:
+        layer, delta = self.layer, self.tapped.delta
+        parts = ("key", "value")
+        cache = [_cache_after(values, layer, part, step, delta) for part in parts]
+        given = (self._given_to_attention(step, values, 0), *cache)
         # And one slot beyond, which a mask may show that ends too late.
-        ahead = None if delta else (values[keys], values[values_])
-        return Site(
-            "attention",
-            f"{at} attention",
-            layer,
-            step,
-            found,
-            given,
-            details={"ahead": ahead, "turned": shown.turns},
-        )
+        ahead = None if delta else tuple(values[f"{PRESENT}.{layer}.{part}"] for part in parts)
+        details = {"ahead": ahead, "turned": self.shown.turns}
+        found, name = values[f"{self.at}/attention"], f"{self.at} attention"
+        return Site("attention", name, layer, step, found, given, details=details)
 
-    def split(words: str, index: int, given: str, found: str, *sizes: int) -> Any:
-        return op("split", words, found, given, sizes=sizes, index=index)
-
-    qkv_sizes = (spec.q_dim, spec.kv_dim, spec.kv_dim)
-    splits = [
-        split(f"split of {name}", i, f"{at}.qkv/linear", part, *qkv_sizes)
-        for i, (name, part) in enumerate(zip("qkv", (q, k, v), strict=True))
-    ]
-    norms = [norm(f"{name}_norm", "RMSNorm", part) for name, part in (("q", q), ("k", k))]
-    ropes = [
-        op(
-            "rope",
-            f"RoPE of {name}",
-            shown.before_attention(layer, i),
-            shown.before_rope(layer, i),
-            part=name,
-        )
-        for i, name in enumerate("qk")
-    ]
-    by = spec.residual_scale
-    scales = [
-        op("scale", "multiplier of attention", from_o, f"{at}.o/linear", factor=by),
-        op("scale", "multiplier of the MLP", from_down, f"{at}.down/linear", factor=by),
-    ]
-    return [
-        norm("attn_norm", "RMSNorm", entered),
-        linear("qkv", "linear", f"{at}.attn_norm/rms_norm"),
-        *([] if shown.whole else splits),
-        *(norms if shown.normed else []),
-        *(ropes if shown.roped else []),
-        update("key", shown.before_attention(layer, 1)),
-        update("value", v),
-        attention,
-        linear("o", "linear", f"{at}/attention"),
-        *(scales[:1] if shown.scaled else []),
-        op("add", "sum after attention", middle, entered, from_o),
-        norm("mlp_norm", "RMSNorm", middle),
-        linear("gate_up", "linear", f"{at}.mlp_norm/rms_norm"),
-        *(
-            split(f"split of {name}", i, f"{at}.gate_up/linear", part, spec.ffn_dim, spec.ffn_dim)
-            for i, (name, part) in enumerate((("gate", gate), ("up", up)))
-        ),
-        op("silu", "SiLU", f"{at}/silu", gate, up),  # up for the hypothesis that they are exchanged
-        op("multiply", "gate times up", f"{at}/mul", f"{at}/silu", up),
-        linear("down", "linear", f"{at}/mul"),
-        *(scales[1:] if shown.scaled else []),
-        op("add", "sum after the MLP", left, middle, from_down),
-    ]
+    def _given_to_attention(self, step: Step, values: Values, index: int) -> NDArray[Any]:
+        """What q (0), k (1) or v (2) is to attention, [T, heads·D]: what it does itself is done."""
+        if self.shown.whole:
+            ends = np.cumsum(self.qkv_sizes)[:2]
+            part = np.split(values[f"{self.at}.qkv/linear"], ends, axis=-1)[index]
+        else:
+            part = values[self.shown.before_attention(self.layer, index)]
+        if index == 2 or not self.shown.turns:
+            return part
+        return oracle.turned(part.astype(np.float64), *self.tapped.tables(step.positions))
 
 
 def _cache_after(values: Values, layer: int, part: str, step: Step, delta: bool) -> NDArray[Any]:
@@ -209,25 +221,13 @@ def _cache_after(values: Values, layer: int, part: str, step: Step, delta: bool)
     return past
 
 
-def _of_logits(spec: LlamaSpec) -> list[Callable[[Step, Values], Site]]:
-    table = "embed" if spec.tied else "unembed"
-    last = hidden_after(spec.layers - 1, spec)
-    unscaled = LOGITS if spec.logit_scale == 1 else UNSCALED
-
-    def pick(step: Step, values: Values) -> Site:
-        return Site("pick", "picked positions", None, step, values[PICKED], (values[last],))
-
-    def norm(step: Step, values: Values) -> Site:
-        given, found = (values[PICKED],), values[NORMED]
-        return Site("rms_norm", "RMSNorm (norm)", None, step, found, given, "norm")
-
-    def unembed(step: Step, values: Values) -> Site:
-        given = (values[NORMED],)
-        return Site("unembed", f"logits ({table})", None, step, values[unscaled], given, table)
-
-    def scale(step: Step, values: Values) -> Site:
-        given, by = (values[UNSCALED],), {"factor": spec.logit_scale}
-        found = values[LOGITS]
-        return Site("scale", "multiplier of logits", None, step, found, given, details=by)
-
-    return [pick, norm, unembed, *([] if spec.logit_scale == 1 else [scale])]
+def _of_logits(spec: LlamaSpec) -> list[Maker]:
+    table, by = "embed" if spec.tied else "unembed", spec.logit_scale
+    unscaled = LOGITS if by == 1 else UNSCALED
+    scale = _op("scale", "multiplier of logits", LOGITS, UNSCALED, factor=by)
+    return [
+        _op("pick", "picked positions", PICKED, hidden_after(spec.layers - 1, spec)),
+        _op("rms_norm", "RMSNorm (norm)", NORMED, PICKED, module="norm"),
+        _op("unembed", f"logits ({table})", unscaled, NORMED, module=table),
+        *([] if by == 1 else [scale]),
+    ]
