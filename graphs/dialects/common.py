@@ -53,6 +53,12 @@ def window_of(attention: ir.Node) -> int | None:
     return window.as_int() if window else None
 
 
+def mask_of(g: Builder, attention: ir.Node, make: Callable[[int | None], ir.Value]) -> ir.Value:
+    """The mask of an attention, made of its window: all layers that have that one share it."""
+    window = window_of(attention)
+    return g.once("mask" if window is None else f"mask.{window}", lambda: make(window))
+
+
 def scale_of(attention: ir.Node, head_dim: int) -> float:
     """What the scores are multiplied by: 1/√D, or the model's own."""
     scale = attention.attributes.get("scale")

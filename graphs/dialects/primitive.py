@@ -12,6 +12,8 @@ the whole cache at every step: only the scores against them do, a token's D/G ti
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx_ir as ir
 
@@ -20,13 +22,13 @@ from llx.graphs.dialects.common import (
     COMMON,
     Inputs,
     each_head,
+    mask_of,
     merge_heads,
     scale_of,
     seen,
     size,
     slots,
     split_heads,
-    window_of,
 )
 from llx.graphs.semantic import Builder, Dialect
 
@@ -114,9 +116,7 @@ def _attention(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     rows = g.op("Mul", split_heads(g, q, head_dim), scale)  # [B, H, T, D]
     rows = g.op("Reshape", rows, g.ints(0, kv_heads, -1, head_dim))  # [B, Hkv, G·T, D]
     scores = [_product(g, rows, keys) for keys in (past_k, k)]
-    window = window_of(node)
-    name = "mask" if window is None else f"mask.{window}"
-    mask = g.once(name, lambda: _mask(g, positions, capacity, heads // kv_heads, window))
+    mask = mask_of(g, node, partial(_mask, g, positions, capacity, heads // kv_heads))
     weights = _softmax(g, g.op("Concat", *scores, axis=-1), mask, _compute(q))
     border = g.named_constant(CAPACITY, np.array([capacity], dtype=np.int64))
     of_past = g.op("Slice", weights, g.ints(0), border, g.ints(3))  # [B, Hkv, G·T, S]

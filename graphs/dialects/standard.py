@@ -7,6 +7,8 @@ is explicit and boolean: `is_causal` with `nonpad_kv_seqlen` is accepted and ign
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx_ir as ir
 
@@ -15,13 +17,13 @@ from llx.graphs.dialects.common import (
     COMMON,
     Inputs,
     each_head,
+    mask_of,
     merge_heads,
     scale_of,
     seen,
     size,
     slots,
     split_heads,
-    window_of,
 )
 from llx.graphs.semantic import Builder, Dialect
 
@@ -61,9 +63,7 @@ def _write_index(g: Builder, positions: ir.Value) -> ir.Value:
 def _attention(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
     q, k, v, _ = x
     capacity, head_dim = size(k, 2), size(k, 3)
-    window = window_of(node)
-    name = "mask" if window is None else f"mask.{window}"
-    mask = g.once(name, lambda: _mask(g, g.inputs[POSITION_IDS], capacity, window))
+    mask = mask_of(g, node, partial(_mask, g, g.inputs[POSITION_IDS], capacity))
     heads = split_heads(g, q, head_dim)
     own = {"scale": scale_of(node, head_dim)} if "scale" in node.attributes else {}
     return merge_heads(g, g.op("Attention", heads, k, v, mask, **own), size(q, -1))
