@@ -67,10 +67,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     x [B, T, dim], weight [dim] → [B, T, dim]; or of each head: x [B, T, heads·D], weight [D].
     """
-    heads = _heads(x, weight.shape[0])
+    heads = x if x.shape[-1] == weight.shape[0] else _heads(x, weight.shape[0])
     wide = heads if x.dtype == torch.float64 else heads.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return ((wide * scale).to(x.dtype) * weight).flatten(-2)
+    return ((wide * scale).to(x.dtype) * weight).view(x.shape)
 
 
 @_semantic(
@@ -98,8 +98,10 @@ def rope(
     rotated = 2 * cos.shape[-1]
     c, s = cos[position_ids].unsqueeze(2), sin[position_ids].unsqueeze(2)  # [B, T, 1, R/2]
     heads = _heads(x, head_dim or rotated)
-    first, second = heads[..., :rotated].chunk(2, -1)  # [B, T, heads, R/2]
-    parts = (first * c - second * s, second * c + first * s, heads[..., rotated:])
+    kept = () if head_dim is None else (heads[..., rotated:],)
+    turned = heads[..., :rotated] if kept else heads
+    first, second = turned.chunk(2, -1)  # [B, T, heads, R/2]
+    parts = (first * c - second * s, second * c + first * s, *kept)
     return torch.cat(parts, -1).flatten(-2)
 
 
