@@ -14,13 +14,15 @@ from llx.corpus import evaluation_text
 from tests.checkpoints import write_checkpoint
 from tests.cli.test_bad_input import assert_refused
 
+USER = "mira-lindqvist"
 CUT = ("--window", 40, "--windows", 2)
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A folder with a checkpoint, of which there is something to warn, and a text."""
-    folder = tmp_path / "of a customer" / "here"
+def place(tmp_path, monkeypatch):
+    """A user's folder with a checkpoint, of which there is something to warn, and a text."""
+    monkeypatch.setenv("LOGNAME", USER)
+    folder = tmp_path / USER / "of a customer" / "here"
     write_checkpoint(folder / "checkpoint")
     (folder / "checkpoint" / "pytorch_model.bin").write_bytes(b"")
     (folder / "checkpoint" / "b.safetensors").symlink_to(tmp_path / "of a customer too" / "gone")
@@ -38,8 +40,9 @@ def exported(llx, place, precision="fp16", name="artifact"):
 
 
 def assert_names_nobody(artifact, tmp_path):
+    assert getpass.getuser() == USER
     folders = (tmp_path.parent.name, "of a customer", str(Path.home()))
-    words = [word.encode() for word in (*folders, getpass.getuser()) if len(word) > 4]
+    words = [word.encode() for word in (*folders, USER)]
     found = {
         (path.relative_to(artifact).as_posix(), word)
         for path in artifact.rglob("*")
