@@ -78,7 +78,7 @@ readme: install
 	$(BIN)/python -m llx.reports.families docs/checkpoint.md
 
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "$(CURDIR)/build/site/index.html"
 
 clean:
