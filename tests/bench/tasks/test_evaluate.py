@@ -199,7 +199,7 @@ def test_tasks_score_as_with_the_hugging_face_backend(tiny, tiny_hf, folder, cha
 
 def smollm2_hf(artifact):
     """In fp64: transformers' own fp32 is as far from that as 1.2e-3 on a text of 70 tokens."""
-    source = open_source(Path(artifact.manifest.source.path))
+    source = open_source(artifact.manifest.checkpoint_at(artifact.folder))
     spec = artifact.manifest.spec
     config = LlamaConfig(**config_of(spec) | {"eos_token_id": artifact.manifest.text.eos_ids[0]})
     model = LlamaForCausalLM(config).eval()
