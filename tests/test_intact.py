@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from llx import intact
+from llx import intact, noted
 from llx.api.bench import bench
 from llx.api.evaluate import evaluate
 from llx.api.export import export
@@ -129,7 +129,7 @@ def test_without_a_home_files_are_read_again_and_nothing_else(copy, monkeypatch)
         raise Lacking("this user has no home folder", "set HOME")
 
     monkeypatch.setattr(intact, "TICK_NS", 0)
-    monkeypatch.setattr(intact, "state_folder", homeless)
+    monkeypatch.setattr(noted, "state_folder", homeless)
     assert copy.intact(WEIGHTS) == copy.folder / WEIGHTS
 
 
