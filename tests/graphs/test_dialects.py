@@ -21,6 +21,9 @@ def artifact(request, tmp_path_factory):
     return export_tiny(tmp_path_factory.mktemp("dialects"), spec=request.param)
 
 
+# Of two engines' fp32: sums in another order have differed by 1.1e-5 (a CPU without AVX), and a
+# position, a mask or a factor that is wrong by 1e-2.
+TOLERANCE = 1e-4
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
 
@@ -28,12 +31,12 @@ every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 def test_onnx_runtime_agrees_with_eager_pytorch_in_prefill_and_decode(artifact, dialect):
     ort, torch = OrtSession(artifact, 1, dialect), TorchSession.open(artifact)
     found = parity.compare(ort, torch)
-    assert found.prefill_error <= 1e-5
-    assert found.decode_error <= 1e-5
+    assert found.prefill_error <= TOLERANCE
+    assert found.decode_error <= TOLERANCE
     assert found.same_top1
     for ours, theirs in zip(ort._cache, torch._cache, strict=True):
         assert np.abs(ours).max() > 0.1
-        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, rtol=0)
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=TOLERANCE, rtol=0)
 
 
 @every_dialect
@@ -54,7 +57,7 @@ def test_right_padded_rows_agree_and_go_on_over_their_pad(artifact, dialect):
             session.enqueue(fed, positions, np.tile(new, (3, 1)))
             logits.append(session.logits().copy())
         answers.append(np.concatenate(logits, 1))
-    np.testing.assert_allclose(*answers, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(*answers, atol=TOLERANCE, rtol=0)
 
 
 @every_dialect
