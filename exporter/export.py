@@ -330,7 +330,9 @@ def _source_record(
 
 def _handed_on(text: str, request: ExportRequest) -> str:
     """A text of the manifest, which is handed on with the weights."""
-    known = [request.folder, request.quantization.text]
+    known, text_file = [request.folder], request.quantization.text
+    if isinstance(text_file, Path):
+        known.append(text_file)
     if isinstance(request.weights, Path):
         inside = folder_of(request.weights)
         linked = (path.readlink() for path in inside.iterdir() if path.is_symlink())

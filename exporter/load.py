@@ -12,7 +12,7 @@ from llx.errors import BadInput, Lacking
 from llx.exporter.quantize import rounded_rows
 from llx.exporter.sources import TensorSource, check_coverage, open_source
 from llx.exporter.weights import blocks_of
-from llx.llama.model import Llama, scaled
+from llx.llama.model import Block, Llama, scaled
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, weights_of
 from llx.manifest import HOME, SourceFile
@@ -99,6 +99,14 @@ def block_state(source: TensorSource, layer: int) -> dict[str, torch.Tensor]:
         for weight in weights_of(source.spec)
         if weight.name.startswith(prefix)
     }
+
+
+def loaded_block(source: TensorSource, layer: int) -> Block:
+    """One layer with its weights in fp32."""
+    with torch.device("meta"):
+        block = Block(source.spec, layer)
+    block.load_state_dict(block_state(source, layer), assign=True)
+    return block
 
 
 def embedded(

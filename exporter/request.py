@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import llx
-from llx.corpus import Corpus, calibration_text, corpus_of
+from llx.corpus import corpus_to_calibrate_on
 from llx.errors import BadInput
 from llx.exporter.differences import CHECKPOINT, LLX, OPTIONS, hash_of
 from llx.exporter.locate import Weights
@@ -69,7 +69,13 @@ def parts_of(request: ExportRequest, progress: Progress = silent) -> dict[str, o
     options: list[object] = [spec, request.precision, request.context]
     if request.precision.linear != "dense":
         # A text is what it says, wherever it lies.
-        options += [replace(request.quantization, text=None), text_of(request).sha256]
+        text = request.quantization.text
+        corpus = corpus_to_calibrate_on(text)
+        options += [
+            replace(request.quantization, text=None),
+            "file" if isinstance(text, Path) else text,
+            corpus and corpus.sha256,
+        ]
     return {LLX: [RULES, llx.__version__], CHECKPOINT: weights, OPTIONS: options}
 
 
@@ -105,12 +111,6 @@ def require_use_of_text(request: ExportRequest) -> None:
         on = "random tokens" if request.weights else "nothing"
         what = "random weights are" if request.weights else "graphs alone are"
         raise BadInput(f"{what} calibrated on {on}", "leave --calibration-text out")
-
-
-def text_of(request: ExportRequest) -> Corpus:
-    """The text that is calibrated on."""
-    text = request.quantization.text
-    return corpus_of(text) if text else calibration_text()
 
 
 def source_file(path: Path, weights: Path) -> SourceFile:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llx.corpus import OwnText
 from llx.errors import BadInput, GateFailed
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import weights_of
@@ -82,13 +83,13 @@ class Budget:
 class QuantizationRequest:
     """What was asked for beside the precision; `None`: what suits the weights.
 
-    `windows` of calibration, 0 for none: then weights are rounded to nearest. `text`: a file of the
-    user's to calibrate on. `dense_share`: of the multiply-adds, left as they are computed in, where
-    no budget decides.
+    `windows` of calibration, 0 for none: then weights are rounded to nearest. `text`: what to
+    calibrate on, a file of the user's or one of our own. `dense_share`: of the multiply-adds, left
+    as they are computed in, where no budget decides.
     """
 
     windows: int | None = None
-    text: Path | None = None
+    text: Path | OwnText | None = None
     dense_share: float | None = None
     budget: Budget = field(default_factory=Budget)
 

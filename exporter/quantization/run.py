@@ -9,7 +9,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llx.corpus import WINDOW, Corpus, Cut, calibration_text, corpus_of, cut_windows, require_known
+from llx.corpus import (
+    WINDOW,
+    Corpus,
+    Cut,
+    OwnText,
+    corpus_to_calibrate_on,
+    cut_windows,
+    require_known,
+)
 from llx.errors import BadInput
 from llx.exporter.quantization.budget import (
     Budget,
@@ -24,6 +32,7 @@ from llx.exporter.quantization.fold import FoldedSource
 from llx.exporter.quantization.judge import Judge
 from llx.exporter.quantization.sensitivity import sensitivities
 from llx.exporter.quantization.store import CalibrationStore
+from llx.exporter.quantization.written import written_windows
 from llx.exporter.quantize import Ready
 from llx.exporter.sources import TensorSource
 from llx.exporter.sources.generated import RandomSource
@@ -74,11 +83,12 @@ class Quantization:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Windows to calibrate on and to weigh up by, [W, N] each, and what they were cut from."""
+    """Windows to calibrate on and to weigh up by, [W, N] each, and where they are from."""
 
     calibration: NDArray[np.int64]
     judged: NDArray[np.int64]
-    corpus: Corpus | None
+    corpus: Corpus | None = None
+    written: int = 0  # how many of the calibration's windows the model wrote
 
 
 def quantize(
@@ -100,14 +110,20 @@ def quantize(
     if windows == 0:
         record = QuantizationRecord(scheme=scheme, method="nearest")
         return Quantization(source, record, {}, lambda _: None)
-    texts = _texts(source, windows, min(window, source.spec.context), asked.text)
+    length = min(window, source.spec.context)
+    texts = (
+        _random_tokens(source, windows, length)
+        if isinstance(source, RandomSource)
+        else _texts(source, windows, length, asked.text, store, progress)
+    )
     calibrate(source, precision, texts.calibration, store, progress, plain=random)
     record = QuantizationRecord(
         scheme=scheme,
         method="plain" if random else METHODS[precision.linear],
-        corpus=texts.corpus.name if texts.corpus else "random tokens",
+        corpus="random tokens" if random else texts.corpus.name if texts.corpus else None,
         corpus_sha256=texts.corpus.sha256 if texts.corpus else None,
         windows=windows,
+        written=texts.written,
         window=texts.calibration.shape[1],
     )
     folded = FoldedSource(source, store.folds())
@@ -136,32 +152,62 @@ def windows_of(precision: Precision, asked: QuantizationRequest, random: bool) -
     return WINDOWS
 
 
-def _texts(source: TensorSource, windows: int, length: int, text: Path | None) -> _Texts:
-    """Windows of the text, and every so often one to weigh up by; random tokens for random weights.
+def _random_tokens(source: RandomSource, windows: int, length: int) -> _Texts:
+    """For random weights, which no text says anything to."""
+    rng = np.random.default_rng(source.seed)
+    shape = (windows + JUDGED_WINDOWS, length)
+    tokens = rng.integers(0, source.spec.vocab, shape, dtype=np.int64)
+    return _apart(tokens, JUDGED_WINDOWS)
+
+
+def _texts(
+    source: TensorSource,
+    windows: int,
+    length: int,
+    asked: Path | OwnText | None,
+    store: CalibrationStore,
+    progress: Progress,
+) -> _Texts:
+    """Windows of what was asked for; by default half of a text's and half that the model writes.
 
     Raises `BadInput` where the checkpoint has no tokenizer, or the text is too short.
     """
-    spec = source.spec
-    count = windows + JUDGED_WINDOWS
-    # Spread evenly among those of the calibration.
-    judged = np.linspace(0, count - 1, JUDGED_WINDOWS + 2).round().astype(int)[1:-1]
-    if isinstance(source, RandomSource):
-        rng = np.random.default_rng(source.seed)
-        tokens, corpus = rng.integers(0, spec.vocab, (count, length), dtype=np.int64), None
-    else:
-        vocabulary = source.text()
-        if vocabulary is None:
-            why = [line.removeprefix(UNREAD) for line in source.warnings if line.startswith(UNREAD)]
-            raise BadInput(
-                f"{source.path} has no tokenizer that llx reads, and calibration is on text"
-                + "".join(f" ({line})" for line in why),
-                "put its tokenizer.json beside the weights, or export with --precision fp16",
-            )
-        corpus = corpus_of(text) if text else calibration_text()
-        tokenizer = parse_tokenizer(vocabulary.tokenizer, source.path)
+    spec, vocabulary = source.spec, source.text()
+    if vocabulary is None:
+        why = [line.removeprefix(UNREAD) for line in source.warnings if line.startswith(UNREAD)]
+        raise BadInput(
+            f"{source.path} has no tokenizer that llx reads, and calibration is on text"
+            + "".join(f" ({line})" for line in why),
+            "put its tokenizer.json beside the weights, or export with --precision fp16",
+        )
+    tokenizer = parse_tokenizer(vocabulary.tokenizer, source.path)
+    written = windows if asked == "self" else windows // 2 if asked is None else 0
+    judged = JUDGED_WINDOWS * written // windows
+    corpus, parts = corpus_to_calibrate_on(asked), []
+    if corpus:
+        count = windows - written + JUDGED_WINDOWS - judged
         tokens = cut_windows(tokenizer, corpus, Cut(window=length, windows=count)).tokens
         require_known(int(tokens.max()), spec.vocab)
-    return _Texts(np.delete(tokens, judged, 0), tokens[judged], corpus)
+        parts.append(_apart(tokens, JUDGED_WINDOWS - judged))
+    if written:
+        bos = tokenizer.token_to_id(vocabulary.record.bos_token)
+        known = min(tokenizer.get_vocab_size(), spec.vocab)
+        first = bos if bos is not None and bos < known else None
+        count = written + judged
+        tokens = written_windows(source, count, length, first, known, store, progress)
+        parts.append(_apart(tokens, judged))
+    return _Texts(
+        np.concatenate([part.calibration for part in parts]),
+        np.concatenate([part.judged for part in parts]),
+        corpus,
+        written,
+    )
+
+
+def _apart(tokens: NDArray[np.int64], judged: int) -> _Texts:
+    """So many windows to weigh up by, evenly among those of the calibration."""
+    places = np.linspace(0, len(tokens) - 1, judged + 2).round().astype(int)[1:-1]
+    return _Texts(np.delete(tokens, places, 0), tokens[places])
 
 
 def budget_record(budget: Budget, distance: Distance, judged_by: str) -> BudgetRecord:

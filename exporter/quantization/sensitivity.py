@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from llx.exporter.load import block_state, embedded
+from llx.exporter.load import block_state, embedded, loaded_block
 from llx.exporter.quantization.logits import Head
 from llx.exporter.quantization.store import CalibratedModule, CalibrationStore
 from llx.exporter.quantize import rounded_inputs
 from llx.exporter.sources import TensorSource
-from llx.llama.model import Block, Linear, Rope
+from llx.llama.model import Linear, Rope
 from llx.llama.streamed import run_blocks
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -88,9 +88,7 @@ def _of_layer(
     reaches it.
     """
     spec = source.spec
-    with torch.device("meta"):
-        block = Block(spec, layer)
-    block.load_state_dict(block_state(source, layer), assign=True)
+    block = loaded_block(source, layer)
     passed: dict[str, tuple[Tensor, Tensor]] = {}
 
     for name, linear in block.named_children():

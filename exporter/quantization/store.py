@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -125,6 +126,20 @@ class CalibrationStore:
         found = {module: self._tensor(module, "fold") for module in self._modules()}
         return {module: fold for module, fold in found.items() if fold is not None}
 
+    def keep_written(self, batch: int, tokens: NDArray[np.int64]) -> None:
+        """Keep a batch of what the model wrote to be calibrated on."""
+        data = io.BytesIO()
+        np.save(data, tokens, allow_pickle=False)
+        self._keep(self._written(batch).name, data.getbuffer())
+        write_sealed(self._folder / INDEX, msgspec.json.encode(self._index))
+
+    def written(self, batch: int) -> NDArray[np.int64] | None:
+        """A batch that was kept."""
+        path = self._written(batch)
+        if path.name not in self._index.files:
+            return None
+        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+
     def layer_done(self, layer: int, hidden: torch.Tensor) -> None:
         """Keep the hidden states that leave a layer; with them the layer counts as done."""
         data = io.BytesIO()
@@ -160,6 +175,9 @@ class CalibrationStore:
 
     def _path(self, module: str) -> Path:
         return self._folder / f"{module}.safetensors"
+
+    def _written(self, batch: int) -> Path:
+        return self._folder / f"written-{batch:04}.npy"
 
     def _hidden(self, layer: int) -> Path:
         return self._folder / f"hidden-{layer:04}.npy"

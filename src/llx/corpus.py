@@ -11,7 +11,7 @@ import io
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,10 @@ WINDOWS = 5
 MOST_SCORED = 1 << 19  # tokens that a reference holds: 1.4 GB of logits
 MOST_BYTES = 1 << 28  # of a text
 Bos = Literal["each", "first", "none"]
+# To calibrate on, where no file is named: half of Python's documentation, what the model writes
+# itself, or, where nothing is said, both.
+OwnText = Literal["docs", "self"]
+OWN_TEXTS: tuple[OwnText, ...] = get_args(OwnText)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,13 @@ def calibration_text() -> Corpus:
     judged = {_words(paragraph) for paragraph in second}
     kept = [paragraph for paragraph in first if _words(paragraph) not in judged]
     return _corpus("first half without what the second repeats", "\n\n".join(kept))
+
+
+def corpus_to_calibrate_on(asked: Path | OwnText | None) -> Corpus | None:
+    """The text to calibrate on, if any is read; as `corpus_of` raises."""
+    if asked == "self":
+        return None
+    return corpus_of(asked) if isinstance(asked, Path) else calibration_text()
 
 
 def corpus_of(path: Path) -> Corpus:

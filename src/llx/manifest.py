@@ -147,8 +147,9 @@ class QuantizationRecord:
     """How the linear layers were quantized, and what they were calibrated on.
 
     `nearest`: weights alone, each rounded to the nearest step; nothing is calibrated, and there is
-    no corpus. `plain`: random weights, on random tokens, which no hash is of. `dense`: modules,
-    such as `layers.3.down`, that were left as they are computed in. `share`: of the linear layers'
+    no corpus. `plain`: random weights, on random tokens, which no hash is of. `written`: how many
+    windows the model wrote itself; the others are of the corpus. `dense`: modules, such as
+    `layers.3.down`, that were left as they are computed in. `share`: of the linear layers'
     multiply-adds that is quantized. `sensitivities`: the KLD that each module was predicted to cost
     by itself, in nats a token; the costliest for their work are those that were left.
     """
@@ -160,6 +161,7 @@ class QuantizationRecord:
     corpus: str | None = None
     corpus_sha256: str | None = None
     windows: int = 0
+    written: int = 0
     window: int = 0
     dense: tuple[str, ...] = ()
     share: float = 1.0
@@ -173,6 +175,9 @@ class QuantizationRecord:
             return "weights rounded to nearest, without calibration"
         windows = "1 window" if self.windows == 1 else f"{self.windows} windows"
         words = f"{METHODS[self.method]}, {windows} of {self.window} tokens"
+        if self.written:
+            of_them = "all" if self.written == self.windows else str(self.written)
+            words += f", {of_them} written by the model itself"
         if self.share < 1:
             words += f", {100 * self.share:.1f} % of the linear layers' work"
         return words

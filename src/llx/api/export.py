@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llx.api.watching import Tell, call_in_words, telling, watched
 from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
+from llx.corpus import OWN_TEXTS, OwnText
 from llx.errors import require_modules
 from llx.exporter.export import export as export_whole
 from llx.exporter.locate import locate
@@ -65,7 +66,8 @@ def export(
         max_kld: Most that quantization may cost, in nats per token.
         max_ppl_ratio: The same for perplexity over the checkpoint's, such as 1.02.
         dense_share: Share (0…1) of the linear layers' multiply-adds left dense without a budget.
-        calibration_text: A UTF-8 text file to calibrate on.
+        calibration_text: "docs" (half of Python's documentation), "self" (what the model writes)
+            or a UTF-8 text file to calibrate on. None: half "docs" and half "self".
         calibration_windows: Windows of it, of up to 512 tokens; 0, not for int8, rounds to nearest.
         context: Cache capacity in positions. None: the model's, at most 2048.
         for_library: "genai": write what onnxruntime-genai needs beside the graphs.
@@ -136,7 +138,7 @@ def export_request(
     chosen = precision_named(precision, compute, block, vocab)
     quantization = QuantizationRequest(
         windows=calibration_windows,
-        text=Path(calibration_text) if calibration_text is not None else None,
+        text=_text_named(calibration_text),
         dense_share=dense_share,
         budget=Budget(max_kld=max_kld, max_ppl_ratio=max_ppl_ratio),
     )
@@ -196,6 +198,14 @@ def run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np
         parts = [logits[0].copy() for logits in prefill_logits(session, window[None, :-1])]
         yield np.concatenate(parts)
     session.close()
+
+
+def _text_named(asked: str | Path | None) -> Path | OwnText | None:
+    """A text to calibrate on: one of our own by its name, or a file."""
+    for name in OWN_TEXTS:
+        if asked is not None and str(asked) == name:
+            return name
+    return None if asked is None else Path(asked)
 
 
 def _name_of(weights: str) -> str:

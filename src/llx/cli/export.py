@@ -74,7 +74,8 @@ def export(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A text to calibrate on. [default: half of Python's documentation]",
+            help="A text to calibrate on; docs: half of Python's documentation, self: what the "
+            "model writes. [default: half of each]",
             show_default=False,
         ),
     ] = None,
@@ -82,7 +83,7 @@ def export(
         int | None,
         typer.Option(
             metavar="N",
-            help="Windows of it, of up to 512 tokens; 0, not for int8, rounds weights to nearest. "
+            help="Windows, of up to 512 tokens; 0, not for int8, rounds weights to nearest. "
             "[default: 48]",
             show_default=False,
         ),

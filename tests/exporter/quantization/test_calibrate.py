@@ -23,6 +23,7 @@ from llx.exporter.sources.generated import RandomSource
 from llx.llama.model import Linear, empty_cache
 from llx.llama.streamed import run_blocks
 from llx.precision import PRECISIONS
+from llx.progress import silent
 from tests.checkpoints import (
     SPECS,
     TINY,
@@ -243,9 +244,9 @@ def test_progress_is_told_by_window_and_layer(store):
     assert [done for _, done, _, _ in news] == list(range(7))
 
 
-def test_text_is_the_calibration_text_and_windows_to_weigh_up_by_are_others(tmp_path):
+def test_text_is_the_calibration_text_and_windows_to_weigh_up_by_are_others(tmp_path, store):
     source = open_source(write_checkpoint(tmp_path), None)
-    texts = _texts(source, 12, TINY.context, None)
+    texts = _texts(source, 12, TINY.context, "docs", store, silent)
     assert texts.calibration.shape == (12, TINY.context)
     assert texts.judged.shape == (JUDGED_WINDOWS, TINY.context)
     assert texts.corpus == calibration_text()
