@@ -72,8 +72,25 @@ def explanations(results: Sequence[Result]) -> list[str]:
         f"{why[:1].upper()}{why[1:]}, where a slow kernel or a fallback is likely."
         for why in suspects
     ]
+    found += dict.fromkeys(note for result in results for note in _of_calibration(result))
     found += dict.fromkeys(_of_scores(one.scores) for one in results if one.scores)
     return found
+
+
+def _of_calibration(result: Result) -> Iterator[str]:
+    """That an engine was judged on text of the kind that it was calibrated on."""
+    kind = _kind(result.artifact.calibrated_on or "")
+    for label, fidelity in result.judged().items():
+        if kind and _kind(fidelity.corpus) == kind:
+            yield (
+                f"{visible(label or OWN_TEXT)}: text of the kind that {visible(result.precision)} "
+                "was calibrated on, and so it may be better there than on yours."
+            )
+
+
+def _kind(corpus: str) -> str:
+    """What two parts of one text have in common."""
+    return corpus.partition(",")[0]
 
 
 def _of_scores(scores: Scores) -> str:

@@ -1,11 +1,13 @@
-"""The text that models are judged and calibrated on: CPython's language reference, no download.
+"""The texts that models are judged and calibrated on: what comes with CPython, no download.
 
-One half is for judging, whatever the artifact, and the other for calibrating: what was quantized by
-a text must not be judged on it.
+One half of its language reference is for judging, whatever the artifact, and the other for
+calibrating: what was quantized by a text must not be judged on it. Judged as well is some of its
+code, since what was quantized by one kind of text is too good on that.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import platform
@@ -41,9 +43,20 @@ class Corpus:
     own: bool = True
 
 
+def evaluation_texts() -> tuple[Corpus, Corpus]:
+    """What every engine is judged on: text of the calibration's kind, and text of another."""
+    return evaluation_text(), evaluation_code()
+
+
 def evaluation_text() -> Corpus:
-    """The second half of the topics: what every engine is judged on."""
+    """The second half of the topics."""
     return _corpus("second half", "\n\n".join(_halves()[1]))
+
+
+def evaluation_code() -> Corpus:
+    """A module of Python's library, 100 kB: what costs the same on both is no text's own."""
+    text = Path(argparse.__file__).read_text(encoding="utf-8")
+    return Corpus(name="argparse.py", text=text, sha256=_sha256(text), own=False)
 
 
 def calibration_text() -> Corpus:

@@ -256,12 +256,14 @@ class ArtifactRecord:
     source: str
     weights: str
     quantization: str | None = None  # how, in words; None where nothing is quantized
+    calibrated_on: str | None = None  # the text's name; None without one, and in older results
     graph_nodes: dict[str, int] = field(default_factory=dict)  # by dialect
 
     @classmethod
     def of(cls, artifact: Artifact, weights: str) -> ArtifactRecord:
         """An artifact, and the weights that an engine read, in words."""
         manifest = artifact.manifest
+        record = manifest.quantization
         return cls(
             name=manifest.name,
             sha256=artifact.sha256,
@@ -269,7 +271,8 @@ class ArtifactRecord:
             params=manifest.spec.parameters,
             source=manifest.source.label,
             weights=weights,
-            quantization=manifest.quantization.in_words if manifest.quantization else None,
+            quantization=record.in_words if record else None,
+            calibrated_on=record.corpus if record else None,
             graph_nodes={
                 Path(name).stem: record.nodes
                 for name, record in manifest.files.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 
 import pytest
@@ -114,3 +115,26 @@ def test_the_plot_over_position_is_of_one_text_and_says_so():
     assert "On one text: Python's docs." in drawn.caption
     alone = next(one for one in plots_of(runs_of([judged()], LOOKS)) if one.kind == "positions")
     assert "On one text" not in alone.caption
+
+
+def calibrated(on, text):
+    artifact = replace(BOTH.artifact, calibrated_on=on)
+    fidelity = replace(BOTH.fidelity, corpus=text)
+    return replace(BOTH, artifact=artifact, fidelity=fidelity, precision="int4")
+
+
+@pytest.mark.parametrize(
+    ("on", "text", "named"),
+    [
+        ("docs of Python 3.11, first half", "docs of Python 3.11, second half", "Python's docs"),
+        ("docs of Python 3.11, first half", "another", None),
+        ("novel.txt", "docs of Python 3.11, second half", "novel.txt"),
+        (None, "docs of Python 3.11, second half", None),
+    ],
+)
+def test_a_reader_is_warned_of_a_text_of_the_kind_that_was_calibrated_on(capsys, on, text, named):
+    result = calibrated(on, text)
+    show_results([result])
+    for form in (" ".join(capsys.readouterr().out.split()), html.unescape(page_html([result]))):
+        for name in ("Python's docs", "novel.txt", "code.txt"):
+            assert (f"{name}: text of the kind" in form) == (name == named)

@@ -84,7 +84,7 @@ def bench(
         quick: A short look, without fidelity, that is not to be published.
         fidelity: Judge against the PyTorch reference. None: unless `quick`.
         texts: Files of UTF-8 text to judge on. None given: all that `reference` has captured, or
-            else half of Python's documentation.
+            else half of Python's documentation, and some of its code.
         trust_engine: Load a built engine that is not this user's own.
         roofline: Probe what this machine can do, and hold the speeds to it.
         limit: Seconds that a test may take before it is stopped.

@@ -11,7 +11,7 @@ from llx.arguments import door
 from llx.artifact import Artifact
 from llx.bench.fidelity.reference import Captured, capture, read_reference
 from llx.bench.session import Session
-from llx.corpus import WINDOW, Bos, Corpus, Cut, corpus_of
+from llx.corpus import WINDOW, Bos, Corpus, Cut, corpus_of, evaluation_texts
 from llx.errors import BadInput, Lacking, NotExported, require_modules
 from llx.intact import content_of
 from llx.places import folder_of
@@ -37,7 +37,8 @@ def reference(
 
     Args:
         artifact: An artifact or its folder. None: the one exported last.
-        texts: Files of UTF-8 text to judge on. None given: half of Python's own documentation.
+        texts: Files of UTF-8 text to judge on. None given: half of Python's own documentation, and
+            some of its code.
         window: Tokens of a window, at least 3. None: 512, or as many as the cache holds.
         windows: How many of each text; 0 for all that it has. None: up to 5.
         stride: Text tokens from one window's first to the next one's. Less than a window holds, and
@@ -83,18 +84,22 @@ def captured(
     artifact: Artifact, texts: Texts, cut: Cut, progress: Progress | None = None
 ) -> list[Captured]:
     """What was captured of each text, or of llx's own, with the artifact; see `reference`."""
-    return _captured(artifact, [corpus_of(Path(text)) for text in texts] or [None], cut, progress)
+    return _captured(artifact, _corpora(texts), cut, progress)
+
+
+def _corpora(texts: Texts) -> Sequence[Corpus]:
+    return [corpus_of(Path(text)) for text in texts] or evaluation_texts()
 
 
 def _captured(
     artifact: Artifact,
-    corpora: Sequence[Corpus | None],
+    corpora: Sequence[Corpus],
     cut: Cut,
     progress: Progress | None,
 ) -> list[Captured]:
     checkpoint, found = _checkpoint(artifact), []
     for corpus in corpora:
-        with watched(progress, f"{corpus.name}: " if corpus else "") as news:
+        with watched(progress, "" if corpus.own else f"{corpus.name}: ") as news:
             found.append(capture(artifact, open_reference, cut, corpus, checkpoint, news))
         artifact = found[-1].artifact
     return found
@@ -113,21 +118,21 @@ def with_references(
     are. What is missing is captured where it can be, and told where not. Raises `BadInput` for a
     text that cannot be read or cut.
     """
-    corpora = [corpus_of(Path(text)) for text in texts]
-    if not corpora and artifact.manifest.references:
+    if not texts and artifact.manifest.references:
         return artifact, artifact.manifest.references
     names: list[str] = []
-    wanted: list[Corpus | None] = [*corpora] or [None]
-    for corpus in wanted:
-        held = _references_of(artifact, corpus) if corpus and cut is None else []
+    for corpus in _corpora(texts):
+        held = _references_of(artifact, corpus) if cut is None else []
         if not held:
             usual = cut_for(artifact, None, None, None, "each")
             try:
                 (one,) = _captured(artifact, [corpus], cut or usual, progress)
             except (Lacking, NotExported, OSError) as error:
-                on = f" on {corpus.name}" if corpus else ""
+                on = f" on {corpus.name}" if texts else ""
                 telling(tell)(f"fidelity{on} is not measured: {error}")
-                continue
+                if texts:
+                    continue
+                break  # what keeps one of our own from being captured keeps the others as well
             artifact, held = one.artifact, [one.name]
         names += held
     return artifact, tuple(dict.fromkeys(names))
