@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from llx.errors import BadInput
-from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST
+from llx.llama.quantized import FP8, FP8_MOST, INT4_LEAST, INT4_MOST, MOST, fp8, rounded
 
 # A block's largest magnitude becomes one of these many steps, whichever errs least: 7 clips
 # nothing, 8 is right where the largest is negative, and more clips it for the others' sake.
@@ -19,15 +19,15 @@ INT4_STEPS = (7.0, 7.5, 8.0, 8.5, 9.0)
 class Quantized:
     """A projection's weight as it is stored, by whichever method it was rounded.
 
-    `values`: int8 [in, out], within ±127 or, for int4, -8…7 and not packed. `scales`: positive, in
-    the dtype that the graph computes in, [out], or [blocks, out] for int4.
+    `values` [in, out]: int8, within ±127 or, for int4, -8…7 and not packed; or E4M3. `scales`:
+    positive, in the dtype that the graph computes in, [out], or [blocks, out] for int4.
     """
 
     values: torch.Tensor
     scales: torch.Tensor
 
     def dequantized(self, block: int | None) -> torch.Tensor:
-        """What the values stand for, [in, out] in fp32; `block`: int4's, None for int8."""
+        """What the values stand for, [in, out] in fp32; `block`: int4's, None for the others."""
         scales = self.scales.float()
         if block:
             scales = scales.repeat_interleave(block, 0)[: len(self.values)]
@@ -42,14 +42,23 @@ layer; qkv, o, gate_up, down), so it may make a layer's values when it is asked 
 """
 
 
-def scales_from(maxima: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    """The scales by which the largest magnitudes become 127, in the dtype that they are stored in.
+def most_of(values: torch.dtype) -> float:
+    """What the largest magnitude becomes in int8 or in E4M3."""
+    return FP8_MOST if values == FP8 else MOST
+
+
+def scales_from(
+    maxima: torch.Tensor, dtype: torch.dtype, name: str, values: torch.dtype = torch.int8
+) -> torch.Tensor:
+    """The scales by which the largest magnitudes become the largest of int8 or E4M3 `values`.
+
+    They are in the dtype that they are stored in.
 
     Rounded up, so that the largest is not clipped. Where all is zero the smallest normal number
     stands in: any positive scale is right for a zero, and runtimes refuse others. Raises
     `BadInput` where a maximum is not finite or its scale is beyond the dtype; `name` says whose.
     """
-    exact = maxima.float() / MOST
+    exact = maxima.float() / most_of(values)
     scales = exact.to(dtype)
     above = torch.nextafter(scales, torch.full_like(scales, torch.inf))
     scales = torch.where(scales.float() < exact, above, scales)
@@ -57,12 +66,15 @@ def scales_from(maxima: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Te
     return scales.where(maxima > 0, torch.finfo(dtype).smallest_normal)
 
 
-def quantize_(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Values over scales, half to even, within ±127; float32, written in place.
+def quantize_(
+    values: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.int8
+) -> torch.Tensor:
+    """Values over scales, half to even, within ±127 of int8 or ±448 of E4M3; overwritten.
 
     The scales are those that are stored, so that no rounding of theirs is left out.
     """
-    return values.div_(scales.float()).round_().clamp_(-MOST, MOST)
+    steps = values.div_(scales.float())
+    return fp8(steps) if dtype == FP8 else steps.round_().clamp_(-MOST, MOST).to(dtype)
 
 
 def int8_nearest(weight: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:
@@ -71,7 +83,16 @@ def int8_nearest(weight: torch.Tensor, dtype: torch.dtype, name: str) -> Quantiz
     Raises `BadInput` as `scales_from` does.
     """
     scales = scales_from(weight.abs().amax(0), dtype, name)
-    return Quantized(quantize_(weight.clone(), scales).to(torch.int8), scales)
+    return Quantized(quantize_(weight.clone(), scales), scales)
+
+
+def fp8_nearest(weight: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:
+    """A weight [in, out], in fp32, rounded to E4M3 with a scale for each output channel.
+
+    Raises `BadInput` as `scales_from` does.
+    """
+    scales = scales_from(weight.abs().amax(0), dtype, name, FP8)
+    return Quantized(quantize_(weight.clone(), scales, FP8), scales)
 
 
 def int8_rows(rows: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:
@@ -80,7 +101,7 @@ def int8_rows(rows: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:
     Raises `BadInput` as `scales_from` does.
     """
     scales = scales_from(rows.abs().amax(1), dtype, name)
-    return Quantized(quantize_(rows.clone(), scales.unsqueeze(1)).to(torch.int8), scales)
+    return Quantized(quantize_(rows.clone(), scales.unsqueeze(1)), scales)
 
 
 def rounded_rows(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -143,7 +164,8 @@ def _require_finite(scales: torch.Tensor, maxima: torch.Tensor, name: str) -> No
         )
 
 
-def rounded_inputs(inputs: torch.Tensor, most: float, dtype: torch.dtype) -> torch.Tensor:
-    """Inputs as an int8 layer sees them, whose largest magnitude was `most`: half to even."""
-    scale = scales_from(torch.tensor([most]), dtype, "an input").float()
-    return (inputs / scale).round_().clamp_(-MOST - 1, MOST).mul_(scale)
+def rounded_inputs(inputs: torch.Tensor, most: float, weight: Quantized) -> torch.Tensor:
+    """Inputs as a layer sees them that rounds them as its weight is: `most` was their largest."""
+    values, dtype = weight.values.dtype, weight.scales.dtype
+    scale = scales_from(torch.tensor([most]), dtype, "an input", values).float()
+    return rounded(inputs / scale, values).mul_(scale)

@@ -29,17 +29,18 @@ from llx.exporter.quantize import (
     Ready,
     int4_nearest,
     int8_rows,
+    most_of,
     packed,
     quantize_,
     scales_from,
 )
 from llx.exporter.sources import COLUMN_STEP, TensorSource
-from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST, packed_shape
+from llx.llama.quantized import FP8, INT4_LEAST, INT4_MOST, packed_shape
 from llx.llama.rope import rope_tables
 from llx.llama.spec import LlamaSpec
 from llx.llama.weights import Weight, linear_of, weights_of
 from llx.manifest import CastCounts, FileRecord
-from llx.precision import Compute, Precision
+from llx.precision import ROUNDS_INPUTS, Compute, Precision
 from llx.progress import Progress
 
 PAGE_BYTES = 4096
@@ -48,7 +49,8 @@ ALL = slice(None)
 TABLE_CHUNK_ROWS = 4096
 CHUNK_VALUES = 32 << 20
 SAFETENSORS_DTYPES: dict[Compute, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
+FP8_DTYPE = "F8_E4M3"
+VALUE_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, FP8_DTYPE: 1}
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,9 @@ def _tensors(
             blocks = -(-inputs // precision.block_of(inputs))
             yield f"{weight.name}_scale", (blocks, outputs), dtype
         else:
-            yield weight.name, weight.shape, "I8"
+            yield weight.name, weight.shape, FP8_DTYPE if linear == "fp8" else "I8"
             yield f"{weight.name}_scale", (weight.outputs,), dtype
-            if linear == "int8":
+            if linear in ROUNDS_INPUTS:
                 yield f"{weight.module}.input_scale", (), dtype
 
 
@@ -152,7 +154,7 @@ def write_weights(
 
     Tensors pass in chunks through buffers that are made once, so memory depends on neither their
     number nor the vocabulary. One chunk is made while another is written and hashed.
-    `input_maxima`: for an int8 layout, the largest input of each linear layer by its module.
+    `input_maxima`: of layers whose inputs are rounded, the largest input by module.
     `ready`: has the values of quantized modules that are not to be rounded to nearest.
     """
     digest = hashlib.sha256()
@@ -217,6 +219,7 @@ class _Chunks:
         self.source, self.layout, self.input_maxima = source, layout, input_maxima
         self.ready = ready
         self.dtype = TORCH_DTYPES[layout.precision.compute]
+        self.values = FP8 if layout.precision.linear == "fp8" else torch.int8
         self.counts = CastCounts()
         widest = max(math.prod(w.shape[1:]) for w in weights_of(source.spec))
         values = max(CHUNK_VALUES, COLUMN_STEP * widest)
@@ -248,21 +251,24 @@ class _Chunks:
             elif linear == "int4":
                 yield from self._int4(weight)
             else:
-                yield from self._int8(weight)
-            if linear == "int8":
+                yield from self._each_channel(weight)
+            if linear in ROUNDS_INPUTS:
                 most = torch.tensor([self.input_maxima[weight.module]])
                 name = f"the input of {weight.module}"
-                yield f"{weight.module}.input_scale", scales_from(most, self.dtype, name)
+                scale = scales_from(most, self.dtype, name, self.values)
+                yield f"{weight.module}.input_scale", scale
 
     def _given(self, weight: Weight, ready: Quantized) -> Iterator[tuple[str, torch.Tensor]]:
         """A projection's values and scales as they were handed over."""
-        int4 = self.layout.precision.linear == "int4"
-        scale = f"{weight.name}_scale"
-        least, most = (INT4_LEAST, INT4_MOST) if int4 else (-MOST, MOST)
+        int4, scale = self.layout.precision.linear == "int4", f"{weight.name}_scale"
         values, scales = ready.values, ready.scales
-        assert values.dtype == torch.int8, f"the values of {weight.module} are {values.dtype}"
+        assert values.dtype == self.values, f"the values of {weight.module} are {values.dtype}"
         assert tuple(values.shape) == weight.shape, f"{weight.module} is {weight.shape}"
-        assert least <= int(values.min()) <= int(values.max()) <= most, f"{weight.module} overflows"
+        least, most = (
+            (INT4_LEAST, INT4_MOST) if int4 else (-most_of(self.values), most_of(self.values))
+        )
+        lowest, highest = (float(bound) for bound in torch.aminmax(values.float()))
+        assert least <= lowest <= highest <= most, f"{weight.module} overflows"  # or is NaN
         assert scales.dtype == self.dtype, f"the scales of {weight.module} are {scales.dtype}"
         assert tuple(scales.shape) == self.layout.places[scale].shape, f"{scale} is {scales.shape}"
         assert bool((scales.isfinite() & (scales > 0)).all()), f"{scale} is not positive"
@@ -281,17 +287,17 @@ class _Chunks:
             yield weight.name, packed(found.values)
         yield f"{weight.name}_scale", torch.cat(scales)
 
-    def _int8(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
-        """A projection's int8 values, rounded to nearest, and the scales of its output channels.
+    def _each_channel(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
+        """A projection's int8 or E4M3 values, rounded to nearest, and its output channels' scales.
 
         A channel's maximum is over all blocks, so the source is read twice: memory stays that of a
         chunk, whatever the size of a projection.
         """
         maxima = [_channel_maxima(blocks) for blocks in blocks_of(self.source, weight)]
-        scales = scales_from(torch.stack(maxima).amax(0), self.dtype, weight.name)
+        scales = scales_from(torch.stack(maxima).amax(0), self.dtype, weight.name, self.values)
         for blocks in blocks_of(self.source, weight):
-            values = quantize_(torch.cat(blocks).float(), scales.unsqueeze(1))
-            yield weight.name, torch.empty(values.shape[::-1], dtype=torch.int8).copy_(values.T)
+            values = quantize_(torch.cat(blocks).float(), scales.unsqueeze(1), self.values)
+            yield weight.name, torch.empty(values.shape[::-1], dtype=self.values).copy_(values.T)
         yield f"{weight.name}_scale", scales
 
     def _int8_table(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:

@@ -4,9 +4,9 @@ The same in every dialect.
 
 A quantized layer is explicit: QuantizeLinear and DequantizeLinear stand in the graph with their
 scales, and a runtime that has a kernel for it finds it by them. TensorRT wants it symmetric: zero
-points of zero, one scale for an activation, one per output channel for an int8 weight; it accepts
-other scales of activations without a word and does not support them. A weight-only layer has no
-QuantizeLinear: its activations stay what the graph computes in.
+points of zero, one scale for an activation, one per output channel for a weight in 8 bits; it
+accepts other scales of activations without a word and does not support them. A weight-only layer
+has no QuantizeLinear: its activations stay what the graph computes in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from llx.precision import Linear
+from llx.precision import Linear, Precision
 
 if TYPE_CHECKING:
     from llx.graphs.semantic import Builder
@@ -37,36 +37,59 @@ def _dense(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
     return g.op("MatMul", activation, weight)
 
 
-def _int8(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
-    """Both sides in 8 bits: `<module>.weight` is int8, its scales and the input's are weights too.
+def _as_stored(scale: ir.Value) -> ir.Value:
+    return scale
 
+
+def both_sides(
+    g: Builder,
+    activation: ir.Value,
+    weight: ir.Value,
+    scale_of: Callable[[ir.Value], ir.Value] = _as_stored,
+) -> ir.Value:
+    """Both sides in 8 bits: values of `<module>.weight`, its scales, and the input's.
+
+    `scale_of`: gives a stored scale in the type that the dialect computes in.
     Each layer has scales of its own, whatever their values: shared ones have crashed a compiler.
-    The zero point is given, since without one QuantizeLinear is uint8.
+    The zero point is given, since it tells the type: without one QuantizeLinear is uint8.
     """
     assert weight.dtype is not None
-    input_scale = g.weight(f"{module_of(weight)}.input_scale", weight.dtype, ())
-    zero = g.constant(np.array(0, np.int8))
+    input_scale = scale_of(g.weight(f"{module_of(weight)}.input_scale", weight.dtype, ()))
+    zero = g.constant(np.array(0, stored_type(g.precision).numpy()))
     quantized = g.op("QuantizeLinear", activation, input_scale, zero)
-    return _weight_only(g, g.op("DequantizeLinear", quantized, input_scale, zero), weight)
+    given = g.op("DequantizeLinear", quantized, input_scale, zero)
+    return _weight_only(g, given, weight, scale_of)
 
 
-def _weight_only(g: Builder, activation: ir.Value, weight: ir.Value) -> ir.Value:
-    values, scale, how = stored_weight(g, weight)
-    return g.op("MatMul", activation, g.op("DequantizeLinear", values, scale, **how))
+def _weight_only(
+    g: Builder,
+    activation: ir.Value,
+    weight: ir.Value,
+    scale_of: Callable[[ir.Value], ir.Value] = _as_stored,
+) -> ir.Value:
+    values, scales, how = stored_weight(g, weight)
+    return g.op("MatMul", activation, g.op("DequantizeLinear", values, scale_of(scales), **how))
 
 
 def stored_weight(g: Builder, weight: ir.Value) -> tuple[ir.Value, ir.Value, dict[str, int]]:
     """Values [in, out] and scales of a quantized weight, and how DequantizeLinear joins them.
 
-    int8 has a scale for each output channel, [out]; int4, which opset 21 brought, one for each of
-    them and each block of inputs, [blocks, out].
+    int8 and E4M3 have a scale for each output channel, [out]; int4, which opset 21 brought, one for
+    each of them and each block of inputs, [blocks, out].
     """
     inputs, outputs = _shape(weight)
+    dtype = stored_type(g.precision)
     if g.precision.linear != "int4":
-        return *_stored(g, weight, ir.DataType.INT8, (outputs,)), {"axis": 1}
+        return *_stored(g, weight, dtype, (outputs,)), {"axis": 1}
     block = g.precision.block_of(inputs)
     scales = (-(-inputs // block), outputs)
-    return *_stored(g, weight, ir.DataType.INT4, scales), {"axis": 0, "block_size": block}
+    return *_stored(g, weight, dtype, scales), {"axis": 0, "block_size": block}
+
+
+def stored_type(precision: Precision) -> ir.DataType:
+    """What the values of a quantized weight are."""
+    types = {"int4": ir.DataType.INT4, "fp8": ir.DataType.FLOAT8E4M3FN}
+    return types.get(precision.linear, ir.DataType.INT8)
 
 
 def embedding(g: Builder, node: ir.Node, x: Sequence[ir.Value]) -> ir.Value:
@@ -119,7 +142,8 @@ def _shape(weight: ir.Value) -> tuple[int, ...]:
 
 SPELLINGS: dict[Linear, Spelling] = {
     "dense": _dense,
-    "int8": _int8,
+    "int8": both_sides,
     "int8-wo": _weight_only,
     "int4": _weight_only,
+    "fp8": both_sides,
 }

@@ -52,6 +52,9 @@ LEAST_SM = {
     ir.DataType.FLOAT8E4M3FN: 89,
 }
 
+# What to export where a type is lacking.
+INSTEAD = {ir.DataType.FLOAT8E4M3FN: "export with --precision int8 or int8-wo"}
+
 NO_SUCH_TYPE = {
     ir.DataType.STRING,
     ir.DataType.INT16,
@@ -216,7 +219,7 @@ def _type(value: ir.Value, op: str, target: Target) -> Iterator[Fault]:
     if target.sm and target.sm < LEAST_SM.get(dtype, 0):
         yield Fault(
             f"SM{target.sm} has no {name}; it takes SM{LEAST_SM[dtype]} or newer",
-            f"build for another GPU, or export without {name}",
+            f"build for another GPU, or {INSTEAD.get(dtype, f'export without {name}')}",
         )
 
 

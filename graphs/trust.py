@@ -87,6 +87,7 @@ BITS: Mapping[int, int] = {
     TensorProto.INT8: 8,
     TensorProto.UINT8: 8,
     TensorProto.INT4: 4,
+    TensorProto.FLOAT8E4M3FN: 8,
     TensorProto.BOOL: 8,
 }
 NAMES: Mapping[int, str] = {

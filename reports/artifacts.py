@@ -16,7 +16,7 @@ FEW = 1e-4  # of all weights: what these cost is not to be seen in any logits
 
 def quantization_in_words(record: QuantizationRecord) -> str:
     """How an artifact was quantized, in a line that promises nothing."""
-    name = {"w8a8": "int8", "w8": "int8-wo", "w4": "int4"}[record.scheme]
+    name = {"w8a8": "int8", "w8": "int8-wo", "w4": "int4", "fp8": "fp8"}[record.scheme]
     corpus = f", {record.corpus}" if record.corpus else ""
     return f"{name}: {record.in_words}{corpus}; it costs accuracy: judge it with `llx bench`"
 

@@ -113,6 +113,7 @@ def _unchecked(plans: Plans) -> list[str]:
             device.bandwidth_gb_per_s,
             device.fp16_tflops,
             device.int8_tops,
+            device.fp8_tflops,
         )
         if any(figure is not None and figure.source == "M" for figure in used):
             names.append(device.name)
@@ -239,12 +240,14 @@ def _phase_rows(name: str, phase: Phase) -> list[tuple[str, str, str]]:
 def _notes(plans: Plans, single: bool) -> list[str]:
     """What the figures mean and where they end, under the table."""
     notes = []
-    if plans.precision.startswith("int"):
+    if plans.precision.startswith(("int", "fp8")):
         notes.append("Only the blocks' linear layers are quantized; the rest is not.")
     if plans.precision.startswith(("int8-wo", "int4")):
         notes.append(
             "Weights alone are quantized, which costs accuracy: judge an artifact with `llx bench`."
         )
+    elif plans.precision.startswith("fp8"):
+        notes.append("fp8 costs accuracy: judge an artifact with `llx bench`.")
     elif plans.precision.startswith("int8"):
         notes.append(
             "int8 costs accuracy: judge an artifact with `llx bench`. A tenth of the linear "

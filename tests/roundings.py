@@ -1,7 +1,7 @@
-"""Int8 activations of two engines, compared where another order of sums cannot tell them apart.
+"""Activations in 8 bits of two engines, where another order of sums cannot tell them apart.
 
 A CPU's kernels add in an order of their own. That moves a value by 1e-6, and one that lies on the
-edge of a rounding by a whole step of int8: two right engines then differ by 0.03 in the logits of a
+edge of a rounding by a whole step: two right engines then differ by 0.03 in the logits of a
 tiny model. So PyTorch is given ONNX Runtime's choice where the two round differently, and what is
 left must agree as in fp32. A choice is taken for what it is: every one counts, and its value must
 lie on that edge.
@@ -25,25 +25,25 @@ from llx.bench.fidelity import linears
 from llx.bench.session import Tokens
 from llx.bench.sessions.ort import OrtSession
 from llx.bench.sessions.torch import TorchSession
-from llx.graphs.dialects.ort import ZERO
-from llx.llama.quantized import QuantizedLinear
+from llx.llama.quantized import FP8, FP8_MOST, QuantizedLinear, rounded
 from tests import parity
 from tests.checkpoints import SEED
 from tests.conftest import vouched
 from tests.parity import Parity
 
 TOLERANCE = 1e-5  # what the order of sums moves in fp32: that of the dense models' tests
-# Steps are 8/127 wide or wider, so within TOLERANCE of an edge lie 2 x 1e-5 x 127/8 of all inputs,
-# 0.03 %. More than three times as many is no matter of edges.
+# Steps of int8 are 8/127 wide or wider, so within TOLERANCE of an edge lie 2 x 1e-5 x 127/8 of all
+# inputs, 0.03 %. More than three times as many is no matter of edges.
 MOST_MOVED = 1e-3
+RANGES = {torch.int8: (-128, 127), FP8: (-FP8_MOST, FP8_MOST)}
 
 
 @dataclass
 class Roundings:
     """How two engines rounded the same inputs: how many, how many to different steps.
 
-    `beyond`: how far the farthest input was from what the other engine made of it, beyond half a
-    step, in the input's own unit.
+    `beyond`: how far the farthest input that they rounded otherwise was from the edge between their
+    choices, in the input's own unit.
     """
 
     inputs: int = 0
@@ -58,7 +58,7 @@ class Roundings:
 
 
 class ToldOrt(OrtSession):
-    """ONNX Runtime, which tells the int8 inputs of every layer, step by step."""
+    """ONNX Runtime, which tells the inputs in 8 bits of every layer, step by step."""
 
     def __init__(self, artifact: Artifact, dialect: str) -> None:
         super().__init__(artifact, 1, dialect)
@@ -69,19 +69,20 @@ class ToldOrt(OrtSession):
             for module, probe in linears._probes(model).items()
             if len(probe) == 3
         }
-        self._dtype = np.uint8 if dialect == "ort" else np.int8
+        self._fp8 = artifact.manifest.precision.linear == "fp8"
+        self._dtype = np.uint8 if dialect == "ort" or self._fp8 else np.int8
         self.steps: deque[dict[str, np.ndarray]] = deque()
 
     def enqueue(self, tokens: Tokens, positions: Tokens, logit_index: Tokens) -> None:
         kept = {}
         for module, (name, width) in self._told.items():
             kept[module] = np.empty((*tokens.shape, width), self._dtype)
+            kind = onnx.TensorProto.FLOAT8E4M3FN if self._fp8 else self._dtype
             self._binding.bind_output(
-                name, "cpu", 0, self._dtype, kept[module].shape, kept[module].ctypes.data
+                name, "cpu", 0, kind, kept[module].shape, kept[module].ctypes.data
             )
         super().enqueue(tokens, positions, logit_index)
-        zero = ZERO if self._dtype is np.uint8 else 0
-        self.steps.append({name: kept[name].astype(np.float32) - zero for name in kept})
+        self.steps.append({name: linears._values(kept[name], self._fp8) for name in kept})
 
 
 class FollowingTorch(TorchSession):
@@ -103,9 +104,11 @@ class FollowingTorch(TorchSession):
         def hook(layer: QuantizedLinear, inputs: tuple[Tensor]) -> tuple[Tensor]:
             (x,), theirs = inputs, torch.from_numpy(self._step[module])
             step = layer.input_scale
-            steps = (x / step).clamp(-128, 127)
-            moved = steps.round() != theirs
-            beyond = float(((theirs - steps).abs() - 0.5).max() * step)
+            steps = (x / step).clamp(*RANGES[layer.weight.dtype])
+            ours = rounded(steps, layer.weight.dtype)
+            moved = ours != theirs
+            # Ours is the nearest: it is nearer than theirs by twice what is to the edge.
+            beyond = float(((theirs - steps).abs() - (ours - steps).abs()).max() * step / 2)
             found.inputs += x.numel()
             found.moved += int(moved.sum())
             found.beyond = max(found.beyond, beyond)
@@ -115,7 +118,7 @@ class FollowingTorch(TorchSession):
 
 
 def _told(artifact: Artifact, dialect: str, folder: Path) -> Artifact:
-    """A copy of an artifact whose graph has the int8 inputs of its layers among its outputs."""
+    """A copy of an artifact whose graph has its layers' inputs in 8 bits among its outputs."""
     folder = Path(shutil.copytree(artifact.folder, folder / f"told-{dialect}"))
     path = folder / f"{dialect}.onnx"
     model = onnx.load(path, load_external_data=False)

@@ -14,7 +14,7 @@ from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import QuantizationRequest
 from llx.exporter.request import ExportRequest
 from llx.llama.presets import preset_of_size
-from llx.precision import precision_named
+from llx.precision import ROUNDS_INPUTS, precision_named
 
 pytestmark = pytest.mark.slow
 MOST_RATIO = 1.15  # of an engine's size to the weights': they are stored once
@@ -33,23 +33,39 @@ def artifact(request, tmp_path_factory):
         folder=tmp_path_factory.mktemp("real") / request.param,
         precision=precision_named(name, block=int(block) if block else None, vocab=vocab or None),
         preset=preset,
-        quantization=QuantizationRequest(windows=int(name == "int8"), dense_share=0.0),
+        quantization=QuantizationRequest(windows=int(name in ROUNDS_INPUTS), dense_share=0.0),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield export(asked)[0]
 
 
-@pytest.mark.parametrize("sm", [80, 86, 89, 120])
-def test_it_builds_for_a_chip_that_is_not_here_with_its_weights_stored_once(artifact, sm):
+def assert_stored_once(artifact, sm):
     engine, made = build_engine(artifact, BuildRequest(runtime="trt-rtx", sm=sm))
     layers, manifest = artifact.manifest.spec.layers, engine.manifest
     assert made
     assert engine.plan_bytes <= MOST_RATIO * manifest.weights_bytes
     assert manifest.layers["KV_CACHE_UPDATE"] == manifest.layers["ROTARY_EMBEDDING"] == 2 * layers
     assert manifest.layers["ATTENTION_INPUT"] == layers
-    quantized = artifact.manifest.precision.linear == "int8"
+    quantized = artifact.manifest.precision.rounds_inputs
     assert manifest.layers.get("QUANTIZE", 0) == (4 * layers if quantized else 0)
+
+
+@pytest.mark.parametrize("sm", [80, 86, 89, 120])
+def test_it_builds_for_a_chip_that_is_not_here_with_its_weights_stored_once(artifact, sm):
+    assert_stored_once(artifact, sm)
+
+
+@pytest.mark.parametrize("sm", [89, 120])
+@pytest.mark.parametrize("artifact", ["fp8"], indirect=True)
+def test_fp8_builds_from_ada_on(artifact, sm):
+    assert_stored_once(artifact, sm)
+
+
+@pytest.mark.parametrize("artifact", ["fp8"], indirect=True)
+def test_fp8_is_refused_for_ampere_before_it_is_built(artifact):
+    with pytest.raises(BadInput, match="SM86 has no float8e4m3fn"):
+        build_engine(artifact, BuildRequest(runtime="trt-rtx", sm=86))
 
 
 def assert_weight_only(artifact, sm, dialect=None):

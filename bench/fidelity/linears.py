@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from llx.artifact import Artifact
@@ -35,6 +36,8 @@ TABLES = ("embed", "unembed")
 PRODUCTS_OF_ORT = ("MatMulIntegerToFloat", "MatMulNBits")
 ZERO_OF_INT4 = 8  # what stands for 0 in four unsigned bits
 ON_EDGE = 1e-3  # of a step: what the order of operations moves before a rounding
+E4M3 = ir.DataType.FLOAT8E4M3FN.numpy()
+E4M3_MOST = 448
 FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 Read = Callable[[str], NDArray[Any]]
 
@@ -43,9 +46,9 @@ Read = Callable[[str], NDArray[Any]]
 class LinearParity:
     """How far a quantized layer is from what its weights and scales say.
 
-    `rounding`: the largest distance of an int8 input from the value that it stands for, in steps;
-    half of one is what rounding costs; None where inputs are not quantized. `product`: the largest
-    difference from numpy's product with the stored values, as a share of the largest output.
+    `rounding`: the largest distance of an input in 8 bits from the value that it stands for, in
+    steps; half of one is what rounding costs; None where inputs are not quantized. `product`: the
+    largest difference from numpy's product with the stored values, as a share of the largest one.
     `allowed`: what rounding explains of it, at the value that is nearest to it, or farthest beyond;
     `beyond`: by how much of that it errs there.
     """
@@ -83,25 +86,53 @@ def linear_parities(artifact: Artifact, dialect: str = "standard") -> Iterator[L
         raise failed_step(NAME, error) from None
     arithmetic = Arithmetic.of(compute)
     rounds = bool(dialect_named(dialect).domains)  # `settings_of` lets no other graph be rounded
-    with artifact.opened_weights("np") as file:
+    fp8 = precision.linear == "fp8"
+    with artifact.opened_weights("pt" if fp8 else "np") as file:
+        read = _numbers_of(file) if fp8 else file.get_tensor
         for module, probe in probes.items():
-            found = [_values(values[name]) for name in probe]
+            found = [_values(values[name], fp8) for name in probe]
             if module in TABLES:
-                yield _table(arithmetic, rounds, module, file.get_tensor, *found)
-            elif precision.linear == "int8":
-                yield _int8(arithmetic, module, file.get_tensor, *found)
+                yield _table(arithmetic, rounds, module, read, *found)
+            elif precision.rounds_inputs:
+                steps = _e4m3_steps if fp8 else _int8_steps
+                yield _both_sides(arithmetic, steps, module, read, *found)
             else:
-                yield _weight_only(arithmetic, rounds, module, file.get_tensor, precision, *found)
+                yield _weight_only(arithmetic, rounds, module, read, precision, *found)
 
 
-def _values(found: NDArray[Any]) -> NDArray[np.float32]:
-    """What was found, as numbers: uint8 is around 128."""
+def _numbers_of(file: Any) -> Read:
+    """Reads tensors in float32, through PyTorch: safetensors gives NumPy no E4M3."""
+    return lambda name: file.get_tensor(name).float().numpy()
+
+
+def _values(found: NDArray[Any], fp8: bool) -> NDArray[np.float32]:
+    """What was found, as numbers: uint8 is around 128, or E4M3, which ONNX Runtime gives so."""
+    if fp8 and found.dtype == np.uint8:
+        return found.view(E4M3).astype(np.float32)
     wide = found.astype(np.float32)
     return wide - ZERO if found.dtype == np.uint8 else wide
 
 
-def _int8(
+def _int8_steps(exact: NDArray[np.float32], rounded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far rounded inputs are from exact ones, both over their scale: a step is one."""
+    return np.abs(rounded - np.clip(exact, -128, 127))
+
+
+def _e4m3_steps(exact: NDArray[np.float32], rounded: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same in E4M3, whose step is an eighth of the power of two beneath a value.
+
+    Below 2⁻⁶ it is 2⁻⁹ (Micikevicius et al., 2022, arXiv:2209.05433, table 1).
+    """
+    clipped = np.clip(exact, -E4M3_MOST, E4M3_MOST)
+    _, exponent = np.frexp(np.maximum(np.abs(clipped), np.float32(2.0**-6)))
+    step = np.ldexp(np.float32(1), exponent - 4)
+    steps: NDArray[np.float32] = np.abs(rounded - clipped) / step
+    return steps
+
+
+def _both_sides(
     a: Arithmetic,
+    steps: Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]],
     module: str,
     read: Read,
     x: NDArray[np.float32],
@@ -111,7 +142,7 @@ def _int8(
     step = np.float32(read(f"{module}.input_scale"))
     weight = read(f"{module}.weight") * read(f"{module}.weight_scale").astype(np.float32)
     given = quantized * step
-    rounding = float(np.abs(quantized - np.clip(x / step, -128, 127)).max())
+    rounding = float(steps(x / step, quantized).max())
     return _judged(a, module, rounding, given, weight, product)
 
 
@@ -261,7 +292,7 @@ def _require_layers(artifact: Artifact, found: Iterable[str], dialect: str) -> N
 
 
 def _probes(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """Of each quantized module: the names of its input, its int8 where it is, and its product."""
+    """Of each quantized module: names of its input, of that in 8 bits if it is, of its product."""
     users = {name: node for node in model.graph.node for name in node.input}
     makers = {name: node for node in model.graph.node for name in node.output}
 

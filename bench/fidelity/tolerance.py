@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import platform
 
-from llx.precision import Compute
+from llx.precision import Compute, Linear
 
 # Unit roundoff: half the distance from 1 to the next number (ASNA, section 2.1).
 UNIT = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
@@ -57,10 +57,10 @@ def summed_in_own_type(compute: Compute, terms: int) -> float:
     return 1.0 if compute == "fp32" else math.sqrt(terms)
 
 
-def rounding_steps(compute: Compute) -> float:
-    """How far an int8 input may be from the value that it stands for, in steps.
+def rounding_steps(compute: Compute, linear: Linear = "int8") -> float:
+    """How far an int8 or fp8 input may be from the value that it stands for, in steps.
 
-    Half of one is what rounding costs; a quotient of up to 128 steps is rounded itself, by the
-    division and, where a scale's reciprocal is multiplied with, twice more.
+    Half of one is what rounding costs; a quotient of up to 128 steps, of E4M3's 16 at the most, is
+    rounded itself, by the division and, where a scale's reciprocal is multiplied with, twice more.
     """
-    return 0.5 + 3 * 128 * UNIT[compute]
+    return 0.5 + 3 * (16 if linear == "fp8" else 128) * UNIT[compute]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from llx.bench.roofline import work as roofline
 from llx.bench.roofline.work import Work
-from llx.devices import SOURCES, Device
+from llx.devices import SOURCES, Device, Figure
 from llx.errors import BadInput
 from llx.graphs.contract import contract_for
 from llx.llama.spec import LlamaSpec
@@ -36,7 +36,7 @@ SHARED_RESERVE_BYTES = 2_000_000_000
 OWN_RESERVE_BYTES = 1_000_000_000
 
 # From the one that loses least. fp32 and bf16 are left out: checkpoints are 16 bits wide, and bf16
-# is as large as fp16. int8 is as large as int8-wo and loses more.
+# is as large as fp16. int8 and fp8 are as large as int8-wo and lose more.
 BY_FIDELITY = ("fp16", "int8-wo", "int4")
 
 # An engine of two profiles stores dense weights twice, which `llx build` wants room for.
@@ -156,7 +156,7 @@ def lacking(precision: Precision, device: Device) -> str | None:
     """The precision that must be computed in and that the chip does not have, if any."""
     if precision.linear == "int4" and device.sm < INT4_LEAST_SM:
         return "int4"
-    needed = "int8" if precision.linear == "int8" else precision.compute
+    needed = precision.linear if precision.rounds_inputs else precision.compute
     return None if needed in device.precisions else needed
 
 
@@ -204,17 +204,22 @@ def _longer(memory_s: float, compute_s: float) -> Bound:
 def _compute_s(work: Work, precision: Precision, device: Device) -> float | None:
     """Seconds at the specified rates, None where one is unknown: fp32's always is.
 
-    int8 multiplies the linear layers at the int8 rate; attention and the logits stay in fp16, as
-    does everything of the weight-only precisions. bf16 has fp16's rate.
+    int8 and fp8 multiply the linear layers at their own rates; attention and the logits stay in
+    fp16, as does everything of the weight-only precisions. bf16 has fp16's rate.
     """
     if precision.compute == "fp32":
         return None
     rest = device.fp16_tflops.value * 1e12
-    if precision.linear != "int8":
+    if not precision.rounds_inputs:
         return work.flops / rest
-    if device.int8_tops is None:
+    rate = _rate_of_8_bits(precision, device)
+    if rate is None:
         return None
-    return work.linear_flops / (device.int8_tops.value * 1e12) + work.other_flops / rest
+    return work.linear_flops / (rate.value * 1e12) + work.other_flops / rest
+
+
+def _rate_of_8_bits(precision: Precision, device: Device) -> Figure | None:
+    return device.fp8_tflops if precision.linear == "fp8" else device.int8_tops
 
 
 def _notes(precision: Precision, device: Device, lacks: str | None) -> list[str]:
@@ -222,7 +227,9 @@ def _notes(precision: Precision, device: Device, lacks: str | None) -> list[str]
     notes = []
     if lacks:
         notes.append(f"{device.name} (SM {device.sm}) has no {lacks}: no speed is predicted.")
-    elif precision.compute == "fp32" or (precision.linear == "int8" and device.int8_tops is None):
+    elif precision.compute == "fp32" or (
+        precision.rounds_inputs and _rate_of_8_bits(precision, device) is None
+    ):
         notes.append(
             f"the {precision.name} rate of {device.name} is unknown: so is the prefill, and decode "
             "is taken to be bound by memory."

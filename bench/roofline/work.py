@@ -48,8 +48,9 @@ class Work:
 def weight_bytes(weight: Weight, precision: Precision, dense: frozenset[str] = frozenset()) -> int:
     """Bytes of one weight and its scales, which are symmetric and of the type computed in.
 
-    int8, weight-only or not: a byte a value, a scale per output channel. int4: half a byte a value,
-    a scale per output channel and block of inputs, so 4.5 bits with fp16 scales and blocks of 32.
+    int8, weight-only or not, and fp8: a byte a value, a scale per output channel. int4: half a byte
+    a value, a scale per output channel and block of inputs, so 4.5 bits with fp16 scales and blocks
+    of 32.
     `dense`: modules that are not quantized.
     """
     value_bytes, values = BYTES[precision.compute], math.prod(weight.shape)
@@ -314,10 +315,10 @@ def _share_of_specification(
     device: Device | None,
     dense: frozenset[str],
 ) -> float | None:
-    """By the catalogue's figures; the rate of fp32 is in none, nor is that of a mixture's int8."""
+    """By the catalogue's figures; the rate of fp32 is in none, nor that of a mixture's 8 bits."""
     if device is None:
         return None
-    known = precision.compute != "fp32" and precision.linear != "int8"
+    known = precision.compute != "fp32" and not precision.rounds_inputs
     if row.isl and not known:
         return None
     flops_per_s = device.fp16_tflops.value * 1e12 if known else None

@@ -39,6 +39,8 @@ def settings_of(precision: Precision, dialect: str = "standard") -> dict[str, st
     int4: DequantizeLinear and MatMul become one MatMulNBits as it loads, which reads four bits. By
     default that rounds activations to int8, without a word; level 1 keeps them as in fp32.
 
+    fp8: no kernel multiplies it, in `ort` neither, so its weights are dequantized once, as below.
+
     All else: ONNX Runtime keeps the DequantizeLinear of weights for int8 kernels, which it has for
     fp32 graphs alone: in fp16 every weight would be dequantized at every step. Told to leave such
     kernels be, it does that once, as it loads; activations of W8A8 are rounded to int8 steps all
@@ -46,7 +48,7 @@ def settings_of(precision: Precision, dialect: str = "standard") -> dict[str, st
     """
     if dialect == "ort" and precision.weight_only:
         return {"session.qdq_matmulnbits_accuracy_level": str(INTEGERS)}
-    if dialect == "ort":
+    if dialect == "ort" and precision.linear != "fp8":
         return {EXACT: "1"} if precision.linear == "int8" and saturates() else {}
     if precision.linear == "int4":
         return {"session.qdq_matmulnbits_accuracy_level": "1"}
@@ -58,9 +60,9 @@ def arithmetic_of(precision: Precision, dialect: str) -> str:
     compute = dialect_named(dialect).computes_in(precision.compute)
     if precision.linear == "dense":
         return compute
-    if dialect != "ort":
-        inputs = "inputs rounded to int8" if precision.linear == "int8" else "inputs as they are"
-        return f"{compute}, {inputs}"
+    if dialect != "ort" or precision.linear == "fp8":
+        rounded = f"inputs rounded to {precision.linear}"
+        return f"{compute}, {rounded if precision.rounds_inputs else 'inputs as they are'}"
     if precision.linear == "int8":
         return f"int8 by int8, {compute} where a layer is dense"
     bits = 4 if precision.linear == "int4" else 8

@@ -99,7 +99,7 @@ class QuantizationRequest:
         if precision.linear == "dense" and self != QuantizationRequest():
             raise BadInput(
                 f"--precision {precision.name} quantizes nothing",
-                "leave the options of quantization out, or choose int8, int8-wo or int4",
+                "leave the options of quantization out, or choose int8, int8-wo, int4 or fp8",
             )
         if self.budget and self.dense_share is not None:
             raise BadInput("a budget decides what is left dense", "leave out --dense-share")
@@ -118,9 +118,10 @@ class QuantizationRequest:
 
     def _require_none(self, precision: Precision) -> None:
         """Raise `BadInput` where something needs a calibration."""
-        if precision.linear == "int8":
+        if precision.rounds_inputs:
             raise BadInput(
-                "int8 needs a calibration: its inputs have scales", "give one window or more"
+                f"{precision.linear} needs a calibration: its inputs have scales",
+                "give one window or more",
             )
         if self.budget or self.dense_share or self.text:
             raise BadInput(

@@ -6,6 +6,7 @@ Which folds and which rounding each precision takes:
 int8     SmoothQuant's fold, GPTQ per output channel, the input's scale from its largest magnitude
 int8-wo  GPTQ per output channel
 int4     AWQ's fold, GPTQ in blocks
+fp8      GPTQ per output channel, the input's scale from its largest magnitude
 
 Random weights have no accuracy to keep: theirs are rounded to nearest.
 """
@@ -23,9 +24,9 @@ from llx.exporter.graph.trace import TORCH_DTYPES
 from llx.exporter.load import embedded, projection
 from llx.exporter.quantization.fold import FoldedSource, awq, smoothquant
 from llx.exporter.quantization.observe import InputStatistics, observe
-from llx.exporter.quantization.rounding import int4_rounded, int8_rounded
+from llx.exporter.quantization.rounding import fp8_rounded, int4_rounded, int8_rounded
 from llx.exporter.quantization.store import CalibratedModule, CalibrationStore
-from llx.exporter.quantize import Quantized, int4_nearest, int8_nearest
+from llx.exporter.quantize import Quantized, fp8_nearest, int4_nearest, int8_nearest
 from llx.exporter.sources import TensorSource
 from llx.precision import Precision
 from llx.progress import Progress, silent
@@ -115,6 +116,7 @@ def _rounded(
         if gram is None:
             return int4_nearest(weight, block, dtype, module)
         return int4_rounded(weight, gram, block, dtype, module)
+    fp8 = precision.linear == "fp8"
     if gram is None:
-        return int8_nearest(weight, dtype, module)
-    return int8_rounded(weight, gram, dtype, module)
+        return (fp8_nearest if fp8 else int8_nearest)(weight, dtype, module)
+    return (fp8_rounded if fp8 else int8_rounded)(weight, gram, dtype, module)

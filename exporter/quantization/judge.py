@@ -88,8 +88,7 @@ class Judge:
         int4 = self._precision.linear == "int4"
         block = self._precision.block_of(inputs) if int4 else None
         linear.weight.data = quantized.dequantized(block)
-        if self._precision.linear == "int8":
-            dtype = quantized.scales.dtype
+        if self._precision.rounds_inputs:
             linear.register_forward_pre_hook(
-                lambda _, inputs: (rounded_inputs(inputs[0], most, dtype),)
+                lambda _, inputs: (rounded_inputs(inputs[0], most, quantized),)
             )

@@ -1,8 +1,10 @@
-"""Rounding that makes good for itself: GPTQ, to int8 per output channel or to int4 in blocks.
+"""Rounding that makes good for itself: GPTQ, to int8 or E4M3 per output channel, int4 in blocks.
 
 GPTQ (Frantar et al., 2022, arXiv:2210.17323) rounds the rows of a weight [in, out] one after
 another, and lets those that are still to come take over each one's error: what counts is the error
-of the product, not of the weight. Which inputs go together it learns from their Gram matrix.
+of the product, not of the weight. Which inputs go together it learns from their Gram matrix. Rows
+of the largest inputs have their turn first, while there are many that can take over ("act-order" in
+the authors' code).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llx.exporter.quantize import Quantized, int4_scales, scales_from
-from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST
+from llx.llama.quantized import FP8, INT4_LEAST, INT4_MOST, MOST, fp8
 
 # Added to the Gram matrix' diagonal, as a share of its mean: keeps directions that the calibration
 # hardly saw from deciding anything. The paper's 0.01 costs SmolLM2's int4 a tenth more KLD on every
@@ -21,8 +23,10 @@ from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST
 DAMPING = 0.1
 CHUNK = 128  # rows between two updates of all that follow: a matter of speed alone
 
-ScalesOf = Callable[[int, Tensor], Tensor]
-"""Scales [out] of a row, given its index and the weight as it stands then, [in, out]."""
+ScalesOf = Callable[[int], Tensor]
+"""Scales [out] of a row of the weight, in fp32."""
+Rounding = Callable[[Tensor], Tensor]
+"""Rounds a row over its scales, [out] in fp32, to what its values can be; it may overwrite it."""
 
 
 def int8_rounded(weight: Tensor, gram: Tensor, dtype: torch.dtype, name: str) -> Quantized:
@@ -32,8 +36,15 @@ def int8_rounded(weight: Tensor, gram: Tensor, dtype: torch.dtype, name: str) ->
     Raises `BadInput` where a scale is beyond `dtype`; `name` says whose.
     """
     scales = scales_from(weight.abs().amax(0), dtype, name)
-    values = _gptq(weight, gram, lambda row, rest: scales.float(), -MOST, MOST)
-    return Quantized(values, scales)
+    values = _gptq(weight, gram, lambda row: scales.float(), _integers(-MOST, MOST))
+    return Quantized(values.to(torch.int8), scales)
+
+
+def fp8_rounded(weight: Tensor, gram: Tensor, dtype: torch.dtype, name: str) -> Quantized:
+    """A weight [in, out] in E4M3 with a scale for each output channel; as `int8_rounded`."""
+    scales = scales_from(weight.abs().amax(0), dtype, name, FP8)
+    values = _gptq(weight, gram, lambda row: scales.float(), lambda row: fp8(row).float())
+    return Quantized(fp8(values), scales)
 
 
 def int4_rounded(
@@ -41,36 +52,45 @@ def int4_rounded(
 ) -> Quantized:
     """A weight [in, out] in int4, `block` rows to a scale; as `int8_rounded` otherwise.
 
-    A block's scales are chosen when its turn has come, for what the weight is by then.
+    Scales are those that suit the weight as it was: in act-order a block's rows have no turn of
+    their own.
     """
-    scales: list[Tensor] = []
-
-    def scales_of(row: int, rest: Tensor) -> Tensor:
-        if row % block == 0:
-            scales.append(int4_scales(rest[row : row + block], dtype, name))
-        return scales[-1].float()
-
-    values = _gptq(weight, gram, scales_of, INT4_LEAST, INT4_MOST)
-    return Quantized(values, torch.stack(scales))
+    padded = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % block))
+    scales = int4_scales(padded.reshape(-1, block, weight.shape[1]), dtype, name)
+    integers = _integers(INT4_LEAST, INT4_MOST)
+    values = _gptq(weight, gram, lambda row: scales[row // block].float(), integers)
+    return Quantized(values.to(torch.int8), scales)
 
 
-def _gptq(weight: Tensor, gram: Tensor, scales_of: ScalesOf, least: int, most: int) -> Tensor:
-    """Int8 values [in, out] for a weight, which is left as what the errors made of it."""
+def _integers(least: int, most: int) -> Rounding:
+    return lambda row: row.round_().clamp_(least, most)
+
+
+def _gptq(weight: Tensor, gram: Tensor, scales_of: ScalesOf, rounded: Rounding) -> Tensor:
+    """Values [in, out] in fp32 for a weight, which is left as what the errors made of it."""
     inputs = len(weight)
+    order = gram.diagonal().argsort(descending=True, stable=True)
+    for matrix in (weight, gram, gram.T):
+        _reorder_rows(matrix, order)
     factor = _error_factor(gram)
-    values = torch.empty(weight.shape, dtype=torch.int8)
+    values = torch.empty(weight.shape)
     for start in range(0, inputs, CHUNK):
         end = min(start + CHUNK, inputs)
         errors = torch.empty(end - start, weight.shape[1])
-        for row in range(start, end):
-            scales = scales_of(row, weight)
-            steps = (weight[row] / scales).round_().clamp_(least, most)
-            values[row] = steps
-            error = errors[row - start] = (weight[row] - steps * scales) / factor[row, row]
-            weight[row + 1 : end].addr_(factor[row, row + 1 : end], error, alpha=-1)
-        # A block of int4 that goes on beyond this chunk has its scales already.
+        for at in range(start, end):
+            row = int(order[at])
+            scales = scales_of(row)
+            steps = values[row] = rounded(weight[at] / scales)
+            error = errors[at - start] = (weight[at] - steps * scales) / factor[at, at]
+            weight[at + 1 : end].addr_(factor[at, at + 1 : end], error, alpha=-1)
         weight[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     return values
+
+
+def _reorder_rows(matrix: Tensor, order: Tensor) -> None:
+    """Put rows into another order, in place: a copy of a few columns at a time."""
+    for part in torch.split(matrix, CHUNK, 1):
+        part.copy_(part[order])
 
 
 def _error_factor(gram: Tensor) -> Tensor:

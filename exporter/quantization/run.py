@@ -44,11 +44,17 @@ from llx.tokenizer import parse_tokenizer
 WINDOWS = 48  # of calibration; 16 cost SmolLM2's int8 a quarter more KLD (reports/LOG.md)
 JUDGED_WINDOWS = 4  # beside them, for weighing up: never calibrated on
 DENSE_SHARE = 0.1  # of int8's multiply-adds, where nothing else was asked for
-SCHEMES: dict[str, Literal["w8a8", "w8", "w4"]] = {"int8": "w8a8", "int8-wo": "w8", "int4": "w4"}
+SCHEMES: dict[str, Literal["w8a8", "w8", "w4", "fp8"]] = {
+    "int8": "w8a8",
+    "int8-wo": "w8",
+    "int4": "w4",
+    "fp8": "fp8",
+}
 METHODS: dict[str, Literal["smoothquant", "gptq", "awq"]] = {
     "int8": "smoothquant",
     "int8-wo": "gptq",
     "int4": "awq",
+    "fp8": "gptq",
 }
 
 
@@ -148,7 +154,7 @@ def windows_of(precision: Precision, asked: QuantizationRequest, random: bool) -
     if asked.windows is not None:
         return asked.windows
     if random:
-        return 1 if precision.linear == "int8" else 0
+        return 1 if precision.rounds_inputs else 0
     return WINDOWS
 
 

@@ -129,8 +129,8 @@ def _keeper(
 
 def _output(calibrated: CalibratedModule, precision: Precision, inputs: Tensor) -> Tensor:
     """A quantized layer's product for inputs [N, in] → [N, out]."""
-    if precision.linear == "int8":
-        inputs = rounded_inputs(inputs, calibrated.input_most, calibrated.quantized.scales.dtype)
+    if precision.rounds_inputs:
+        inputs = rounded_inputs(inputs, calibrated.input_most, calibrated.quantized)
     weight = calibrated.quantized.values
     block = precision.block_of(len(weight)) if precision.linear == "int4" else None
     return inputs @ calibrated.quantized.dequantized(block)

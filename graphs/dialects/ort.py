@@ -7,10 +7,13 @@ what is computed and cached is fp32.
 
 Inputs of W8A8 are uint8 around 128 and weights int8, as VNNI and AMX take them. A CPU with AVX2 and
 no VNNI adds two such products in 16 bits, and saturates there: the session asks for `EXACT`. ONNX
-Runtime computes what hangs on constants alone once, as it loads.
+Runtime computes what hangs on constants alone once, as it loads. fp8 has no kernels: it is spelled
+as in `standard`, in fp32.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +21,7 @@ import onnx_ir as ir
 from llx.graphs.contract import POSITION_IDS
 from llx.graphs.dialects.common import COMMON, Inputs, scale_of, size, split, window_of
 from llx.graphs.dialects.standard import STANDARD
-from llx.graphs.linear import int8_table, module_of, stored_weight
+from llx.graphs.linear import both_sides, int8_table, module_of, stored_weight
 from llx.graphs.semantic import MICROSOFT, Builder, Dialect, Results
 
 INT32, UINT8, FLOAT = ir.DataType.INT32, ir.DataType.UINT8, ir.DataType.FLOAT
@@ -172,6 +175,8 @@ def _linear(g: Builder, node: ir.Node, x: Inputs) -> ir.Value:
         product = g.op("MatMul", activation, _wide(g, weight))
     elif g.precision.linear == "int8":
         product = _int8(g, activation, weight)
+    elif g.precision.linear == "fp8":
+        product = both_sides(g, activation, weight, partial(_wide, g))
     else:
         values, scale, how = stored_weight(g, weight)
         dequantized = g.op("DequantizeLinear", values, _wide(g, scale), **how)

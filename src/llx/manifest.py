@@ -154,9 +154,9 @@ class QuantizationRecord:
     by itself, in nats a token; the costliest for their work are those that were left.
     """
 
-    # w8a8: 8 bits, weights per output channel, activations per tensor. w8, w4: weights alone, per
-    # output channel or in blocks.
-    scheme: Literal["w8a8", "w8", "w4"] = "w8a8"
+    # w8a8, fp8: 8 bits, integers or E4M3, weights per output channel, activations per tensor. w8,
+    # w4: weights alone, per output channel or in blocks.
+    scheme: Literal["w8a8", "w8", "w4", "fp8"] = "w8a8"
     method: Literal["smoothquant", "gptq", "awq", "plain", "nearest"] = "smoothquant"
     corpus: str | None = None
     corpus_sha256: str | None = None

@@ -8,12 +8,13 @@ from typing import Literal, TypeVar, get_args
 from llx.errors import BadInput
 
 Compute = Literal["fp32", "fp16", "bf16"]
-Linear = Literal["dense", "int8", "int8-wo", "int4"]
+Linear = Literal["dense", "int8", "int8-wo", "int4", "fp8"]
 Vocab = Literal["dense", "int8"]
 Choice = TypeVar("Choice", bound=str)
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 BLOCKS = (32, 64, 128)
+ROUNDS_INPUTS = ("int8", "fp8")  # layers whose inputs are in few bits too, by a stored scale
 DEFAULT_BLOCK = 32
 LEAST_BLOCK = 16  # ONNX Runtime's kernel takes none smaller
 
@@ -22,8 +23,9 @@ LEAST_BLOCK = 16  # ONNX Runtime's kernel takes none smaller
 class Precision:
     """`compute`: activations, norms, cache and embedding. `linear`: the projections' weights.
 
-    `int8`: weights and activations of the projections in 8 bits. `int8-wo` and `int4`: weights
-    alone in 8 or 4 bits, multiplied in `compute`. `block`: of int4, how many weights along the
+    `int8` and `fp8`: weights and activations of the projections in 8 bits, integers or E4M3 (four
+    bits of exponent, three of mantissa). `int8-wo` and `int4`: weights alone in 8 or 4 bits,
+    multiplied in `compute`. `block`: of int4, how many weights along the
     input share a scale. `vocab`: the vocabulary's tables, embedding and lm_head; int8 has a scale
     for each row.
     """
@@ -56,6 +58,11 @@ class Precision:
         """Whether the projections' weights alone are in few bits."""
         return self.linear in ("int8-wo", "int4")
 
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether the projections' inputs are in few bits too, by a scale that is stored."""
+        return self.linear in ROUNDS_INPUTS
+
     def block_of(self, inputs: int) -> int:
         """The block of an int4 layer with so many inputs: the whole blocks that come nearest.
 
@@ -77,6 +84,7 @@ PRECISIONS: dict[str, Precision] = {
     "int8": Precision(compute="fp16", linear="int8"),
     "int8-wo": Precision(compute="fp16", linear="int8-wo"),
     "int4": Precision(compute="fp16", linear="int4", block=DEFAULT_BLOCK),
+    "fp8": Precision(compute="fp16", linear="fp8"),
 }
 
 
@@ -112,7 +120,7 @@ def precision_named(
         if chosen.linear == "dense":
             raise BadInput(
                 f"--precision {name} has its vocabulary in {name}",
-                "leave --vocab out, or export --precision int8, int8-wo or int4",
+                "leave --vocab out, or export --precision int8, int8-wo, int4 or fp8",
             )
         forms: tuple[Vocab, ...] = get_args(Vocab)
         chosen = replace(chosen, vocab=_one_of(forms, vocab, "--vocab"))

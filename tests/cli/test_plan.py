@@ -217,7 +217,7 @@ ARGUMENTS = {
     "two models": (("--size", "7b", "--model", "llama-2-7b"), ("one of them",)),
     "an unknown size": (("--size", "9b"), ("9b", "135m")),
     "an unknown device": (("--size", "7b", "--device", "tpu"), ("'tpu'", *NAMES)),
-    "an unknown precision": (("--size", "7b", "--precision", "fp8"), ("fp8", "int8-wo", "int4")),
+    "an unknown precision": (("--size", "7b", "--precision", "fp4"), ("fp4", "int8-wo", "int4")),
     "too long a context": (("--size", "7b", "--context", "4097"), ("1…4096",)),
     "too many rows": (("--size", "7b", "--batch", "9"), ("--batch 9", "8")),
     "too long a prompt": (("--size", "7b", "--prompt", "2049"), ("--prompt 2049", "2048")),

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from llx.errors import BadInput
 from llx.exporter import weights
 from llx.exporter.quantize import Quantized, int4_nearest, packed, scales_from
 from llx.exporter.weights import layout_of, write_weights
-from llx.llama.quantized import packed_shape, unpacked
+from llx.llama.quantized import FP8, fp8, packed_shape, unpacked
 from llx.llama.weights import linear_of, weights_of
 from llx.precision import PRECISIONS, Precision
 from llx.progress import silent
@@ -25,7 +25,8 @@ from tests.checkpoints import BIASED, TINY, MemorySource, random_tensors, torch_
 INT8 = PRECISIONS["int8"]
 
 
-EIGHT, FOUR = PRECISIONS["int8-wo"], PRECISIONS["int4"]
+EIGHT, FOUR, FLOAT8 = PRECISIONS["int8-wo"], PRECISIONS["int4"], PRECISIONS["fp8"]
+E4M3 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)
 
 
 def maxima_of(spec, most=2.0):
@@ -41,7 +42,9 @@ def rounded_up(exact):
 def written(path, spec=TINY, tensors=None, maxima=None, precision=INT8, dense=frozenset(), **more):
     layout, source = layout_of(spec, precision, dense), MemorySource(spec, tensors)
     write_weights(path, source, layout, silent, maxima or maxima_of(spec), **more)
-    return {name: v for name, v in load_file(path).items() if not name.startswith("_pad")}
+    found = {name: v for name, v in load_file(path).items() if not name.startswith("_pad")}
+    # NumPy has no E4M3.
+    return {name: (v.float() if v.dtype == FP8 else v).numpy() for name, v in found.items()}
 
 
 @pytest.mark.parametrize("spec", [TINY, BIASED], ids=["plain", "biased"])
@@ -65,7 +68,25 @@ def test_projections_are_int8_with_a_scale_per_output_channel(tmp_path, spec):
         assert input_scale == rounded_up(np.float32(2) / np.float32(127))
 
 
-@pytest.mark.parametrize("precision", [INT8, EIGHT, FOUR], ids=["int8", "int8-wo", "int4"])
+def test_projections_are_e4m3_with_a_scale_per_output_channel(tmp_path):
+    tensors = random_tensors(BIASED)
+    found = written(tmp_path / "w", BIASED, tensors, precision=FLOAT8)
+    for weight in (w for w in weights_of(BIASED) if w.kind == "projection"):
+        parts = np.concatenate([tensors[part.name].numpy() for part in weight.parts])
+        scale = rounded_up(np.abs(parts).max(1) / np.float32(448))
+        wanted = (parts / scale.astype(np.float32)[:, None]).astype(E4M3).astype(np.float32)
+        np.testing.assert_array_equal(found[f"{weight.name}_scale"], scale)
+        np.testing.assert_array_equal(found[weight.name], wanted.T)
+        assert np.abs(wanted).max(1).min() >= 416  # every channel reaches to the end of the range
+        assert found[f"{weight.module}.input_scale"] == rounded_up(np.float32(2) / np.float32(448))
+
+
+ALL = pytest.mark.parametrize(
+    "precision", [INT8, EIGHT, FOUR, FLOAT8], ids=["int8", "int8-wo", "int4", "fp8"]
+)
+
+
+@ALL
 def test_projections_in_many_blocks_are_the_same_bytes_as_in_one(tmp_path, monkeypatch, precision):
     spec = replace(TINY, dim=601, ffn_dim=520)
     files = []
@@ -123,6 +144,21 @@ def test_int8_weights_alone_are_those_of_int8_with_no_scale_of_an_input(tmp_path
     assert both.keys() - alone.keys() == {f"{module}.input_scale" for module in maxima_of(TINY)}
     for name, values in alone.items():
         np.testing.assert_array_equal(values, both[name])
+
+
+FINITE = torch.arange(256, dtype=torch.uint8).view(FP8).float()
+FINITE = FINITE[FINITE.isfinite()]
+ANY = st.floats(width=32, allow_nan=False)
+
+
+@given(ANY | st.floats(-500, 500, width=32) | st.floats(-(2**-5), 2**-5, width=32))
+def test_no_value_of_e4m3_is_nearer_and_what_is_beyond_them_saturates(value):
+    (found,) = fp8(torch.tensor([value])).float().tolist()
+    wanted = float(np.float32(np.clip(value, -448, 448)).astype(E4M3))
+    assert found == wanted
+    assert (
+        abs(found - np.clip(value, -448, 448)) == (FINITE - np.clip(value, -448, 448)).abs().min()
+    )
 
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -195,7 +231,7 @@ def test_weights_without_a_scale_are_refused_by_name(tmp_path, precision, wrong)
         written(tmp_path / "w", TINY, tensors, precision=precision)
 
 
-@pytest.mark.parametrize("precision", [INT8, EIGHT, FOUR], ids=["int8", "int8-wo", "int4"])
+@ALL
 def test_values_that_are_handed_over_are_written_as_they_are(tmp_path, precision):
     asked, layout = [], layout_of(TINY, precision)
     least = -8 if precision == FOUR else -127
@@ -208,6 +244,7 @@ def test_values_that_are_handed_over_are_written_as_they_are(tmp_path, precision
         weight = next(w for w in weights_of(TINY) if w.name == f"{module}.weight")
         values = torch.randint(least, -least, weight.shape, generator=generator, dtype=torch.int8)
         scales = torch.rand(layout.places[f"{weight.name}_scale"].shape, generator=generator) + 1
+        values = values.to(FP8) if precision == FLOAT8 else values
         given_[module] = Quantized(values, scales.half())
         return given_[module]
 
@@ -224,7 +261,7 @@ def test_values_that_are_handed_over_are_written_as_they_are(tmp_path, precision
             continue
         stored = torch.from_numpy(found[weight.name])
         back = unpacked(stored, weight.shape) if precision == FOUR else stored
-        assert torch.equal(back, value.values)
+        assert torch.equal(back.float(), value.values.float())
         assert torch.equal(torch.from_numpy(found[name]), value.scales)
 
 
@@ -233,6 +270,7 @@ WRONG = {
     "range": lambda v, s: (v - 8, s),
     "dtype": lambda v, s: (v, s.float()),
     "scale": lambda v, s: (v, -s),
+    "grid": lambda v, s: (v.to(FP8), s),
     "blocks": lambda v, s: (v, s[:1].contiguous()),
 }
 
@@ -263,7 +301,7 @@ def test_dense_modules_keep_their_values(tmp_path):
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
 def test_scales_are_of_the_type_that_is_computed_in(compute):
     kinds = {"fp32": "F32", "bf16": "BF16"}
-    for precision in (INT8, EIGHT, FOUR):
+    for precision in (INT8, EIGHT, FOUR, FLOAT8):
         places = layout_of(TINY, replace(precision, compute=compute)).places
         assert places["layers.0.o.weight_scale"].dtype == kinds[compute]
 

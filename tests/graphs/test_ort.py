@@ -24,7 +24,7 @@ from llx.bench.sessions.ort import NO_FLASH, OrtSession, unfilled
 from llx.bench.sessions.ort_arithmetic import arithmetic_of, rounds_inputs, session_options
 from llx.bench.sessions.torch import TorchSession
 from llx.bench.speed.steps import decode_step
-from llx.graphs.dialects import PLAIN
+from llx.graphs.dialects import DIALECTS, PLAIN
 from llx.graphs.dialects.ort import ORT
 from llx.graphs.inspect import op_counts, problems
 from llx.precision import Compute, Precision
@@ -60,7 +60,7 @@ def test_where_nothing_is_rounded_few_bits_are_what_eager_pytorch_computes(
 
 
 @pytest.mark.parametrize("vocab", ["dense", "int8"])
-@pytest.mark.parametrize("linear", ["int8", "int8-wo", "int4"])
+@pytest.mark.parametrize("linear", ["int8", "int8-wo", "int4", "fp8"])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_each_layer_is_what_its_weights_and_rounded_inputs_say(tmp_path, spec, linear, vocab):
     artifact = export_tiny(tmp_path, few(linear, vocab), spec)
@@ -99,7 +99,7 @@ def test_int8_multiplies_the_integers_that_standard_says(tmp_path, spec):
 
 
 @pytest.mark.parametrize("compute", ["fp16", "bf16"])
-@pytest.mark.parametrize("linear", ["dense", "int8", "int8-wo", "int4"])
+@pytest.mark.parametrize("linear", ["dense", "int8", "int8-wo", "int4", "fp8"])
 def test_it_computes_in_fp32_from_what_is_stored_in_less(tmp_path, compute, linear):
     precision = Precision(compute=compute) if linear == "dense" else few(linear, "int8", compute)
     artifact = export_tiny(tmp_path, precision, WHOLE)
@@ -248,6 +248,8 @@ def test_a_result_says_what_is_multiplied():
     for dialect in PLAIN:
         assert arithmetic_of(few("int4"), dialect) == "fp32, inputs as they are"
         assert arithmetic_of(few("int8"), dialect) == "fp32, inputs rounded to int8"
+    for dialect in DIALECTS:
+        assert arithmetic_of(few("fp8"), dialect) == "fp32, inputs rounded to fp8"
     said = arithmetic_of(few("int4"), "ort")
     assert said == (
         "int4 by int8: inputs rounded in blocks of 32 as they come"

@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 import tensorrt_rtx_bindings as trt
 
-from llx.exporter.engines.build import BuildRequest, engine_contract
+from llx.errors import BadInput, LlxError
+from llx.exporter.engines.build import BuildRequest, build_engine, engine_contract
 from llx.graphs.contract import LOGITS
 from llx.tensorrt import BuildOptions, build
 from tests.checkpoints import BIASED, MHA, TINY
@@ -31,11 +32,11 @@ def parsed(path):
     return (builder, parser), network, layers
 
 
-def built(artifact, dialect):
+def built(artifact, dialect, sm=86):
     """The engine's bytes, of one row and up to 64 new tokens."""
     path = artifact.path(f"{dialect}.onnx")
     contract = engine_contract(artifact.manifest.contract, REQUEST)
-    plan = build("trt-rtx", path.read_bytes(), path, contract, BuildOptions(), 86)
+    plan = build("trt-rtx", path.read_bytes(), path, contract, BuildOptions(), sm)
     return memoryview(plan.data)
 
 
@@ -77,3 +78,23 @@ def test_the_int8_graph_builds_for_sm86_with_every_scale_kept(tmp_path, spec):
     assert layers["QUANTIZE"] == 4 * spec.layers
     assert layers["DEQUANTIZE"] == 8 * spec.layers
     assert built(artifact, "standard").nbytes > spec.parameters
+
+
+@pytest.mark.parametrize("sm", [89, 120])
+def test_the_fp8_graph_builds_for_ada_and_blackwell_with_every_scale_kept(tmp_path, sm):
+    artifact = export_tiny(tmp_path, "fp8", BIASED)
+    layers = parsed(artifact.path("standard.onnx"))[2]
+    assert_native(layers, BIASED)
+    assert layers["QUANTIZE"] == 4 * BIASED.layers
+    assert layers["DEQUANTIZE"] == 8 * BIASED.layers
+    for dialect in ("standard", "primitive"):
+        assert built(artifact, dialect, sm).nbytes > BIASED.parameters
+
+
+def test_fp8_is_refused_for_ampere_before_it_is_built(tmp_path):
+    artifact = export_tiny(tmp_path, "fp8")
+    with pytest.raises(BadInput, match="SM86 has no float8e4m3fn; it takes SM89") as refused:
+        build_engine(artifact, REQUEST)
+    assert "--precision int8" in refused.value.remedy
+    with pytest.raises(LlxError, match="fp8"):  # what would come of it
+        built(artifact, "standard")

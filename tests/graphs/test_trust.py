@@ -288,7 +288,7 @@ def test_a_check_says_first_of_all_that_a_graph_is_none_of_llx(artifact, change)
 def test_the_listed_ops_are_those_of_the_dialects(tmp_path):
     found = {}
     grouped = replace(SIXTEENS, dim=64)  # what ONNX Runtime's own ops take
-    in_few = (precision_named(name, vocab="int8") for name in ("int8", "int4"))
+    in_few = (precision_named(name, vocab="int8") for name in ("int8", "int4", "fp8"))
     asked = [(PRECISIONS[name], TINY) for name in PRECISIONS] + [(p, grouped) for p in in_few]
     asked += [(PRECISIONS["fp32"], spec) for spec in KIN_SPECS.values()]
     for i, (precision, spec) in enumerate(asked):

@@ -31,7 +31,7 @@ from tests.conftest import export_tiny
 from tests.exporter.quantization.test_budget import logits
 
 SPECS = {"gqa": TINY, "tied": replace(MHA, kv_heads=3), "biased": BIASED}
-LINEARS = ("int8", "int8-wo", "int4")
+LINEARS = ("int8", "int8-wo", "int4", "fp8")
 TOLERANCE = 1e-5
 
 

@@ -38,7 +38,7 @@ def build(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> list[Engine]:
-    """Build engines of an artifact: fp16, int8, bf16 or fp32, as its graph says.
+    """Build engines of an artifact: fp16, int8, fp8, bf16 or fp32, as its graph says.
 
     The same engine again is a no-op. TensorRT-RTX builds for a GPU that is not here.
 

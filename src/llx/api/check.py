@@ -184,11 +184,11 @@ def _check_fidelity(
     precision, asked = artifact.manifest.precision, engines is not None
     if precision.linear != "dense":
         yield from check_linears(artifact, asked)
-    if precision.linear == "int8":
+    if precision.rounds_inputs:
         # One input that falls to the other side of a rounding moves by a step: logits of two right
         # engines differ by as much as logits do, so each op is looked at by itself instead.
         yield from check_ops(artifact, record, asked, progress)
-        yield "fidelity is not checked here: `llx bench` measures what int8 costs"
+        yield f"fidelity is not checked here: `llx bench` measures what {precision.linear} costs"
         return
     yield from check_engines(artifact, original, engines, record, every_op, progress)
     if precision.linear != "dense":

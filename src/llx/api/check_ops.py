@@ -46,7 +46,8 @@ def _linears(artifact: Artifact, engine: Engine, dialect: str) -> str:
 
     found = list(linear_parities(artifact, dialect))
     precision = artifact.manifest.precision
-    steps = rounding_steps(dialect_named(dialect).computes_in(precision.compute))
+    compute = dialect_named(dialect).computes_in(precision.compute)
+    steps = rounding_steps(compute, precision.linear)
     for linear in found:
         if not ((linear.rounding or 0) <= steps and linear.beyond <= 1):
             off = None if linear.rounding is None else f"{linear.rounding:.2g} steps of {steps:.2f}"

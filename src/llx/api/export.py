@@ -58,17 +58,18 @@ def export(
         model: A model by name instead, such as "llama-3.2-1b".
         weights: A checkpoint's folder or file (Hugging Face, Meta's, GGUF), an id of the hub,
             "random[:SEED]", or "none" for graphs only. None: an installed package, else the hub.
-        precision: "fp32", "fp16", "bf16", "int8" (weights and activations), "int8-wo" or "int4"
-            (weights alone).
-        compute: What an integer precision leaves as it is: "fp16" (the default), "fp32", "bf16".
+        precision: "fp32", "fp16", "bf16", "int8", "fp8" (weights and activations), "int8-wo" or
+            "int4" (weights alone).
+        compute: What a precision in few bits leaves as it is: "fp16" (the default), "fp32", "bf16".
         block: Weights of int4 that share a scale: 32 (the default), 64 or 128.
-        vocab: The vocabulary's tables in an integer precision: "dense" (the default) or "int8".
+        vocab: The vocabulary's tables beside layers in few bits: "dense" (the default) or "int8".
         max_kld: Most that quantization may cost, in nats per token.
         max_ppl_ratio: The same for perplexity over the checkpoint's, such as 1.02.
         dense_share: Share (0…1) of the linear layers' multiply-adds left dense without a budget.
         calibration_text: "docs" (half of Python's documentation), "self" (what the model writes)
             or a UTF-8 text file to calibrate on. None: half "docs" and half "self".
-        calibration_windows: Windows of it, of up to 512 tokens; 0, not for int8, rounds to nearest.
+        calibration_windows: Windows, of up to 512 tokens; 0, not for int8 and fp8, rounds to
+            nearest.
         context: Cache capacity in positions. None: the model's, at most 2048.
         for_library: "genai": write what onnxruntime-genai needs beside the graphs.
         output: The folder. None: artifacts/MODEL-PRECISION.

@@ -43,11 +43,11 @@ def plan(
         family: The family that the size is of, where it is not the usual one: "llama1", "qwen3", ….
         weights: Of a model that has no name here, a checkpoint's folder or file, an id of the hub,
             of which its config.json is read and nothing else, or an artifact.
-        precision: "fp32", "fp16", "bf16", "int8", "int8-wo" or "int4". None: an artifact's own,
-            else "fp16".
-        compute: What an integer precision leaves as it is: "fp16" (the default), "fp32", "bf16".
+        precision: "fp32", "fp16", "bf16", "int8", "int8-wo", "int4" or "fp8". None: an
+            artifact's own, else "fp16".
+        compute: What a precision in few bits leaves as it is: "fp16" (the default), "fp32", "bf16".
         block: Weights of int4 that share a scale: 32 (the default), 64 or 128.
-        vocab: The vocabulary's tables in an integer precision: "dense" (the default) or "int8".
+        vocab: The vocabulary's tables beside layers in few bits: "dense" (the default) or "int8".
         context: Cache capacity in positions. None: an artifact's own, or the model's, at most 2048.
         batch: Rows that are decoded together, B.
         prompt: Prompt tokens. None: 512, at most the context.

@@ -82,8 +82,8 @@ Vocab = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4: dense or int8. "
-        "[default: dense]",
+        help="The vocabulary's tables (embedding, lm_head) of int8, int8-wo, int4, fp8: dense or "
+        "int8. [default: dense]",
         show_default=False,
     ),
 ]

@@ -125,7 +125,7 @@ def build(
         int, typer.Option("--repetitions", "-r", min=1, metavar="N", help="Runs that count.")
     ] = 5,
 ) -> None:
-    """Build a TensorRT engine of an artifact: fp16, int8, bf16 or fp32, as its graph says."""
+    """Build a TensorRT engine of an artifact: fp16, int8, fp8, bf16 or fp32, as its graph says."""
     from llx.api.build import build_requests, built
     from llx.api.elsewhere import Elsewhere, build_there, bundle_for, for_card
     from llx.api.results import Results

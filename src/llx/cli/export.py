@@ -34,15 +34,15 @@ def export(
         str,
         typer.Option(
             metavar="NAME",
-            help="fp32, fp16, bf16; int8 (weights and activations), int8-wo and int4 (weights "
-            "alone).",
+            help="fp32, fp16, bf16; int8 and fp8 (weights and activations), int8-wo and int4 "
+            "(weights alone).",
         ),
     ] = "fp32",
     compute: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What int8, int8-wo and int4 leave as it is: fp16, fp32 (for a CPU), bf16. "
+            help="What int8, int8-wo, int4 and fp8 leave as it is: fp16, fp32 (for a CPU), bf16. "
             "[default: fp16]",
             show_default=False,
         ),
@@ -83,8 +83,8 @@ def export(
         int | None,
         typer.Option(
             metavar="N",
-            help="Windows, of up to 512 tokens; 0, not for int8, rounds weights to nearest. "
-            "[default: 48]",
+            help="Windows, of up to 512 tokens; 0, not for int8 and fp8, rounds weights to "
+            "nearest. [default: 48]",
             show_default=False,
         ),
     ] = None,

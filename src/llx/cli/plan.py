@@ -32,7 +32,7 @@ def plan(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="fp32, fp16, bf16, int8, int8-wo, int4, or several with commas. [default: an "
+            help="fp32, fp16, bf16, int8, int8-wo, int4, fp8, or several with commas. [default: an "
             "artifact's own, else fp16]",
             show_default=False,
         ),
@@ -41,7 +41,8 @@ def plan(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What int8, int8-wo and int4 leave as it is: fp16, fp32, bf16. [default: fp16]",
+            help="What int8, int8-wo, int4 and fp8 leave as it is: fp16, fp32, bf16. "
+            "[default: fp16]",
             show_default=False,
         ),
     ] = None,

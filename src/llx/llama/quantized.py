@@ -13,6 +13,8 @@ from llx.precision import Precision
 
 MOST = 127  # symmetric: -128 has no counterpart, and no weight is it
 INT4_LEAST, INT4_MOST = -8, 7
+FP8 = torch.float8_e4m3fn
+FP8_MOST = float(torch.finfo(FP8).max)  # 448
 
 
 class QuantizedLinear(nn.Module):
@@ -34,28 +36,30 @@ class QuantizedLinear(nn.Module):
             self.weight = held(*packed_shape(inputs, outputs), dtype=torch.uint8)
             self.weight_scale = held(-(-inputs // self.block), outputs)
         else:
-            self.weight = held(inputs, outputs, dtype=torch.int8)
+            values = FP8 if precision.linear == "fp8" else torch.int8
+            self.weight = held(inputs, outputs, dtype=values)
             self.weight_scale = held(outputs)
-        self.input_scale = held() if precision.linear == "int8" else None
+        self.input_scale = held() if precision.rounds_inputs else None
         self.bias = dense.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, in] → [B, T, out]."""
-        product = x @ self.dequantized() if self.input_scale is None else self._int8(x)
+        product = x @ self.dequantized() if self.input_scale is None else self._rounded(x)
         return product if self.bias is None else product + self.bias
 
     def dequantized(self) -> Tensor:
         """The weight [in, out], in the type of its scales."""
         if self.block is None:
-            return self.weight * self.weight_scale
+            return self.weight.to(self.weight_scale.dtype) * self.weight_scale
         scales = self.weight_scale.repeat_interleave(self.block, 0)[: self.shape[0]]
         return unpacked(self.weight, self.shape) * scales
 
-    def _int8(self, x: Tensor) -> Tensor:
-        """As QuantizeLinear rounds: half to even, within -128…127; the product in fp32."""
+    def _rounded(self, x: Tensor) -> Tensor:
+        """The product of rounded inputs, in fp32."""
         assert self.input_scale is not None
-        steps = (x.float() / self.input_scale.float()).round().clamp(-MOST - 1, MOST)
-        product = (steps * self.input_scale.float()) @ (self.weight * self.weight_scale.float())
+        scale = self.input_scale.float()
+        inputs = rounded(x.float() / scale, self.weight.dtype) * scale
+        product = inputs @ (self.weight.float() * self.weight_scale.float())
         return product.to(x.dtype)
 
 
@@ -75,6 +79,21 @@ class QuantizedTable(Table):
     def logits(self, x: Tensor) -> Tensor:
         """[B, K, dim] → [B, K, V]."""
         return ops.unembed(x, self.weight * self.weight_scale.unsqueeze(-1))
+
+
+def rounded(steps: Tensor, values: torch.dtype) -> Tensor:
+    """Inputs over their scale as QuantizeLinear rounds them: half to even, and saturating.
+
+    To int8, -128…127, or to E4M3, ±448; the same shape, in fp32.
+    """
+    if values == torch.int8:
+        return steps.round().clamp(-MOST - 1, MOST)
+    return fp8(steps).float()
+
+
+def fp8(values: Tensor) -> Tensor:
+    """Values of fp32 rounded to E4M3: half to even, and saturating, which PyTorch's cast is not."""
+    return values.clamp(-FP8_MOST, FP8_MOST).to(FP8)
 
 
 def packed_shape(inputs: int, outputs: int) -> tuple[int, ...]:

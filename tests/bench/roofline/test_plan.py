@@ -92,13 +92,22 @@ def test_int4_is_not_for_turing():
     assert found.best_precision in ("fp16", "int8-wo")
 
 
+def test_fp8_multiplies_the_linear_layers_alone_at_its_own_rate():
+    work = step_work(LLAMA2, PRECISIONS["fp8"], 512, 512, 1)
+    expected = work.linear_flops / 1979e12 + work.other_flops / 989e12
+    assert predict("fp8", "h100-sxm").prefill.compute_ms == pytest.approx(1e3 * expected)
+    assert predict("fp8", "a10").lacks == "fp8"
+
+
 def test_int8_multiplies_the_linear_layers_alone_at_its_own_rate():
     work = step_work(LLAMA2, PRECISIONS["int8"], 512, 512, 1)
     expected = work.linear_flops / 250e12 + work.other_flops / 125e12
     assert predict("int8", "a10").prefill.compute_ms == pytest.approx(1e3 * expected)
 
 
-@pytest.mark.parametrize(("precision", "device"), [("int8", "thor-t5000"), ("fp32", "t4")])
+@pytest.mark.parametrize(
+    ("precision", "device"), [("int8", "thor-t5000"), ("fp8", "thor-t4000"), ("fp32", "t4")]
+)
 def test_an_unknown_rate_leaves_the_prefill_unknown(precision, device):
     unknown = predict(precision, device)
     assert unknown.lacks is None

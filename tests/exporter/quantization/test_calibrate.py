@@ -36,7 +36,7 @@ from tests.checkpoints import (
 )
 
 INT8 = PRECISIONS["int8"]
-QUANTIZED = [PRECISIONS[name] for name in ("int8", "int8-wo", "int4")]
+QUANTIZED = [PRECISIONS[name] for name in ("int8", "int8-wo", "int4", "fp8")]
 
 
 def random_tokens(spec, windows=3, length=20):
@@ -146,7 +146,7 @@ def test_every_module_is_kept_in_the_form_that_the_weights_file_has(store, spec,
         assert tuple(kept.quantized.values.shape) == weight.shape
         assert kept.quantized.scales.dtype == torch.float16
         assert (kept.quantized.scales > 0).all()
-        assert (kept.fold is None) == (precision.linear == "int8-wo")
+        assert (kept.fold is None) == (precision.linear in ("int8-wo", "fp8"))
     assert len(store.input_maxima()) == 4 * spec.layers
 
 
@@ -273,7 +273,7 @@ def test_random_weights_are_rounded_to_nearest_and_calibrated_on_random_tokens(s
     found = quantize(RandomSource(TINY, 0), precision, QuantizationRequest(), store)
     assert found.record.corpus_sha256 is None
     assert not found.record.dense
-    if precision == INT8:
+    if precision.rounds_inputs:
         assert (found.record.method, found.record.windows) == ("plain", 1)
         assert found.record.in_words.startswith("rounded to nearest, on random tokens")
         assert len(found.input_maxima) == 4 * TINY.layers

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llx.errors import BadInput
-from llx.exporter.quantization.rounding import int4_rounded, int8_rounded
-from llx.exporter.quantize import int4_nearest, int8_nearest
+from llx.exporter.quantization.rounding import fp8_rounded, int4_rounded, int8_rounded
+from llx.exporter.quantize import fp8_nearest, int4_nearest, int8_nearest
+from llx.llama.quantized import FP8
 from tests.checkpoints import torch_dice
 
 HALF = torch.float16
@@ -34,6 +35,15 @@ def test_int8_errs_less_in_the_product_than_rounding_to_nearest():
     assert torch.equal(found.scales, nearest.scales)
     assert found.values.dtype == torch.int8
     assert int(found.values.min()) >= -127
+    assert error(x, weight, found) < 0.2 * error(x, weight, nearest)
+
+
+def test_fp8_errs_less_in_the_product_than_rounding_to_nearest():
+    weight, x = layer()
+    found = fp8_rounded(weight.clone(), x.T @ x, HALF, "w")
+    nearest = fp8_nearest(weight, HALF, "w")
+    assert found.values.dtype == nearest.values.dtype == FP8
+    assert found.values.float().isfinite().all()
     assert error(x, weight, found) < 0.2 * error(x, weight, nearest)
 
 
@@ -62,6 +72,8 @@ def test_with_inputs_that_have_nothing_in_common_it_is_rounding_to_nearest():
     weight, _ = layer()
     found = int8_rounded(weight.clone(), torch.eye(200), HALF, "w")
     assert torch.equal(found.values, int8_nearest(weight, HALF, "w").values)
+    found = fp8_rounded(weight.clone(), torch.eye(200), HALF, "w")
+    assert torch.equal(found.values.float(), fp8_nearest(weight, HALF, "w").values.float())
 
 
 def test_inputs_that_are_always_zero_and_channels_of_zeros_are_survived():
@@ -70,6 +82,7 @@ def test_inputs_that_are_always_zero_and_channels_of_zeros_are_survived():
     weight[:, 3] = 0
     for found, block in (
         (int8_rounded(weight.clone(), x.T @ x, HALF, "w"), None),
+        (fp8_rounded(weight.clone(), x.T @ x, HALF, "w"), None),
         (int4_rounded(weight.clone(), x.T @ x, 32, HALF, "w"), 32),
     ):
         back = found.dequantized(block)
@@ -79,15 +92,17 @@ def test_inputs_that_are_always_zero_and_channels_of_zeros_are_survived():
 
 
 def test_nothing_but_zeros_is_survived():
-    found = int8_rounded(torch.zeros(8, 4), torch.zeros(8, 8), HALF, "w")
-    assert not found.values.any()
+    for rounded in (int8_rounded, fp8_rounded):
+        found = rounded(torch.zeros(8, 4), torch.zeros(8, 8), HALF, "w")
+        assert not found.values.float().any()
 
 
 def test_weights_without_a_scale_are_refused_by_name():
     weight, x = layer()
     weight[3, 4] = float("nan")
-    with pytest.raises(BadInput, match=r"down\.weight reaches nan"):
-        int8_rounded(weight.clone(), x.T @ x, HALF, "down.weight")
+    for rounded in (int8_rounded, fp8_rounded):
+        with pytest.raises(BadInput, match=r"down\.weight reaches nan"):
+            rounded(weight.clone(), x.T @ x, HALF, "down.weight")
     with pytest.raises(BadInput, match=r"down\.weight reaches nan"):
         int4_rounded(weight, x.T @ x, 32, HALF, "down.weight")
 
