@@ -69,7 +69,7 @@ def _integers(least: int, most: int) -> Rounding:
 def _gptq(weight: Tensor, gram: Tensor, scales_of: ScalesOf, rounded: Rounding) -> Tensor:
     """Values [in, out] in fp32 for a weight, which is left as what the errors made of it."""
     inputs = len(weight)
-    order = gram.diagonal().argsort(descending=True, stable=True)
+    order = _order_of(gram)
     for matrix in (weight, gram, gram.T):
         _reorder_rows(matrix, order)
     factor = _error_factor(gram)
@@ -85,6 +85,11 @@ def _gptq(weight: Tensor, gram: Tensor, scales_of: ScalesOf, rounded: Rounding) 
             weight[at + 1 : end].addr_(factor[at, at + 1 : end], error, alpha=-1)
         weight[end:].addmm_(factor[start:end, end:].T, errors, alpha=-1)
     return values
+
+
+def _order_of(gram: Tensor) -> Tensor:
+    """Rows by the size of their inputs, the largest first."""
+    return gram.diagonal().argsort(descending=True, stable=True)
 
 
 def _reorder_rows(matrix: Tensor, order: Tensor) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llx.errors import BadInput
+from llx.exporter.quantization import rounding
 from llx.exporter.quantization.rounding import fp8_rounded, int4_rounded, int8_rounded
 from llx.exporter.quantize import fp8_nearest, int4_nearest, int8_nearest
 from llx.llama.quantized import FP8
@@ -58,6 +59,16 @@ def test_int4_errs_less_in_the_product_than_rounding_to_nearest(block):
     assert int(found.values.min()) >= -8
     assert int(found.values.max()) <= 7
     assert error(x, weight, found, block) < 0.3 * error(x, weight, nearest, block)
+
+
+def test_rows_of_the_largest_inputs_have_their_turn_first(monkeypatch):
+    weight, x = layer(256)
+    x *= torch.linspace(0.1, 4, 256)
+    found = int4_rounded(weight.clone(), x.T @ x, 32, HALF, "w")
+    monkeypatch.setattr(rounding, "_order_of", lambda gram: torch.arange(len(gram)))
+    in_order = int4_rounded(weight.clone(), x.T @ x, 32, HALF, "w")
+    assert torch.equal(found.scales, in_order.scales)
+    assert error(x, weight, found, 32) < 0.8 * error(x, weight, in_order, 32)
 
 
 def test_a_last_block_may_be_ragged():
