@@ -110,11 +110,13 @@ def rounded_rows(rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return found.values.float().mul_(found.scales.float().unsqueeze(1))
 
 
-def int4_scales(blocks: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+def int4_scales(
+    blocks: torch.Tensor, dtype: torch.dtype, name: str, importance: torch.Tensor | None = None
+) -> torch.Tensor:
     """Scales [..., out] of blocks [..., block, out], in the dtype that they are stored in.
 
-    Of a few, each block has the one whose values err least in the sum of squares. Raises `BadInput`
-    as `scales_from` does.
+    Of a few, each block has the one whose values err least in the sum of squares. `importance`:
+    what each counts for in it, to be broadcast. Raises `BadInput` as `scales_from` does.
     """
     maxima = blocks.abs().amax(-2)
     least = torch.finfo(dtype).smallest_normal
@@ -124,7 +126,8 @@ def int4_scales(blocks: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Te
         _require_finite(scales, maxima, name)
         wide = scales.float().unsqueeze(-2)
         values = (blocks / wide).round_().clamp_(INT4_LEAST, INT4_MOST)
-        error = values.mul_(wide).sub_(blocks).square_().sum(-2)
+        squares = values.mul_(wide).sub_(blocks).square_()
+        error = (squares if importance is None else squares.mul_(importance)).sum(-2)
         if best is None or chosen is None:
             best, chosen = error, scales
             continue

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from llx.exporter.quantize import Quantized, int4_scales, scales_from
 from llx.llama.quantized import FP8, INT4_LEAST, INT4_MOST, MOST, fp8
@@ -52,11 +53,12 @@ def int4_rounded(
 ) -> Quantized:
     """A weight [in, out] in int4, `block` rows to a scale; as `int8_rounded` otherwise.
 
-    Scales are those that suit the weight as it was: in act-order a block's rows have no turn of
-    their own.
+    Scales are those that suit the weight as it was, each row by the size of its inputs: in
+    act-order a block's rows have no turn of their own.
     """
-    padded = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % block))
-    scales = int4_scales(padded.reshape(-1, block, weight.shape[1]), dtype, name)
+    ragged, squares = -len(weight) % block, gram.diagonal()
+    blocks = pad(weight, (0, 0, 0, ragged)).reshape(-1, block, weight.shape[1])
+    scales = int4_scales(blocks, dtype, name, pad(squares, (0, ragged)).reshape(-1, block, 1))
     integers = _integers(INT4_LEAST, INT4_MOST)
     values = _gptq(weight, gram, lambda row: scales[row // block].float(), integers)
     return Quantized(values.to(torch.int8), scales)

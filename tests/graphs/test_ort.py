@@ -110,7 +110,9 @@ def test_it_computes_in_fp32_from_what_is_stored_in_less(tmp_path, compute, line
     ours, wanted = (
         logits_on_text(session) for session in (OrtSession(artifact), TorchSession.open(artifact))
     )
-    assert np.sqrt(np.square(ours - wanted).mean()) < 0.05 * wanted.std()
+    # A step of E4M3 is up to an eighth of a value: what halves move over an edge moves by as much.
+    allowed = 0.15 if linear == "fp8" else 0.05
+    assert np.sqrt(np.square(ours - wanted).mean()) < allowed * wanted.std()
 
 
 def test_heads_that_group_query_attention_does_not_take_are_spelled_as_in_standard(tmp_path):

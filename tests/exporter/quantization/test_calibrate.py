@@ -146,7 +146,7 @@ def test_every_module_is_kept_in_the_form_that_the_weights_file_has(store, spec,
         assert tuple(kept.quantized.values.shape) == weight.shape
         assert kept.quantized.scales.dtype == torch.float16
         assert (kept.quantized.scales > 0).all()
-        assert (kept.fold is None) == (precision.linear in ("int8-wo", "fp8"))
+        assert (kept.fold is None) == (precision.linear == "int8-wo")
     assert len(store.input_maxima()) == 4 * spec.layers
 
 
