@@ -1,8 +1,8 @@
 """What quantization costs SmolLM2-135M-Instruct, on its own graphs in ONNX Runtime.
 
-Two precisions as they come, three with a third of the calibration, which costs them little. Judged
-on windows of the half of the text that nothing was calibrated on, and on code. The limits leave
-room for another Python's texts: figures of one machine are in reports/LOG.md.
+With a third of the calibration that they come with, which costs them little. Judged on windows of
+the half of the text that nothing was calibrated on, and on code. The limits leave room for another
+Python's texts: figures of one machine are in reports/LOG.md.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def fidelity_of(artifact, dialect, name=None):
 @pytest.mark.parametrize(
     ("name", "block", "asked", "kld", "ratio", "on_code", "share"),
     [
-        ("int8", None, {}, 0.014, 1.03, 0.020, 0.90),
-        ("int8", None, {"windows": 16, "dense_share": 0.0}, 0.045, 1.05, 0.050, 1.0),
-        ("int8-wo", None, {"windows": 16}, 0.0035, 1.02, 0.0035, 1.0),
-        ("int4", 128, {"windows": 16}, 0.21, 1.25, 0.21, 1.0),
-        ("int4", None, {}, 0.10, 1.10, 0.13, 1.0),
+        ("int8", None, {}, 0.018, 1.03, 0.025, 0.90),
+        ("int8-wo", None, {}, 0.0035, 1.02, 0.0035, 1.0),
+        ("int4", None, {}, 0.11, 1.10, 0.13, 1.0),
+        ("int4", 128, {"text": "self"}, 0.21, 1.25, 0.21, 1.0),
+        ("fp8", None, {"text": "docs"}, 0.025, 1.03, 0.025, 1.0),
     ],
-    ids=["int8", "int8-every-layer", "int8-wo", "int4-b128", "int4"],
+    ids=["int8", "int8-wo", "int4", "int4-b128-self", "fp8-docs"],
 )
 def test_it_costs_no_more_than_it_is_said_to(
     tmp_path, name, block, asked, kld, ratio, on_code, share
 ):
-    artifact = exported(tmp_path, name, block, **asked)
+    artifact = exported(tmp_path, name, block, windows=16, **asked)
     artifact = capture(artifact, open_reference).artifact
     code = capture(artifact, open_reference, corpus=evaluation_code())
     record, found = artifact.manifest.quantization, fidelity_of(artifact, "standard")

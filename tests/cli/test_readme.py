@@ -38,7 +38,8 @@ STAND_INS = (
     (r"--size 7b --weights random", "--size 135m --weights random --context 64"),
     (r"--size 135m(?! --weights)", "--weights tiny"),
     (r"path/to/checkpoint", "tiny"),
-    (r"(--against \S+|--until 1%)", r"\1 -p 16 -n 8 --max-repetitions 10"),  # rounds take minutes
+    (r"(--against \S+|--until 1%)", r"\1 -p 16 -n 8 --max-repetitions 5"),  # rounds take minutes
+    (r"-p 128,512 -n 128 -d 0,1024", "-p 16,64 -n 8 -d 0,32"),
     (r"llx bench(?= --text| --engine torch,ort -o| *$)", "llx bench -p 16 -n 8"),
     (r"--window 2048", "--window 256"),
     (r"--requests 128:32,512:128", "--requests 32:8,64:16"),
