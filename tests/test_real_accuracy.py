@@ -28,12 +28,12 @@ from llx.precision import precision_named
 ROUNDED = 0.005  # what `ort` may cost beside: weights alone in few bits multiply rounded inputs
 
 
-def exported(folder, name, block=None, **asked) -> Artifact:
+def exported(folder, name, **asked) -> Artifact:
     preset = preset_of_size("135m")
     request = ExportRequest(
         weights=locate(None, preset),
         folder=folder / "artifact",
-        precision=precision_named(name, block=block),
+        precision=precision_named(name),
         context=512,
         preset=preset,
         quantization=QuantizationRequest(**asked),
@@ -54,25 +54,22 @@ def fidelity_of(artifact, dialect, name=None):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # a calibration alone takes minutes
 @pytest.mark.parametrize(
-    ("name", "block", "asked", "kld", "ratio", "on_code", "share"),
+    ("name", "asked", "kld", "ratio", "on_code", "share"),
     [
-        ("int8", None, {}, 0.018, 1.03, 0.025, 0.90),
-        ("int8-wo", None, {}, 0.0035, 1.02, 0.0035, 1.0),
-        ("int4", None, {}, 0.11, 1.10, 0.13, 1.0),
-        ("int4", 128, {"text": "self"}, 0.21, 1.25, 0.21, 1.0),
-        ("fp8", None, {"text": "docs"}, 0.025, 1.03, 0.025, 1.0),
+        ("int8", {}, 0.018, 1.03, 0.025, 0.90),
+        ("int8-wo", {"text": "self"}, 0.0035, 1.02, 0.0035, 1.0),
+        ("int4", {}, 0.11, 1.10, 0.13, 1.0),
+        ("fp8", {"text": "docs"}, 0.025, 1.03, 0.025, 1.0),
     ],
-    ids=["int8", "int8-wo", "int4", "int4-b128-self", "fp8-docs"],
+    ids=["int8", "int8-wo-self", "int4", "fp8-docs"],
 )
-def test_it_costs_no_more_than_it_is_said_to(
-    tmp_path, name, block, asked, kld, ratio, on_code, share
-):
-    artifact = exported(tmp_path, name, block, windows=16, **asked)
+def test_it_costs_no_more_than_it_is_said_to(tmp_path, name, asked, kld, ratio, on_code, share):
+    artifact = exported(tmp_path, name, windows=16, **asked)
     artifact = capture(artifact, open_reference).artifact
     code = capture(artifact, open_reference, corpus=evaluation_code())
     record, found = artifact.manifest.quantization, fidelity_of(artifact, "standard")
     unlike = fidelity_of(code.artifact, "standard", code.name)
-    print(f"{name} {block or ''}: KLD {found.kld.mean:.4f}, PPL ratio {found.ppl_ratio.value:.4f}")
+    print(f"{name}: KLD {found.kld.mean:.4f}, PPL ratio {found.ppl_ratio.value:.4f}")
     print(f"on code: KLD {unlike.kld.mean:.4f}")
     assert record.share >= share
     assert 0 < found.kld.mean <= kld
