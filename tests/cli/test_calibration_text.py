@@ -97,3 +97,16 @@ def test_a_text_that_nothing_would_be_calibrated_on_is_refused(
     (tmp_path / "text").write_text(TEXT)
     assert_refused(llx("export", *words, "--calibration-text", "text"), 2, part)
     assert names_in(tmp_path) == ["text", "tiny"]
+
+
+def test_one_of_our_own_is_named_in_a_word_and_a_file_of_that_name_by_a_path(
+    llx, checkpoint, tmp_path
+):
+    (tmp_path / "self").write_text(TEXT)
+    for text, written in (("self", 2), ("docs", 0), ("./self", 0)):
+        ended = llx(*ask("int8-wo", text, "-o", "out", "--overwrite"))
+        assert (ended.code, ended.stderr) == (0, "")
+        record = open_artifact(tmp_path / "out").manifest.quantization
+        assert (record.windows, record.written) == (2, written)
+        assert (record.corpus == "self") == (text == "./self")
+    assert_refused(llx(*ask("int8-wo", "self", "-o", "out")), 2, "holds another export")

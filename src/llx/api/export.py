@@ -202,9 +202,9 @@ def run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np
 
 
 def _text_named(asked: str | Path | None) -> Path | OwnText | None:
-    """A text to calibrate on: one of our own by its name, or a file."""
+    """A text to calibrate on: one of our own by its name, or a file (`./self`, or a `Path`)."""
     for name in OWN_TEXTS:
-        if asked is not None and str(asked) == name:
+        if asked == name:
             return name
     return None if asked is None else Path(asked)
 

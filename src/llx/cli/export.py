@@ -71,7 +71,7 @@ def export(
         ),
     ] = None,
     calibration_text: Annotated[
-        Path | None,
+        str | None,  # a path as it was typed: ./self is a file
         typer.Option(
             metavar="FILE",
             help="A text to calibrate on; docs: half of Python's documentation, self: what the "
