@@ -58,10 +58,11 @@ def fidelity_of(artifact, dialect):
         ("int8", None, {}, 0.020, 1.03, 0.90),
         ("int8", None, {"windows": 16, "dense_share": 0.0}, 0.040, 1.05, 1.0),
         ("int8-wo", None, {"windows": 16}, 0.0035, 1.02, 1.0),
+        ("fp8", None, {}, 0.030, 1.03, 1.0),
         ("int4", 128, {"windows": 16}, 0.21, 1.25, 1.0),
         ("int4", None, {}, 0.11, 1.10, 1.0),
     ],
-    ids=["int8", "int8-every-layer", "int8-wo", "int4-b128", "int4"],
+    ids=["int8", "int8-every-layer", "int8-wo", "fp8", "int4-b128", "int4"],
 )
 def test_it_costs_no_more_than_it_is_said_to(tmp_path, name, block, asked, kld, ratio, share):
     artifact = exported(tmp_path, name, block, **asked)
