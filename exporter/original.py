@@ -30,7 +30,7 @@ from llx.precision import Compute
 from llx.progress import Progress
 
 # Methods that fold factors into what stands before a quantized layer: norms, v and up.
-FOLDING = ("smoothquant", "awq", "aligned", "plain")
+FOLDING = ("smoothquant", "awq", "levelled", "plain")
 ROPE = ("rope.cos", "rope.sin")
 
 

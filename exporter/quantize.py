@@ -13,6 +13,8 @@ from llx.llama.quantized import FP8, FP8_MOST, INT4_LEAST, INT4_MOST, MOST, fp8,
 # A block's largest magnitude becomes one of these many steps, whichever errs least: 7 clips
 # nothing, 8 is right where the largest is negative, and more clips it for the others' sake.
 INT4_STEPS = (7.0, 7.5, 8.0, 8.5, 9.0)
+FP8_ROOM = 2.0  # what a channel of E4M3 may grow by before it saturates
+FP8_SHIFTS = 16  # scales that are tried between two powers of two
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,31 @@ def fp8_nearest(weight: torch.Tensor, dtype: torch.dtype, name: str) -> Quantize
     """
     scales = scales_from(weight.abs().amax(0), dtype, name, FP8)
     return Quantized(quantize_(weight.clone(), scales, FP8), scales)
+
+
+def fp8_scales(
+    weight: torch.Tensor, squares: torch.Tensor, dtype: torch.dtype, name: str
+) -> torch.Tensor:
+    """Scales [out] of a weight [in, out], in fp32, that is to be E4M3 with room to grow.
+
+    Of an octave of them each channel has the one that errs least, its squares weighed by those of
+    the inputs, [in]: a step is a sixteenth of a value or an eighth, by where it lies. The largest
+    becomes 224 at the most, since what is rounded later may grow. Raises `BadInput` as
+    `scales_from` does.
+    """
+    least = scales_from(FP8_ROOM * weight.abs().amax(0), dtype, name, FP8)
+    best = chosen = None
+    for shift in range(FP8_SHIFTS):
+        scales = (least.float() * 2 ** (shift / FP8_SHIFTS)).to(dtype)
+        values = quantize_(weight.clone(), scales, FP8).float()
+        error = squares @ values.mul_(scales.float()).sub_(weight).square_()
+        if best is None or chosen is None:
+            best, chosen = error, scales
+            continue
+        chosen = scales.where(error < best, chosen)
+        best = torch.minimum(best, error)
+    assert chosen is not None
+    return chosen
 
 
 def int8_rows(rows: torch.Tensor, dtype: torch.dtype, name: str) -> Quantized:

@@ -6,8 +6,8 @@ Which folds and which rounding each precision takes:
 int8     SmoothQuant's fold, GPTQ per output channel, the input's scale from its largest magnitude
 int8-wo  GPTQ per output channel
 int4     AWQ's fold, GPTQ in blocks
-fp8      a fold that aligns channels to E4M3, GPTQ per output channel, the input's scale from its
-         largest magnitude, a power of two
+fp8      one factor for all channels, GPTQ per output channel, the input's scale from its largest
+         magnitude
 
 Random weights have no accuracy to keep: theirs are rounded to nearest.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from llx.errors import BadInput
 from llx.exporter.graph.trace import TORCH_DTYPES
 from llx.exporter.load import embedded, projection
-from llx.exporter.quantization.fold import FoldedSource, aligned, awq, fp8_most, smoothquant
+from llx.exporter.quantization.fold import FoldedSource, awq, levelled, smoothquant
 from llx.exporter.quantization.observe import InputStatistics, observe
 from llx.exporter.quantization.rounding import fp8_rounded, int4_rounded, int8_rounded
 from llx.exporter.quantization.store import CalibratedModule, CalibrationStore
@@ -57,8 +57,7 @@ def calibrate(
         _calibrate_layer(source, precision, statistics, store, plain)
         store.layer_done(layer, hidden)
 
-    fp8 = precision.linear == "fp8"
-    observe(source, hidden, seen, first, progress, grams=not plain, shifted=fp8 and not plain)
+    observe(source, hidden, seen, first, progress, grams=not plain)
 
 
 def _calibrate_layer(
@@ -87,8 +86,6 @@ def _calibrate_layer(
                 f"ends at {FP16_MOST:.0f}",
                 "export with --compute bf16 or fp32",
             )
-        if precision.linear == "fp8":
-            most = fp8_most(most)
         rounded = _rounded(projection(folded, module), seen.gram, precision, module)
         store.write(module, CalibratedModule(rounded, most, fold))
 
@@ -100,8 +97,8 @@ def _fold_of(
     spec = source.spec
     if precision.linear == "int8":
         return lambda module, seen: smoothquant(spec, module, projection(source, module), seen)
-    if precision.linear == "fp8" and not plain:
-        return lambda module, seen: aligned(spec, module, seen)
+    if precision.linear == "fp8":
+        return lambda module, seen: levelled(projection(source, module), seen)
     if precision.linear == "int4" and not plain:
         return lambda module, seen: awq(
             spec,

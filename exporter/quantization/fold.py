@@ -2,20 +2,19 @@
 
 The product stays what it was, and no node is added: the division is folded into what makes the
 input. Four places make one: the two norms (of q, k, v and of gate, up), v (of o, whatever attention
-mixes) and up (of down; never gate, which SiLU bends). Factors are chosen as SmoothQuant and AWQ do,
-and for E4M3, whose steps are as large as its values, by where the values lie between its powers.
+mixes) and up (of down; never gate, which SiLU bends). Factors are chosen as SmoothQuant and AWQ do;
+fp8 has one for a whole layer.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from llx.exporter.quantization.observe import SHIFTS, InputStatistics
+from llx.exporter.quantization.observe import InputStatistics
 from llx.exporter.quantize import int4_nearest
 from llx.exporter.sources import TensorInfo, TensorSource, Text
 from llx.llama.spec import LlamaSpec
@@ -27,7 +26,7 @@ Folds = Mapping[str, Tensor]
 # four places, and rounding that makes good for itself, SmolLM2 wants 0.9 (reports/LOG.md).
 SMOOTHING = 0.9
 INPUT_MOST = 8.0  # what the largest input of every int8 layer becomes: near to a norm's own
-FP8_INPUT_MOST = 7.0  # the same of every fp8 layer, at the most: its scale is 2⁻⁶
+FP8_INPUT_MOST = 7.0  # of every fp8 layer, whose scale is then 2⁻⁶
 # By how much a weight's largest value may change: beyond, scales would leave fp16's normal range.
 GROWTH_LEAST, GROWTH_MOST = 1 / 8, 64.0
 # AWQ's exponents: 0 folds nothing, 1 evens out the channels.
@@ -75,33 +74,18 @@ def awq(spec: LlamaSpec, module: str, weight: Tensor, seen: InputStatistics, blo
     return best[1]
 
 
-def aligned(spec: LlamaSpec, module: str, seen: InputStatistics) -> Tensor:
-    """Factors [in] that bring each channel's inputs to where E4M3 rounds them least.
+def levelled(weight: Tensor, seen: InputStatistics) -> Tensor:
+    """One factor [in] for all channels, which brings the largest input to `FP8_INPUT_MOST`.
 
-    A step of E4M3 is a sixteenth of a value just below a power of two and an eighth of one above
-    it, and a channel that hardly varies lies at one place between two: some do, and are the largest
-    of all. Then a power of two for all channels, which brings the largest input of every layer to
-    `FP8_INPUT_MOST` or up to a half less, for the reason that `smoothquant` has one factor.
+    E4M3's steps are as large as its values, so nothing is gained by sharing an outlier between
+    input and weight [in, out], nor lost by a factor: it is for the reason that `smoothquant` has
+    one, that layers of one scale share their kernels.
     """
-    assert seen.shifted is not None, "factors are chosen by what rounding costs"
-    errors = seen.shifted
-    if module.endswith(".o"):
-        heads = errors.view(SHIFTS, spec.kv_heads, -1, spec.head_dim)
-        errors = heads.sum(2, keepdim=True).expand_as(heads).reshape(SHIFTS, -1)
-    factors: Tensor = 2 ** (errors.argmin(0) / SHIFTS)
-    most = float((seen.maxima / factors).max())
-    growth = fp8_most(most) / FP8_INPUT_MOST if most > 0 else 1.0
-    return factors * min(max(growth, GROWTH_LEAST), GROWTH_MOST)
-
-
-def fp8_most(most: float) -> float:
-    """`FP8_INPUT_MOST` times the power of two that makes it no less than the largest input.
-
-    Only so are an input's place between two powers of two and that of its steps the same.
-    """
-    if most <= 0:
-        return most
-    return FP8_INPUT_MOST * 2.0 ** math.ceil(math.log2(most / FP8_INPUT_MOST))
+    most = float(seen.maxima.max())
+    if not weight.any() or not most:
+        return torch.ones(len(weight))
+    factor = min(max(most / FP8_INPUT_MOST, GROWTH_LEAST), GROWTH_MOST)
+    return torch.full((len(weight),), factor)
 
 
 def _tied(spec: LlamaSpec, module: str, values: Tensor) -> Tensor:

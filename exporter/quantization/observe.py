@@ -16,9 +16,6 @@ from llx.llama.streamed import run_blocks
 from llx.progress import Progress, silent
 
 Inputs = tuple[Tensor, ...]
-SHIFTS = 16  # to an octave: an input divided by 2^(k/16) lies elsewhere between two powers of two
-SHIFTED_ROWS = 4  # of so many rows one is rounded, which costs as much as a Gram matrix otherwise
-E4M3_DROPS = 20  # of fp32's 23 bits of mantissa
 
 
 @dataclass
@@ -26,24 +23,17 @@ class InputStatistics:
     """What was seen of a linear layer's inputs x [N, in], all in fp32.
 
     `maxima`: the largest magnitude of each channel, [in]. `gram`: the sum of x·xᵀ, [in, in], where
-    it is wanted. `count`: how many inputs there were. `shifted`, where it is wanted: what E4M3 errs
-    by, of each shift and channel, [SHIFTS, in]; sums of squares, of inputs over the largest of a
-    row, since one token's outliers would decide by themselves.
+    it is wanted. `count`: how many inputs there were.
     """
 
     maxima: Tensor
     gram: Tensor | None
     count: int = 0
-    shifted: Tensor | None = None
 
     @classmethod
-    def of(cls, channels: int, gram: bool = True, shifted: bool = False) -> InputStatistics:
+    def of(cls, channels: int, gram: bool = True) -> InputStatistics:
         """Of nothing yet."""
-        return cls(
-            torch.zeros(channels),
-            torch.zeros(channels, channels) if gram else None,
-            shifted=torch.zeros(SHIFTS, channels) if shifted else None,
-        )
+        return cls(torch.zeros(channels), torch.zeros(channels, channels) if gram else None)
 
     def add(self, module: str, inputs: Tensor) -> None:
         """See inputs [..., in] of a module. Raises `BadInput` where they are not finite."""
@@ -57,24 +47,7 @@ class InputStatistics:
         self.maxima = torch.maximum(self.maxima, maxima)
         if self.gram is not None:
             self.gram.addmm_(rows.T, rows)
-        if self.shifted is not None:
-            self.shifted += _shifted(rows[::SHIFTED_ROWS])
         self.count += len(rows)
-
-
-def _shifted(rows: Tensor) -> Tensor:
-    """What E4M3 errs by of rows [N, in] at each shift, [SHIFTS, in]; its range is not counted."""
-    sizes = rows.abs().amax(1, keepdim=True)
-    rows = rows / torch.where(sizes > 0, sizes, 1.0)
-    errors = []
-    for shift in range(SHIFTS):
-        factor = 2 ** (shift / SHIFTS)
-        divided = (rows / factor).contiguous()
-        # Half of the last bit that stays is added, and what is below is dropped.
-        bits = divided.view(torch.int32) + (1 << (E4M3_DROPS - 1))
-        rounded = (bits & -(1 << E4M3_DROPS)).view(torch.float32)
-        errors.append(rounded.sub_(divided).mul_(factor).square_().sum(0))
-    return torch.stack(errors)
 
 
 def observe(
@@ -84,7 +57,6 @@ def observe(
     first: int = 0,
     progress: Progress = silent,
     grams: bool = True,
-    shifted: bool = False,
 ) -> None:
     """Send windows through the layers from `first` on; tell `seen` each layer's statistics.
 
@@ -97,7 +69,7 @@ def observe(
         statistics.clear()
         for name, module in block.named_children():
             if isinstance(module, Linear):
-                of_module = InputStatistics.of(module.weight.shape[0], grams, shifted)
+                of_module = InputStatistics.of(module.weight.shape[0], grams)
                 statistics[f"layers.{layer}.{name}"] = of_module
                 module.register_forward_pre_hook(_recorder(f"layers.{layer}.{name}", of_module))
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from llx.exporter.quantize import Quantized, int4_scales, scales_from
-from llx.llama.quantized import FP8, INT4_LEAST, INT4_MOST, MOST, fp8
+from llx.exporter.quantize import Quantized, fp8_scales, int4_scales, scales_from
+from llx.llama.quantized import INT4_LEAST, INT4_MOST, MOST, fp8
 
 # Added to the Gram matrix' diagonal, as a share of its mean: keeps directions that the calibration
 # hardly saw from deciding anything. The paper's 0.01 costs SmolLM2's int4 a tenth more KLD on every
@@ -43,7 +43,7 @@ def int8_rounded(weight: Tensor, gram: Tensor, dtype: torch.dtype, name: str) ->
 
 def fp8_rounded(weight: Tensor, gram: Tensor, dtype: torch.dtype, name: str) -> Quantized:
     """A weight [in, out] in E4M3 with a scale for each output channel; as `int8_rounded`."""
-    scales = scales_from(weight.abs().amax(0), dtype, name, FP8)
+    scales = fp8_scales(weight, gram.diagonal(), dtype, name)
     values = _gptq(weight, gram, lambda row: scales.float(), lambda row: fp8(row).float())
     return Quantized(fp8(values), scales)
 

@@ -50,11 +50,11 @@ SCHEMES: dict[str, Literal["w8a8", "w8", "w4", "fp8"]] = {
     "int4": "w4",
     "fp8": "fp8",
 }
-METHODS: dict[str, Literal["smoothquant", "gptq", "awq", "aligned"]] = {
+METHODS: dict[str, Literal["smoothquant", "gptq", "awq", "levelled"]] = {
     "int8": "smoothquant",
     "int8-wo": "gptq",
     "int4": "awq",
-    "fp8": "aligned",
+    "fp8": "levelled",
 }
 
 

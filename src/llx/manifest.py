@@ -35,7 +35,7 @@ METHODS = {
     "smoothquant": "SmoothQuant and GPTQ",
     "gptq": "GPTQ",
     "awq": "AWQ and GPTQ",
-    "aligned": "channels aligned to E4M3 and GPTQ",
+    "levelled": "one scale for all inputs, and GPTQ",
     "plain": "rounded to nearest, on random tokens",
 }
 
@@ -158,7 +158,7 @@ class QuantizationRecord:
     # w8a8, fp8: 8 bits, integers or E4M3, weights per output channel, activations per tensor. w8,
     # w4: weights alone, per output channel or in blocks.
     scheme: Literal["w8a8", "w8", "w4", "fp8"] = "w8a8"
-    method: Literal["smoothquant", "gptq", "awq", "aligned", "plain", "nearest"] = "smoothquant"
+    method: Literal["smoothquant", "gptq", "awq", "levelled", "plain", "nearest"] = "smoothquant"
     corpus: str | None = None
     corpus_sha256: str | None = None
     windows: int = 0

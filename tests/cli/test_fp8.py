@@ -11,7 +11,7 @@ from tests.checkpoints import write_checkpoint
 from tests.cli.test_bad_input import assert_refused
 from tests.conftest import export_tiny
 
-HOW = "channels aligned to E4M3 and GPTQ, 4 windows of 96 tokens"
+HOW = "one scale for all inputs, and GPTQ, 4 windows of 96 tokens"
 
 
 def test_it_says_of_itself_what_was_done_at_every_step(llx, tmp_path):
@@ -23,7 +23,7 @@ def test_it_says_of_itself_what_was_done_at_every_step(llx, tmp_path):
         assert f"fp8: {HOW}" in text
         assert "it costs accuracy: judge it with `llx bench`" in text
     record = open_artifact(tmp_path / "artifacts" / "tiny-fp8").manifest.quantization
-    assert (record.scheme, record.method, record.dense) == ("fp8", "aligned", ())
+    assert (record.scheme, record.method, record.dense) == ("fp8", "levelled", ())
     assert "nothing to do" in llx(*ask).stdout
     checked = llx("check")
     assert (checked.code, checked.stderr) == (0, "")

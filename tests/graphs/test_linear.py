@@ -133,7 +133,7 @@ def test_each_layer_of_the_fp16_graph_is_what_its_weights_and_scales_say(artifac
 
 @pytest.mark.parametrize(
     ("precision", "how"),
-    [("int8", "SmoothQuant and GPTQ"), ("fp8", "channels aligned to E4M3 and GPTQ")],
+    [("int8", "SmoothQuant and GPTQ"), ("fp8", "one scale for all inputs, and GPTQ")],
     ids=TYPES,
 )
 def test_8_bits_are_near_the_dense_model_but_not_it(tmp_path, precision, how):

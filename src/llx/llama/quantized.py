@@ -92,7 +92,7 @@ def rounded(steps: Tensor, values: torch.dtype) -> Tensor:
 
 
 def fp8(values: Tensor) -> Tensor:
-    """Values of fp32 rounded to E4M3: half to even, and saturating, which PyTorch's cast is not."""
+    """Values of fp32 rounded to E4M3: half to even, and saturating in every version of PyTorch."""
     return values.clamp(-FP8_MOST, FP8_MOST).to(FP8)
 
 

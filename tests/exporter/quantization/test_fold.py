@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from llx.exporter.load import embedded, llama_from_source, projection
-from llx.exporter.quantization.fold import INPUT_MOST, FoldedSource, awq, smoothquant
+from llx.exporter.quantization.fold import (
+    FP8_INPUT_MOST,
+    GROWTH_MOST,
+    INPUT_MOST,
+    FoldedSource,
+    awq,
+    levelled,
+    smoothquant,
+)
 from llx.exporter.quantization.observe import InputStatistics, observe
 from llx.llama.model import empty_cache
 from tests.checkpoints import KIN_SPECS, SPECS, TINY, MemorySource, dice, random_tensors, torch_dice
@@ -138,3 +146,22 @@ def test_awq_gives_inputs_of_weight_a_finer_step_and_the_product_errs_less():
         return float((inputs @ (rounded / fold[:, None] - weight)).square().sum())
 
     assert error(factors) < 0.7 * error(torch.ones(64))
+
+
+@pytest.mark.parametrize("spec", (SPECS | KIN_SPECS).values(), ids=SPECS | KIN_SPECS)
+def test_levelling_brings_every_layer_to_one_largest_input_and_changes_no_result(spec):
+    source = MemorySource(spec)
+    folds = {m: levelled(projection(source, m), seen) for m, seen in seen_of(source).items()}
+    folded = FoldedSource(source, folds)
+    for seen in seen_of(folded).values():
+        assert float(seen.maxima.max()) == pytest.approx(FP8_INPUT_MOST, rel=1e-4)
+    torch.testing.assert_close(logits(folded), logits(source), atol=3e-5, rtol=1e-4)
+
+
+def test_an_outlier_beyond_what_a_weight_may_grow_by_is_left_to_the_scale():
+    seen = InputStatistics.of(4)
+    weight = torch.ones(4, 3)
+    assert levelled(weight, seen).tolist() == [1.0] * 4  # of inputs that are all zero
+    seen.add("layers.0.down", torch.full((8, 4), 1e5))
+    assert levelled(weight, seen).tolist() == [GROWTH_MOST] * 4
+    assert levelled(0 * weight, seen).tolist() == [1.0] * 4

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llx.errors import BadInput
 from llx.exporter.quantization import rounding
 from llx.exporter.quantization.rounding import fp8_rounded, int4_rounded, int8_rounded
-from llx.exporter.quantize import fp8_nearest, int4_nearest, int8_nearest
+from llx.exporter.quantize import fp8_nearest, fp8_scales, int4_nearest, int8_nearest, quantize_
 from llx.llama.quantized import FP8
 from tests.checkpoints import torch_dice
 
@@ -46,6 +46,19 @@ def test_fp8_errs_less_in_the_product_than_rounding_to_nearest():
     assert found.values.dtype == nearest.values.dtype == FP8
     assert found.values.float().isfinite().all()
     assert error(x, weight, found) < 0.2 * error(x, weight, nearest)
+
+
+def test_a_channel_of_e4m3_has_the_scale_that_errs_least_and_room_to_grow():
+    weight, x = layer()
+    weight[:, 0] = 17 / 448 * torch.sign(weight[:, 0])  # just above a power of two, of its largest
+    scales = fp8_scales(weight, x.square().mean(0), HALF, "w")
+    values = quantize_(weight.clone(), scales, FP8).float()
+    assert (values.abs().amax(0) <= 224).all()
+    assert (values.abs().amax(0) >= 104).all()
+    ours = (values * scales.float() - weight).square().sum(0)
+    nearest = fp8_nearest(weight, HALF, "w").dequantized(None)
+    theirs = (nearest - weight).square().sum(0)
+    assert ours.sum() < theirs.sum()
 
 
 @pytest.mark.parametrize("block", [32, 64, 128])
@@ -84,7 +97,7 @@ def test_with_inputs_that_have_nothing_in_common_it_is_rounding_to_nearest():
     found = int8_rounded(weight.clone(), torch.eye(200), HALF, "w")
     assert torch.equal(found.values, int8_nearest(weight, HALF, "w").values)
     found = fp8_rounded(weight.clone(), torch.eye(200), HALF, "w")
-    assert torch.equal(found.values.float(), fp8_nearest(weight, HALF, "w").values.float())
+    assert torch.equal(found.values.float(), quantize_(weight.clone(), found.scales, FP8).float())
 
 
 def test_inputs_that_are_always_zero_and_channels_of_zeros_are_survived():
