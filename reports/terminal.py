@@ -27,7 +27,7 @@ from rich.text import Text
 
 from llx.progress import Progress, in_minutes, silent
 from llx.reports.plain import visible
-from llx.reports.units import binary_bytes, significant
+from llx.reports.units import binary_bytes, counted, significant
 from llx.streams import tell
 
 NOTEBOOK_PERIOD_S = 0.5
@@ -157,7 +157,7 @@ def _log_lines(prefix: str, now_s: Callable[[], float] = time.monotonic) -> Prog
         last = now
         amount = f"{binary_bytes(done)} of {binary_bytes(total)}"
         if unit != "B":
-            amount = f"{done} of {total} {unit}"
+            amount = f"{done} of {counted(total, unit)}"
         left = (now - since) * (total - done) / (done - first) if done > first else None
         ahead = f", at most {in_minutes(left)} more" if left else ""
         tell(f"llx: {visible(prefix + what)}: {visible(amount)}{ahead}")
@@ -194,7 +194,7 @@ def _notebook_bars(prefix: str) -> Iterator[Progress]:
         nonlocal last
         if not bars:
             shown.display(HTML(""))
-        amount = binary_bytes(done) if unit == "B" else f"{done} of {total} {unit}"
+        amount = binary_bytes(done) if unit == "B" else f"{done} of {counted(total, unit)}"
         named = escape(visible(prefix + what))
         bars[what] = f'{named} <progress value="{done}" max="{total}"></progress> '
         bars[what] += escape(visible(amount))

@@ -55,7 +55,7 @@ def test_the_log_of_a_ci_job_has_a_line_a_minute(capsys):
     clock = [0.0]
     report = terminal._log_lines("mine: ", lambda: clock[0])
     for done in range(20):
-        report("tg8", done, 20, "runs")
+        report("tg8", done, 20, "run")
         clock[0] += 25
     clock[0] += 60
     report("weights", 3 << 20, 8 << 20, "B")
