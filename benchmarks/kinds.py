@@ -29,12 +29,19 @@ import subprocess
 import tempfile
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-import llx
+from llx.api.reference import open_reference
+from llx.artifact import open_artifact
+from llx.bench.fidelity.judge import verdict
+from llx.bench.fidelity.observed import observe_prefill
+from llx.bench.fidelity.reference import capture, read_reference
+from llx.bench.sessions.ort import OrtSession
+from llx.corpus import Cut, corpus_of, evaluation_text
 
 AUSTEN = "usr/lib/R/site-library/janeaustenr/data/Rdata"
 MANUAL = "usr/share/debian-reference/debian-reference.{}.txt.gz"
@@ -63,11 +70,13 @@ def row(scheme: str, work: Path, texts: list[Path]) -> list[str]:
     folder = work / "-".join(part.strip("-") for part in shlex.split(scheme))
     words = ["--size", "135m", "--precision", *shlex.split(scheme), "-o", str(folder)]
     subprocess.run(["llx", "export", *words], check=True, stdout=subprocess.DEVNULL)
-    artifact = llx.reference(llx.reference(folder), texts=texts)
-    (result,) = llx.bench(
-        artifact, engines=["ort-standard"], prompts=[128], generated=[], repetitions=5
-    )
-    found = [result.judged()[name].kld for name in ("", *(text.name for text in texts))]
+    artifact, found = open_artifact(folder), []
+    for corpus in (evaluation_text(), *map(corpus_of, texts)):
+        captured = capture(artifact, open_reference, Cut(), corpus)
+        artifact, reference = captured.artifact, read_reference(captured.artifact, captured.name)
+        opened = partial(OrtSession, artifact, dialect="standard")
+        prefill = observe_prefill(opened, reference.scores.tokens, reference.scores.ids)
+        found.append(verdict(reference, prefill, prefill).prefill.kld)
     mean = sum(one.mean for one in found[1:]) / len(texts)
     return [*(f"{one.mean:.4f} ± {one.se:.4f}" for one in found), f"{mean:.4f}"]
 

@@ -79,5 +79,7 @@ def minute(created: str) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """A count of things in words: 1 line, 2 lines."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """A count of things in words: 1 line, 2 lines, 3 libraries."""
+    if count == 1:
+        return f"1 {thing}"
+    return f"{count} {thing[:-1]}ies" if thing.endswith("ry") else f"{count} {thing}s"

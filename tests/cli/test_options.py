@@ -187,6 +187,13 @@ CALLS = (
         },
     ),
     Call(
+        "export --model llama-3.2-3b --weights none --precision auto --device orin-nano-8 -o out",
+        {
+            "--precision": lambda seen: seen.manifest.precision.name == "int8-wo",
+            "--device": lambda seen: "int8-wo for orin-nano-8: fp16 needs" in seen.ended.stderr,
+        },
+    ),
+    Call(
         "export --model smollm2-135m --weights none",
         {"--model": lambda seen: "smollm2-135m-graphs-fp32" in seen.out},
     ),

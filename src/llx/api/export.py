@@ -10,15 +10,17 @@ from llx.api.watching import Tell, call_in_words, telling, watched
 from llx.arguments import door
 from llx.artifact import DEFAULT_ROOT, Artifact, open_artifact
 from llx.corpus import OWN_TEXTS, OwnText
-from llx.errors import require_modules
+from llx.errors import BadInput, require_modules
 from llx.exporter.export import export as export_whole
 from llx.exporter.locate import locate
 from llx.exporter.quantization.budget import Budget, QuantizationRequest
 from llx.exporter.request import ExportRequest
 from llx.files import require_unicode
-from llx.llama.presets import chosen_preset
+from llx.llama.presets import Preset, chosen_preset
 from llx.precision import precision_named
 from llx.progress import Progress
+
+AUTO = "auto"  # of precisions: the one for a device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +45,7 @@ def export(
     calibration_windows: int | None = None,
     context: int | None = None,
     for_library: str | None = None,
+    device: str | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -59,7 +62,7 @@ def export(
         weights: A checkpoint's folder or file (Hugging Face, Meta's, GGUF), an id of the hub,
             "random[:SEED]", or "none" for graphs only. None: an installed package, else the hub.
         precision: "fp32", "fp16", "bf16", "int8", "fp8" (weights and activations), "int8-wo" or
-            "int4" (weights alone).
+            "int4" (weights alone), or "auto": what fits `device` and loses least.
         compute: What a precision in few bits leaves as it is: "fp16" (the default), "fp32", "bf16".
         block: Weights of int4 that share a scale: 32 (the default), 64 or 128.
         vocab: The vocabulary's tables beside layers in few bits: "dense" (the default) or "int8".
@@ -72,6 +75,7 @@ def export(
             nearest.
         context: Cache capacity in positions. None: the model's, at most 2048.
         for_library: "genai": write what onnxruntime-genai needs beside the graphs.
+        device: What precision "auto" chooses for, a name of the catalogue.
         output: The folder. None: artifacts/MODEL-PRECISION.
         overwrite: Replace another artifact there.
         progress: Called with what is done, how much of how much, and the unit. None: bars.
@@ -101,6 +105,8 @@ def export(
         context=context,
         for_library=for_library,
         output=output,
+        device=device,
+        tell=tell,
         command=call_in_words(export, locals()),
     )
     artifact = exported(request, overwrite, progress, tell)[0]
@@ -127,6 +133,8 @@ def export_request(
     context: int | None,
     for_library: str | None,
     output: str | Path | None,
+    device: str | None,
+    tell: Tell | None,
     command: str,
 ) -> ExportRequest:
     """What the words of `export` mean: the checkpoint found, the folder named, options checked."""
@@ -136,6 +144,13 @@ def export_request(
 
         require_library(for_library, graphs_only=weights == "none")
     preset = chosen_preset(size, model, family)
+    if precision.lower() == AUTO:
+        precision = _best(preset, weights, device, context, tell)
+    elif device is not None:
+        raise BadInput(
+            f"--precision {precision} is the same on every device",
+            "leave --device out, or ask for --precision auto",
+        )
     chosen = precision_named(precision, compute, block, vocab)
     quantization = QuantizationRequest(
         windows=calibration_windows,
@@ -199,6 +214,28 @@ def run_windows(folder: Path, windows: NDArray[np.int64]) -> Iterator[NDArray[np
         parts = [logits[0].copy() for logits in prefill_logits(session, window[None, :-1])]
         yield np.concatenate(parts)
     session.close()
+
+
+def _best(
+    preset: Preset | None,
+    weights: str | Path | None,
+    device: str | None,
+    context: int | None,
+    tell: Tell | None,
+) -> str:
+    """The precision for a device, which is told with its reason."""
+    from llx.api.plan import best_precision
+    from llx.exporter.sizes import sizes_of
+
+    if device is None:
+        raise BadInput(
+            f"--precision {AUTO} chooses for a device",
+            "name it with --device, such as orin-nano-8; `llx plan` lists all",
+        )
+    spec = preset.spec if preset else sizes_of(weights or "")[1]
+    name, why = best_precision(spec, device, context)
+    telling(tell)(why)
+    return name
 
 
 def _text_named(asked: str | Path | None) -> Path | OwnText | None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from llx.api.watching import call_in_words
 from llx.arguments import door
 from llx.artifact import Artifact, is_artifact, open_artifact
-from llx.bench.roofline.plan import plans_for, sizes_for
+from llx.bench.roofline.plan import BY_FIDELITY, lacking, memory_of, plans_for, sizes_for
 from llx.devices import devices_named
 from llx.errors import BadInput
 from llx.llama.presets import chosen_preset
 from llx.llama.spec import LlamaSpec
 from llx.plans import Plans
-from llx.precision import Precision, precision_named
+from llx.precision import PRECISIONS, Precision, precision_named
+from llx.reports.units import binary_bytes
 
 
 @door
@@ -127,6 +128,37 @@ def plans_in(
         plans_for(name, spec, one, sizes, devices, free_bytes=free_bytes, command=command)
         for one in chosen
     ]
+
+
+def best_precision(spec: LlamaSpec, device: str, context: int | None) -> tuple[str, str]:
+    """The precision that loses least of those that a device holds and computes in, and why.
+
+    Raises `BadInput` for an unknown device, for several, and where none fits.
+    """
+    devices, sizes = devices_named(device), sizes_for(spec, context, 1, None)
+    if len(devices) != 1:
+        raise BadInput(
+            f"--device {device} names {len(devices)} devices, and --precision auto is for one",
+            "name one of them",
+        )
+    (chip,) = devices
+    passed = []
+    for name in BY_FIDELITY:
+        precision = PRECISIONS[name]
+        memory, lacks = memory_of(spec, precision, sizes, chip), lacking(precision, chip)
+        there = memory.device_bytes - memory.reserved_bytes
+        needs = f"{name} needs {binary_bytes(memory.needed_bytes)}"
+        if lacks is not None:
+            passed.append(f"its chip has no {lacks}")
+        elif memory.fits:
+            why = f"{needs} of {binary_bytes(there)}"
+            return name, f"{name} for {chip.name}: " + "; ".join([*passed, why])
+        else:
+            passed.append(f"{needs} of {binary_bytes(there)}")
+    raise BadInput(
+        f"no precision fits {chip.name}: {'; '.join(passed)}",
+        "choose a smaller model or a shorter --context",
+    )
 
 
 def _of_weights(weights: str | Path | Artifact) -> tuple[str, LlamaSpec, Artifact | None]:

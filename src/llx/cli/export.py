@@ -35,9 +35,13 @@ def export(
         typer.Option(
             metavar="NAME",
             help="fp32, fp16, bf16; int8 and fp8 (weights and activations), int8-wo and int4 "
-            "(weights alone).",
+            "(weights alone); auto: what fits --device and loses least.",
         ),
     ] = "fp32",
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What auto chooses for: orin-nano-8, t4, …"),
+    ] = None,
     compute: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +143,8 @@ def export(
         context=context,
         for_library=for_library,
         output=output,
+        device=device,
+        tell=warn,
         command=command_line(),
     )
     artifact, made = exported(request, overwrite, tell=warn)
