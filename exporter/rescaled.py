@@ -53,6 +53,7 @@ def rescaled(
 ) -> Iterator[Rescaled]:
     """Parts of one layer that have a factor on them, in the order of the model."""
     ones = {"o": torch.ones(spec.q_dim), "down": torch.ones(spec.ffn_dim)}
+    unsure = {"o": 0.0, "down": 0.0}  # what rounding leaves open of the folds that they are told by
     for module, norm, splits in (
         ("qkv", "attn_norm.weight", {"q": spec.q_dim, "k": spec.kv_dim, "v": spec.kv_dim}),
         ("o", None, {"": spec.dim}),
@@ -76,21 +77,24 @@ def rescaled(
                 heads = _ratio(torch.ones(size), factors).view(spec.kv_heads, 1, spec.head_dim)
                 groups = spec.heads // spec.kv_heads
                 ones["o"] = heads.expand(-1, groups, -1).reshape(-1)
+                unsure["o"] = _noise(here, there * factors.nan_to_num())
             elif folded and part == "up":
                 ones["down"] = _ratio(torch.ones(size), factors)
+                unsure["down"] = _noise(here, there * factors.nan_to_num())
             else:
-                yield from _judged(f"layers.{layer}.{module}", part, factors, here, there)
+                name, more = f"layers.{layer}.{module}", unsure.get(module, 0.0)
+                yield from _judged(name, part, factors, here, there, more)
 
 
 def _judged(
-    module: str, part: str, factors: Tensor, found: Tensor, right: Tensor
+    module: str, part: str, factors: Tensor, found: Tensor, right: Tensor, unsure: float
 ) -> Iterator[Rescaled]:
     total = float(right.square().sum())
     if not total:
         return
     whole = float((found * right).sum()) / total
-    noise = float((found - whole * right).square().sum())
-    allowed = min(CHANNEL, ACROSS * (noise / total) ** 0.5 + SCALE_ROUNDING)
+    noise = _noise(found, whole * right) * abs(whole) + unsure
+    allowed = min(CHANNEL, ACROSS * noise + SCALE_ROUNDING)
     factors = factors.nan_to_num(nan=1.0)  # of channels of zeros
     sizes = right.square().sum(0)
     seen = sizes > NEGLIGIBLE**2 * sizes.max()
@@ -99,6 +103,12 @@ def _judged(
         yield Rescaled(module, part, whole, allowed, ())
     elif off:
         yield Rescaled(module, part, float(factors[off[0]]), CHANNEL, tuple(off))
+
+
+def _noise(found: Tensor, right: Tensor) -> float:
+    """The size of a difference, as a share of what is right."""
+    size = float(right.square().sum())
+    return float((found - right).square().sum() / size) ** 0.5 if size else 0.0
 
 
 def _ratio(one: Tensor, other: Tensor) -> Tensor:

@@ -219,6 +219,11 @@ def require_computed(manifest: Manifest) -> None:
             "engine openvino runs no graph in bf16",
             "export with --precision fp32: openvino computes that in bf16 where the CPU has it",
         )
+    if precision.linear == "fp8":  # it rounds inputs to fp16 on their way to E4M3, and errs by more
+        raise BadInput(
+            "engine openvino does not answer as PyTorch does in fp8",
+            "bench with --engine ort, or export with --precision int8",
+        )
     for inputs in (spec.dim, spec.q_dim, spec.ffn_dim) if precision.linear == "int4" else ():
         if inputs % precision.block_of(inputs):
             raise BadInput(
