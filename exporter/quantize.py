@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,11 +54,10 @@ def scales_from(
 ) -> torch.Tensor:
     """The scales by which the largest magnitudes become the largest of int8 or E4M3 `values`.
 
-    They are in the dtype that they are stored in.
-
-    Rounded up, so that the largest is not clipped. Where all is zero the smallest normal number
-    stands in: any positive scale is right for a zero, and runtimes refuse others. Raises
-    `BadInput` where a maximum is not finite or its scale is beyond the dtype; `name` says whose.
+    They are in the dtype that they are stored in, rounded up, so that the largest is not clipped.
+    Where all is zero the smallest normal number stands in: any positive scale is right for a zero,
+    and runtimes refuse others. Raises `BadInput` where a maximum is not finite or its scale is
+    beyond the dtype; `name` says whose.
     """
     exact = maxima.float() / most_of(values)
     scales = exact.to(dtype)
@@ -108,17 +107,23 @@ def fp8_scales(
     `scales_from` does.
     """
     least = scales_from(FP8_ROOM * weight.abs().amax(0), dtype, name, FP8)
-    best = chosen = None
-    for shift in range(FP8_SHIFTS):
-        scales = (least.float() * 2 ** (shift / FP8_SHIFTS)).to(dtype)
-        values = quantize_(weight.clone(), scales, FP8).float()
-        error = squares @ values.mul_(scales.float()).sub_(weight).square_()
-        if best is None or chosen is None:
-            best, chosen = error, scales
-            continue
+
+    def tried() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for shift in range(FP8_SHIFTS):
+            scales = (least.float() * 2 ** (shift / FP8_SHIFTS)).to(dtype)
+            values = quantize_(weight.clone(), scales, FP8).float()
+            yield scales, squares @ values.mul_(scales.float()).sub_(weight).square_()
+
+    return _least_error(tried())
+
+
+def _least_error(tried: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """Of scales and what they err by, both of one shape, those that err least; the first of two."""
+    candidates = iter(tried)
+    chosen, best = next(candidates)
+    for scales, error in candidates:
         chosen = scales.where(error < best, chosen)
         best = torch.minimum(best, error)
-    assert chosen is not None
     return chosen
 
 
@@ -147,21 +152,17 @@ def int4_scales(
     """
     maxima = blocks.abs().amax(-2)
     least = torch.finfo(dtype).smallest_normal
-    best = chosen = None
-    for steps in INT4_STEPS:
-        scales = (maxima / steps).to(dtype).clamp_min(least)
-        _require_finite(scales, maxima, name)
-        wide = scales.float().unsqueeze(-2)
-        values = (blocks / wide).round_().clamp_(INT4_LEAST, INT4_MOST)
-        squares = values.mul_(wide).sub_(blocks).square_()
-        error = (squares if importance is None else squares.mul_(importance)).sum(-2)
-        if best is None or chosen is None:
-            best, chosen = error, scales
-            continue
-        chosen = scales.where(error < best, chosen)
-        best = torch.minimum(best, error)
-    assert chosen is not None
-    return chosen
+
+    def tried() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for steps in INT4_STEPS:
+            scales = (maxima / steps).to(dtype).clamp_min(least)
+            _require_finite(scales, maxima, name)
+            wide = scales.float().unsqueeze(-2)
+            values = (blocks / wide).round_().clamp_(INT4_LEAST, INT4_MOST)
+            squares = values.mul_(wide).sub_(blocks).square_()
+            yield scales, (squares if importance is None else squares.mul_(importance)).sum(-2)
+
+    return _least_error(tried())
 
 
 def int4_nearest(weight: torch.Tensor, block: int, dtype: torch.dtype, name: str) -> Quantized:

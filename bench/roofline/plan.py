@@ -108,12 +108,6 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
     decode = roofline.step_work(spec, precision, 1, sizes.prompt, rows)
     prefill = roofline.prefill_work(spec, precision, sizes.prompt, sizes.max_new_tokens, rows)
     lacks = lacking(precision, device)
-    fitting = (
-        name
-        for name in BY_FIDELITY
-        if memory_of(spec, PRECISIONS[name], sizes, device).fits
-        and lacking(PRECISIONS[name], device) is None
-    )
     return Plan(
         device=device,
         memory=memory_of(spec, precision, sizes, device),
@@ -124,9 +118,18 @@ def plan(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) ->
         ),
         prefill=_phase(prefill, rows * sizes.prompt, precision, device, lacks is None),
         lacks=lacks,
-        best_precision=next(fitting, None),
+        best_precision=best_precision(spec, sizes, device),
         notes=tuple(_notes(precision, device, lacks)),
     )
+
+
+def best_precision(spec: LlamaSpec, sizes: Sizes, device: Device) -> str | None:
+    """Of the precisions that fit a device and that its chip has, the one that loses least."""
+    for name in BY_FIDELITY:
+        precision = PRECISIONS[name]
+        if memory_of(spec, precision, sizes, device).fits and lacking(precision, device) is None:
+            return name
+    return None
 
 
 def memory_of(spec: LlamaSpec, precision: Precision, sizes: Sizes, device: Device) -> Memory:

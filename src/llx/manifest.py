@@ -130,7 +130,7 @@ class CastCounts:
 class BudgetRecord:
     """What a quantized model was allowed to cost, and what it costs on a few windows.
 
-    They are of the text that it was calibrated on, but were not calibrated on themselves.
+    They are of the kinds of text that it was calibrated on, but were not calibrated on themselves.
     `judged_by`: the engine that ran the artifact's graph, or "pytorch" for its values and scales in
     PyTorch where no engine could.
     """

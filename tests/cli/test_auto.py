@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llx.api.plan import best_precision, plan
+from llx.api.plan import plan, precision_for
 from llx.artifact import open_artifact
 from llx.devices import DEVICES
 from llx.errors import BadInput
@@ -20,18 +20,18 @@ def test_it_is_what_a_plan_calls_best(device, model):
     (planned,) = plan(model=model, device=device.name).plans
     if planned.best_precision is None:
         with pytest.raises(BadInput, match=f"no precision fits {device.name}: .*choose a smaller"):
-            best_precision(spec, device.name, None)
+            precision_for(spec, device.name, None)
     else:
-        name, why = best_precision(spec, device.name, None)
+        name, why = precision_for(spec, device.name, None)
         assert name == planned.best_precision
         assert why.startswith(f"{name} for {device.name}: ")
 
 
 def test_a_chip_that_has_no_int4_is_given_none():
     spec = next(preset.spec for preset in PRESETS if preset.name == "llama-2-13b")
-    assert best_precision(spec, "l4", None)[0] == "int8-wo"
+    assert precision_for(spec, "l4", None)[0] == "int8-wo"
     with pytest.raises(BadInput, match=r"int8-wo needs .*; its chip has no int4: choose"):
-        best_precision(next(p.spec for p in PRESETS if p.name == "llama-1-33b"), "t4", None)
+        precision_for(next(p.spec for p in PRESETS if p.name == "llama-1-33b"), "t4", None)
 
 
 def test_a_checkpoint_of_ones_own_is_measured_by_its_sizes(llx, tmp_path):

@@ -16,17 +16,8 @@ HOW = "one scale for all inputs, and GPTQ, 4 windows of 96 tokens"
 
 def test_it_says_of_itself_what_was_done_at_every_step(llx, tmp_path):
     write_checkpoint(tmp_path / "tiny")
-    ask = (
-        "export",
-        "--weights",
-        "tiny",
-        "--precision",
-        "fp8",
-        "--calibration-windows",
-        4,
-        "--calibration-text",
-        "docs",
-    )
+    asked = "export --weights tiny --precision fp8 --calibration-windows 4 --calibration-text docs"
+    ask = asked.split()
     ended = llx(*ask)
     assert (ended.code, ended.stderr) == (0, "")
     for text in (ended.stdout, llx("inspect").stdout):

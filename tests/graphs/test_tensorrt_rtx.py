@@ -53,6 +53,12 @@ def test_the_fp16_graph_builds_for_sm86_with_native_cache_rotary_and_attention(t
     assert built(artifact, "standard").nbytes > 2 * spec.parameters
 
 
+def assert_both_sides_quantized(layers, spec):
+    """Inputs are quantized; these and the weights are dequantized."""
+    assert layers["QUANTIZE"] == 4 * spec.layers
+    assert layers["DEQUANTIZE"] == 8 * spec.layers
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("spec", [TINY, MHA], ids=["gqa", "mha-tied"])
 def test_the_decomposed_graph_builds_for_sm86(tmp_path, spec, precision):
@@ -75,8 +81,7 @@ def test_the_int8_graph_builds_for_sm86_with_every_scale_kept(tmp_path, spec):
     artifact = export_tiny(tmp_path, "int8", spec)
     layers = parsed(artifact.path("standard.onnx"))[2]
     assert_native(layers, spec)
-    assert layers["QUANTIZE"] == 4 * spec.layers
-    assert layers["DEQUANTIZE"] == 8 * spec.layers
+    assert_both_sides_quantized(layers, spec)
     assert built(artifact, "standard").nbytes > spec.parameters
 
 
@@ -85,8 +90,7 @@ def test_the_fp8_graph_builds_for_ada_and_blackwell_with_every_scale_kept(tmp_pa
     artifact = export_tiny(tmp_path, "fp8", BIASED)
     layers = parsed(artifact.path("standard.onnx"))[2]
     assert_native(layers, BIASED)
-    assert layers["QUANTIZE"] == 4 * BIASED.layers
-    assert layers["DEQUANTIZE"] == 8 * BIASED.layers
+    assert_both_sides_quantized(layers, BIASED)
     for dialect in ("standard", "primitive"):
         assert built(artifact, dialect, sm).nbytes > BIASED.parameters
 

@@ -224,7 +224,7 @@ def _best(
     tell: Tell | None,
 ) -> str:
     """The precision for a device, which is told with its reason."""
-    from llx.api.plan import best_precision
+    from llx.api.plan import precision_for
     from llx.exporter.sizes import sizes_of
 
     if device is None:
@@ -233,7 +233,7 @@ def _best(
             "name it with --device, such as orin-nano-8; `llx plan` lists all",
         )
     spec = preset.spec if preset else sizes_of(weights or "")[1]
-    name, why = best_precision(spec, device, context)
+    name, why = precision_for(spec, device, context)
     telling(tell)(why)
     return name
 

@@ -9,12 +9,19 @@ from pathlib import Path
 from llx.api.watching import call_in_words
 from llx.arguments import door
 from llx.artifact import Artifact, is_artifact, open_artifact
-from llx.bench.roofline.plan import BY_FIDELITY, lacking, memory_of, plans_for, sizes_for
-from llx.devices import devices_named
+from llx.bench.roofline.plan import (
+    BY_FIDELITY,
+    best_precision,
+    lacking,
+    memory_of,
+    plans_for,
+    sizes_for,
+)
+from llx.devices import Device, devices_named
 from llx.errors import BadInput
 from llx.llama.presets import chosen_preset
 from llx.llama.spec import LlamaSpec
-from llx.plans import Plans
+from llx.plans import Plans, Sizes
 from llx.precision import PRECISIONS, Precision, precision_named
 from llx.reports.units import binary_bytes
 
@@ -130,7 +137,7 @@ def plans_in(
     ]
 
 
-def best_precision(spec: LlamaSpec, device: str, context: int | None) -> tuple[str, str]:
+def precision_for(spec: LlamaSpec, device: str, context: int | None) -> tuple[str, str]:
     """The precision that loses least of those that a device holds and computes in, and why.
 
     Raises `BadInput` for an unknown device, for several, and where none fits.
@@ -142,23 +149,25 @@ def best_precision(spec: LlamaSpec, device: str, context: int | None) -> tuple[s
             "name one of them",
         )
     (chip,) = devices
-    passed = []
-    for name in BY_FIDELITY:
-        precision = PRECISIONS[name]
-        memory, lacks = memory_of(spec, precision, sizes, chip), lacking(precision, chip)
-        there = memory.device_bytes - memory.reserved_bytes
-        needs = f"{name} needs {binary_bytes(memory.needed_bytes)}"
-        if lacks is not None:
-            passed.append(f"its chip has no {lacks}")
-        elif memory.fits:
-            why = f"{needs} of {binary_bytes(there)}"
-            return name, f"{name} for {chip.name}: " + "; ".join([*passed, why])
-        else:
-            passed.append(f"{needs} of {binary_bytes(there)}")
-    raise BadInput(
-        f"no precision fits {chip.name}: {'; '.join(passed)}",
-        "choose a smaller model or a shorter --context",
-    )
+    best = best_precision(spec, sizes, chip)
+    weighed = BY_FIDELITY[: BY_FIDELITY.index(best) + 1] if best else BY_FIDELITY
+    why = "; ".join(_room_for(PRECISIONS[name], spec, sizes, chip) for name in weighed)
+    if best is None:
+        raise BadInput(
+            f"no precision fits {chip.name}: {why}",
+            "choose a smaller model or a shorter --context",
+        )
+    return best, f"{best} for {chip.name}: {why}"
+
+
+def _room_for(precision: Precision, spec: LlamaSpec, sizes: Sizes, chip: Device) -> str:
+    """What a precision takes of a device's memory, or that the chip lacks it."""
+    if lacks := lacking(precision, chip):
+        return f"its chip has no {lacks}"
+    memory = memory_of(spec, precision, sizes, chip)
+    there = memory.device_bytes - memory.reserved_bytes
+    needed, room = binary_bytes(memory.needed_bytes), binary_bytes(there)
+    return f"{precision.name} needs {needed} of {room}"
 
 
 def _of_weights(weights: str | Path | Artifact) -> tuple[str, LlamaSpec, Artifact | None]:
