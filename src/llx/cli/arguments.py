@@ -66,7 +66,7 @@ Texts = Annotated[
         "--text",
         metavar="FILE",
         help="A file of UTF-8 text to judge on; may be given again. [default: all that were "
-        "captured, or else Python's documentation]",
+        "captured, or else Python's documentation and a module of its library]",
         show_default=False,
     ),
 ]
