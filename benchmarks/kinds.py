@@ -15,7 +15,7 @@ A novel, code, a manual, dialogue, another language; of packages that anybody ca
 
 Each scheme is the words of an export of SmolLM2-135M behind `--precision`. Its own graph runs in
 ONNX Runtime (`ort-standard`), against PyTorch in fp32, over five windows of 512 tokens of each text
-and of Python's documentation. The package of Jane Austen's books is read with `rdata`.
+and of Python's documentation. It takes `pip install rdata pyyaml`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from llx.bench.fidelity.observed import observe_prefill
 from llx.bench.fidelity.reference import capture, read_reference
 from llx.bench.sessions.ort import OrtSession
 from llx.corpus import Cut, corpus_of, evaluation_text
+from llx.reports.units import plus_minus
 
 AUSTEN = "usr/lib/R/site-library/janeaustenr/data/Rdata"
 MANUAL = "usr/share/debian-reference/debian-reference.{}.txt.gz"
@@ -78,7 +79,7 @@ def row(scheme: str, work: Path, texts: list[Path]) -> list[str]:
         prefill = observe_prefill(opened, reference.scores.tokens, reference.scores.ids)
         found.append(verdict(reference, prefill, prefill).prefill.kld)
     mean = sum(one.mean for one in found[1:]) / len(texts)
-    return [*(f"{one.mean:.4f} ± {one.se:.4f}" for one in found), f"{mean:.4f}"]
+    return [*(plus_minus(one.mean, one.se) for one in found), f"{mean:.4f}"]
 
 
 def texts_of(packages: Path, folder: Path) -> list[Path]:
